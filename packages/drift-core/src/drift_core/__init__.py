@@ -1,0 +1,1 @@
+"""Kernels, manifolds and the kernel-gradient drift field."""

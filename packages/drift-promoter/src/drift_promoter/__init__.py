@@ -1,0 +1,1 @@
+"""Promoter DNA: data, generator and metrics."""

@@ -1,0 +1,1 @@
+"""QM9 molecules as SMILES: data, generator and metrics."""

@@ -1,0 +1,1 @@
+"""Fisher-Rao geometry of the simplex for categorical data."""

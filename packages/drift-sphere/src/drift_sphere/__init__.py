@@ -1,0 +1,1 @@
+"""Events on the Earth: data, generator, metrics and figures on the sphere."""

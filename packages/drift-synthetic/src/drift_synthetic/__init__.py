@@ -1,0 +1,1 @@
+"""Checkerboard and swiss roll on the plane, the sphere and the hyperboloid."""
