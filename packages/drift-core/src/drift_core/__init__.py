@@ -1,1 +1,41 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
+
+from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, drift_terms
+from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
+from drift_core.manifold import (
+    Euclidean,
+    GeooptManifold,
+    Hyperboloid,
+    Manifold,
+    Pairs,
+    Power,
+    Sphere,
+    broadcast_pairs,
+)
+from drift_core.score import Score, effective_sample_size, merge_scores, smoothed_score
+
+__all__ = [
+    "DriftTerms",
+    "Euclidean",
+    "Gaussian",
+    "GeooptManifold",
+    "Hyperboloid",
+    "Laplace",
+    "Manifold",
+    "Matern",
+    "Mixture",
+    "Pairs",
+    "Power",
+    "RadialKernel",
+    "Score",
+    "Sphere",
+    "SphericalMatern",
+    "broadcast_pairs",
+    "cap_step",
+    "drift",
+    "drift_loss",
+    "drift_terms",
+    "effective_sample_size",
+    "merge_scores",
+    "smoothed_score",
+]

@@ -1,0 +1,38 @@
+"""Train a one-step generator of events on the Earth, score it and draw it.
+
+uv run apps/train_sphere.py                             a generated toy data set, about a minute on a CPU
+uv run apps/train_sphere.py --dataset earthquake --data-dir DIR
+uv run apps/train_sphere.py --data FILE.csv             latitude and longitude in degrees
+"""
+
+import _cli
+from drift_core.runs import METRICS, open_run, write_json
+from drift_core.train import make_accelerator, resample, train
+from drift_sphere import experiment
+from drift_sphere.experiment import Config
+
+
+def main(config: Config) -> None:
+    """Train on every process; report on the first."""
+    split = experiment.load_split(config)
+    field = experiment.make_field(config, split.train)
+    generator = experiment.make_generator(config)
+    accelerator = make_accelerator(config.tracker)
+    out = open_run(config, experiment.DOMAIN, accelerator)
+    start = experiment.field_on_grid(field, generator, split.train, progress=0)
+    trained = train(
+        generator, field, resample(split.train), config, out, accelerator=accelerator, resume=config.resume
+    )
+    if accelerator.is_main_process:
+        trained = trained.cpu()
+        end = experiment.field_on_grid(field, trained, split.train, progress=1)
+        experiment.report(out, trained, split.train, start, end)
+        metrics = experiment.score(config, trained, draws=config.eval_draws)
+        write_json(out / METRICS, metrics)
+        _cli.show(metrics)
+        print(f"run folder: {out}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    _cli.run(main, lambda: _cli.train_config(Config))

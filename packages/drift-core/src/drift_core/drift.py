@@ -1,0 +1,168 @@
+"""The drift field and the loss that regresses a generator onto it."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from drift_core.kernel import RadialKernel
+from drift_core.manifold import Manifold
+from drift_core.manifold.numerics import safe_ratio
+from drift_core.score import smoothed_score
+
+
+class DriftTerms(NamedTuple):
+    """The two halves of a drift field, tangent vectors of shape [n, *point]."""
+
+    attraction: Tensor
+    """Score of the data (or mean displacement towards them)."""
+    repulsion: Tensor
+    """Score of the model (or mean displacement towards it); the field is its negative part."""
+
+    @property
+    def field(self) -> Tensor:
+        """The drift V = attraction - repulsion."""
+        return self.attraction - self.repulsion
+
+
+def drift_terms(
+    manifold: Manifold,
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    data: Float[Tensor, "m ..."],
+    model: Float[Tensor, "k ..."] | None = None,
+    *,
+    direction: str = "gradient",
+    data_log_weight: Float[Tensor, "..."] | None = None,
+    model_log_weight: Float[Tensor, "..."] | None = None,
+    chunk_size: int | None = None,
+    self_index: Int[Tensor, " n"] | None = None,
+) -> DriftTerms:
+    """Both terms of `drift`, which documents the arguments."""
+    if model is None:
+        model = x
+        self_index = torch.arange(len(x), device=x.device)
+    attraction = smoothed_score(
+        manifold, kernel, x, data, log_weight=data_log_weight, direction=direction, chunk_size=chunk_size
+    )
+    repulsion = smoothed_score(
+        manifold,
+        kernel,
+        x,
+        model,
+        log_weight=model_log_weight,
+        direction=direction,
+        chunk_size=chunk_size,
+        self_index=self_index,
+    )
+    return DriftTerms(attraction.gradient, repulsion.gradient)
+
+
+def drift(
+    manifold: Manifold,
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    data: Float[Tensor, "m ..."],
+    model: Float[Tensor, "k ..."] | None = None,
+    *,
+    direction: str = "gradient",
+    data_log_weight: Float[Tensor, "..."] | None = None,
+    model_log_weight: Float[Tensor, "..."] | None = None,
+    chunk_size: int | None = None,
+    self_index: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n ..."]:
+    """Drift field V(x) = grad log p_k(x) - grad log q_k(x) of kernel-smoothed data p and model q.
+
+    Antisymmetric in (data, model), and exactly zero where the two clouds are equal. With direction
+    "displacement" each term is the kernel-weighted mean of log_x(y) instead (Deng et al. 2026,
+    arXiv 2602.04770); for a Gaussian kernel the two differ by the factor lengthscale^2 only.
+
+    Args:
+        manifold: the geometry of the points.
+        kernel: a radial kernel on it.
+        x: points at which to evaluate the field, shape [n, *point].
+        data: data points, shape [m, *point].
+        model: model points, shape [k, *point]; None: the samples x themselves, each excluded from its
+            own repulsion.
+        direction: "gradient" or "displacement".
+        data_log_weight: log-weights of the data, broadcast to [n, m]; -inf excludes a pair.
+        model_log_weight: log-weights of the model points, broadcast to [n, k].
+        chunk_size: references evaluated at once.
+        self_index: where each x is found in `model`, to be excluded from its own repulsion (a pool of
+            samples gathered from several processes, say); taken care of when model is None.
+
+    Returns:
+        Tangent vectors at x, shape [n, *point].
+
+    Raises:
+        ValueError: shapes that do not fit, an empty cloud, an unknown direction.
+    """
+    return drift_terms(
+        manifold,
+        kernel,
+        x,
+        data,
+        model,
+        direction=direction,
+        data_log_weight=data_log_weight,
+        model_log_weight=model_log_weight,
+        chunk_size=chunk_size,
+        self_index=self_index,
+    ).field
+
+
+def cap_step(
+    manifold: Manifold,
+    x: Float[Tensor, "n ..."],
+    u: Float[Tensor, "n ..."],
+    max_step: float | None = None,
+) -> tuple[Float[Tensor, "n ..."], Bool[Tensor, " n"]]:
+    """Shorten tangent vectors to at most max_step, and tell which were longer.
+
+    None stands for 0.99 of the injectivity radius, within which a step can be measured by its end point.
+
+    Raises:
+        ValueError: max_step not positive, or beyond the injectivity radius.
+    """
+    radius = manifold.injectivity_radius
+    if max_step is not None and not 0 < max_step < radius:
+        raise ValueError(f"max_step must lie in (0, {radius:.4g}) on {manifold!r}, got {max_step}")
+    longest = 0.99 * radius if max_step is None else max_step
+    length = manifold.norm(x, u)
+    clipped = length > longest
+    scale = torch.where(clipped, safe_ratio(torch.full_like(length, longest), length), 1.0)
+    return u * scale.reshape(scale.shape + (1,) * manifold.point_ndim).to(u), clipped
+
+
+def drift_loss(
+    manifold: Manifold,
+    x: Float[Tensor, "n ..."],
+    v: Float[Tensor, "..."],
+    *,
+    step_size: float = 1.0,
+    max_step: float | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared distance from samples to where the drift moves them, the regression of Deng et al. 2026.
+
+    The loss is mean_i d(x_i, stop_gradient(exp_{x_i}(step_size v_i)))^2. Its value is
+    step_size^2 mean |v|^2 where no step is capped, and its gradient in x_i is -2 step_size v_i / n.
+
+    Args:
+        manifold: the geometry of the points.
+        x: samples, shape [n, *point]; gradients flow through them.
+        v: drift at the samples, shape [n, *point]; no gradient flows through it.
+        step_size: how far to follow the drift.
+        max_step: cap on the length of one step, below the injectivity radius.
+
+    Raises:
+        ValueError: shapes differ, step_size not positive, max_step beyond the injectivity radius.
+    """
+    if x.shape != v.shape:
+        raise ValueError(f"samples and drift must have one shape, got {list(x.shape)} and {list(v.shape)}")
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
+    with torch.no_grad():
+        step, _ = cap_step(manifold, x, step_size * v, max_step)
+        target = manifold.expmap(x, step)
+    return manifold.dist(x, target).square().mean()

@@ -1,0 +1,85 @@
+"""The drift field of a training run: a geometry, a family of kernels, and lengthscales that may change."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from drift_core.drift import DriftTerms, drift_terms
+from drift_core.kernel import Gaussian, Laplace, Matern, RadialKernel, SphericalMatern
+from drift_core.lengthscale import Lengthscales
+from drift_core.manifold import Manifold
+from drift_core.score import effective_sample_size
+
+KERNELS = ("laplace", "gaussian", "matern", "spectral")
+
+
+@lru_cache(maxsize=256)
+def make_kernel(name: str, lengthscale: float, nu: float = 1.5, dim: int = 2) -> RadialKernel:
+    """Kernel by its name: laplace, gaussian, matern (uses nu) or spectral (Matern on S^dim, uses nu).
+
+    Raises:
+        ValueError: an unknown name, or parameters that the kernel refuses.
+    """
+    if name == "laplace":
+        return Laplace(lengthscale)
+    if name == "gaussian":
+        return Gaussian(lengthscale)
+    if name == "matern":
+        return Matern(lengthscale, nu)
+    if name == "spectral":
+        return SphericalMatern(lengthscale, nu, dim=dim)
+    raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {name!r}")
+
+
+@dataclass(frozen=True)
+class DriftField:
+    """Drift field at one or several lengthscales, as a function of the progress of training.
+
+    With one lengthscale l the field is `drift`. With several, each field is made dimensionless (the
+    kernel gradient times l, the displacement over l) and they are summed, so that each scale has its say.
+    """
+
+    manifold: Manifold
+    kernel: Callable[[float], RadialKernel]
+    """Maps a lengthscale to a kernel."""
+    lengthscales: Lengthscales
+    direction: str = "gradient"
+    chunk_size: int | None = None
+
+    def terms(
+        self,
+        x: Float[Tensor, "n ..."],
+        data: Float[Tensor, "m ..."],
+        model: Float[Tensor, "k ..."],
+        self_index: Int[Tensor, " n"] | None,
+        progress: float = 1.0,
+    ) -> DriftTerms:
+        """Attraction and repulsion at x when the fraction `progress` of training is over."""
+        scales = self.lengthscales.at(progress)
+        attraction = repulsion = torch.zeros_like(x)
+        for scale in scales:
+            unit = 1.0 if len(scales) == 1 else scale if self.direction == "gradient" else 1 / scale
+            part = drift_terms(
+                self.manifold,
+                self.kernel(scale),
+                x,
+                data,
+                model,
+                direction=self.direction,
+                chunk_size=self.chunk_size,
+                self_index=self_index,
+            )
+            attraction = attraction + unit * part.attraction
+            repulsion = repulsion + unit * part.repulsion
+        return DriftTerms(attraction, repulsion)
+
+    def effective_samples(
+        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
+    ) -> float:
+        """Mean effective number of data points per query, at the smallest lengthscale."""
+        kernel = self.kernel(min(self.lengthscales.at(progress)))
+        return float(effective_sample_size(self.manifold, kernel, x, data).mean())

@@ -1,0 +1,91 @@
+"""Lengthscales: one, several, annealed over training, or read off the data."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_core.manifold import Manifold
+
+_STAIRS = 64
+"""Annealing moves in this many geometric steps, so that tabulated kernels are built this often at most."""
+
+
+@dataclass(frozen=True)
+class Lengthscales:
+    """One or more lengthscales, each constant or annealed geometrically over the first part of training."""
+
+    start: tuple[float, ...]
+    """Lengthscales at the beginning of training, in units of distance on the manifold."""
+    stop: tuple[float, ...]
+    """Lengthscales once annealing is over; equal to `start` where there is none."""
+    anneal: float = 0.5
+    """Fraction of training over which to anneal."""
+
+    def __post_init__(self) -> None:
+        scales = (*self.start, *self.stop)
+        if not self.start or len(self.start) != len(self.stop):
+            raise ValueError(f"lengthscales need as many starts as stops, got {self.start} and {self.stop}")
+        if not all(0 < scale < math.inf for scale in scales):
+            raise ValueError(f"lengthscales must be positive and finite, got {scales}")
+        if not 0 < self.anneal <= 1:
+            raise ValueError(f"the annealed fraction of training must lie in (0, 1], got {self.anneal}")
+
+    def at(self, progress: float) -> tuple[float, ...]:
+        """Lengthscales when the fraction `progress` of training is over."""
+        stair = math.floor(min(1.0, progress / self.anneal) * _STAIRS) / _STAIRS
+        return tuple(a * (b / a) ** stair for a, b in zip(self.start, self.stop, strict=True))
+
+
+def parse_lengthscales(text: str, *, auto: float | None = None) -> Lengthscales:
+    """Lengthscales from a flag: "0.2", "0.2,0.6" (several), "3:0.2" (annealed), or "auto".
+
+    `auto` is the value that "auto" stands for; forms combine, as in "3:0.2,auto".
+
+    Raises:
+        ValueError: text that is none of these, or a number that is not positive.
+    """
+    start, stop = [], []
+    for item in text.split(","):
+        ends = [_number(part, text, auto) for part in item.split(":")]
+        if len(ends) > 2:
+            raise ValueError(f"lengthscale {text!r}: {item!r} has more than one ':'")
+        start.append(ends[0])
+        stop.append(ends[-1])
+    return Lengthscales(tuple(start), tuple(stop))
+
+
+def _number(part: str, text: str, auto: float | None) -> float:
+    if part.strip() == "auto" and auto is not None:
+        return auto
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"lengthscale {text!r}: expected a positive number, several (0.2,0.6), "
+            f"an annealed one (3:0.2) or auto; {part!r} is none of these"
+        )
+    return value
+
+
+def auto_lengthscale(manifold: Manifold, data: Float[Tensor, "n ..."], *, max_points: int = 2048) -> float:
+    """Geometric mean of the median nearest-neighbour distance and the median distance of the data.
+
+    The first is the finest structure that the data resolve, the second the scale on which every mode
+    is seen; a lengthscale between them does a little of both. Coincident points count as one.
+
+    Raises:
+        ValueError: fewer than two distinct points.
+    """
+    # A stride, not a head: files are often sorted.
+    points = data[:: max(1, len(data) // max_points)][:max_points]
+    r = manifold.cdist(points, points)
+    apart = r > 0
+    if not bool(apart.any()):
+        raise ValueError("lengthscale 'auto' needs at least two distinct data points")
+    nearest = r.masked_fill(~apart, torch.inf).amin(dim=1)
+    return math.sqrt(float(nearest.median()) * float(r[apart].median()))

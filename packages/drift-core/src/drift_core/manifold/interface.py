@@ -1,0 +1,107 @@
+"""What a manifold is: the six point functions of a geometry, and one function of all pairs."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Pairs(NamedTuple):
+    """All pairs of two clouds: their distances, and weighted sums of the directions between them.
+
+    Both come from the same intermediate values (an inner product, say), so that a caller who needs the
+    distances to choose the weights pays for the geometry once. Directions are unit vectors because
+    grad_x d(x, y) is one, -log_x(y) / d(x, y): no weight has to grow like 1/d near coincident pairs.
+    """
+
+    dist: Tensor
+    """Geodesic distances d(x_i, y_j), shape [n, m]."""
+    direction_sum: Callable[[Tensor], Tensor]
+    """Maps weights w [n, m] to the tangent vectors sum_j w_ij u_ij, shape [n, *point], where
+    u_ij = log_{x_i}(y_j) / d(x_i, y_j), and zero where the pair has no direction."""
+
+
+class Manifold(ABC):
+    """A Riemannian manifold whose points are tensors; a point is the trailing `point_ndim` axes.
+
+    Names and conventions are geoopt's. All functions broadcast over leading axes, keep the dtype of
+    their arguments, and return finite values for coincident points. A new geometry implements the six
+    point functions and `pairs`, for which `drift_core.manifold.broadcast_pairs` is always a valid, if
+    slower, one-line implementation.
+    """
+
+    injectivity_radius: float = math.inf
+    """Length below which geodesics are unique and `logmap` inverts `expmap`."""
+
+    @property
+    @abstractmethod
+    def point_ndim(self) -> int:
+        """Number of trailing axes that make up a point."""
+
+    @abstractmethod
+    def projx(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Project ambient x onto the manifold."""
+
+    @abstractmethod
+    def proju(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Project an ambient vector u onto the tangent space at x."""
+
+    @abstractmethod
+    def inner(
+        self, x: Float[Tensor, "..."], u: Float[Tensor, "..."], v: Float[Tensor, "..."]
+    ) -> Float[Tensor, "..."]:
+        """Riemannian inner product of the tangent vectors u and v at x; the point axes are summed out."""
+
+    @abstractmethod
+    def dist(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Geodesic distance between x and y; the point axes are summed out."""
+
+    @abstractmethod
+    def expmap(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Follow the geodesic from x with initial velocity u for unit time."""
+
+    @abstractmethod
+    def logmap(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Initial velocity of the shortest geodesic from x to y; zero where that is not unique."""
+
+    @abstractmethod
+    def pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
+        """Distances and weighted directions between all x_i and y_j, without an [n, m, *point] tensor."""
+
+    @final
+    def cdist(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
+        """Geodesic distance between all x_i and y_j. Raises ValueError for clouds that do not fit."""
+        self.check_clouds(x, y)
+        return self.pairs(x, y).dist
+
+    @final
+    def log_sum(
+        self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."], weight: Float[Tensor, "n m"]
+    ) -> Float[Tensor, "n ..."]:
+        """Weighted sums of logarithms, sum_j weight_ij log_{x_i}(y_j), as tangent vectors at x_i.
+
+        Raises ValueError for clouds that do not fit.
+        """
+        self.check_clouds(x, y)
+        pairs = self.pairs(x, y)
+        return pairs.direction_sum(weight * pairs.dist)
+
+    @final
+    def norm(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Riemannian length of the tangent vector u at x."""
+        return self.inner(x, u, u).clamp_min(0).sqrt()
+
+    @final
+    def check_clouds(self, x: Tensor, y: Tensor) -> None:
+        """Raise ValueError unless x [n, *point] and y [m, *point] are two clouds of points."""
+        ndim = self.point_ndim + 1
+        if x.ndim != ndim or y.ndim != ndim or x.shape[1:] != y.shape[1:]:
+            raise ValueError(
+                f"{self!r} has points of {self.point_ndim} axes: expected clouds [n, *point] and [m, *point] "
+                f"with points of one shape, got {list(x.shape)} and {list(y.shape)}"
+            )
+        if not (x.is_floating_point() and x.dtype == y.dtype):
+            raise ValueError(f"both clouds must have one floating dtype, got {x.dtype} and {y.dtype}")

@@ -1,0 +1,95 @@
+"""The unit sphere."""
+
+import math
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from drift_core.manifold.interface import Manifold, Pairs
+from drift_core.manifold.numerics import direct_cdist, reusable, safe_ratio
+
+
+@final
+class Sphere(Manifold):
+    """Unit sphere S^{d-1} in R^d with the angle as distance (radians); points are unit vectors [..., d].
+
+    Distances are 2 atan2(|x - y|, |x + y|), never arccos of an inner product, whose error near 1 is the
+    square root of the rounding (Kahan, "How futile are mindless assessments of roundoff", section 12).
+    """
+
+    injectivity_radius = math.pi
+
+    def __repr__(self) -> str:
+        return "Sphere()"
+
+    @property
+    def point_ndim(self) -> int:
+        """Points are vectors."""
+        return 1
+
+    def projx(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Nearest unit vector x / |x|."""
+        return normalize(x, dim=-1)
+
+    def proju(self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*_ d"]:
+        """Component of u orthogonal to x, u - <x, u> x."""
+        return u - (x * u).sum(-1, keepdim=True) * x
+
+    def inner(
+        self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"], v: Float[Tensor, "*#batch d"]
+    ) -> Float[Tensor, "..."]:
+        """Ambient dot product of u and v."""
+        return (u * v).sum(-1)
+
+    def dist(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
+        """Angle between x and y."""
+        return 2 * torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
+
+    def expmap(self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
+        """Point cos|u| x + sin|u| u / |u|."""
+        angle = u.norm(dim=-1, keepdim=True)
+        # torch.sinc is sin(pi a) / (pi a), smooth at 0.
+        return self.projx(angle.cos() * x + torch.sinc(angle / math.pi) * u)
+
+    def logmap(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
+        """Tangent vector at x towards y, as long as their angle; zero for antipodal points."""
+        # Subtracting +-x first leaves a small difference, exactly, at both ends of the range.
+        sign = torch.where((x * y).sum(-1, keepdim=True) < 0, -1.0, 1.0).to(x.dtype)
+        towards = self.proju(x, y - sign * x)
+        return safe_ratio(self.dist(x, y)[..., None], towards.norm(dim=-1, keepdim=True)) * towards
+
+    def pairs(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Pairs:
+        """Angles, and sums of directions as the tangent part of a weighted sum of y.
+
+        log_x(y) / theta = (y - cos theta x) / sin theta, so the sum over y is the projection of
+        sum_j (w_j / sin theta_j) y_j: one matrix product.
+        """
+        theta, sin = _angles(x, y)
+
+        def direction_sum(weight: Tensor) -> Tensor:
+            a = weight / sin
+            return self.proju(normalize(x.double(), dim=-1), a.double() @ y.double()).to(x.dtype)
+
+        return Pairs(theta, direction_sum)
+
+
+def _angles(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor]:
+    """Angles between unit vectors, and their sines; the sine is inf where a pair has no direction.
+
+    Float32 points are measured by the arccos of a float64 inner product, which resolves 2e-8 rad, less
+    than the spacing of float32 points; float64 points by their differences.
+    """
+    if x.dtype == torch.float64:
+        near, far = direct_cdist(x, y), direct_cdist(x, -y)
+        sin = near * far / 2
+        return 2 * torch.atan2(near, far), sin.masked_fill(sin == 0, torch.inf)
+    # A few ulps short of unit length, no rounding lifts the inner product to 1 or beyond, so that the
+    # sine is never zero: a coincident pair gets an angle of 3e-8 and a direction of length 1e-8.
+    base = normalize(x.double(), dim=-1) * (1 - 4 * torch.finfo(torch.float64).eps)
+    cos = base @ normalize(y.double(), dim=-1).T
+    square = cos * cos
+    rest = torch.sub(1, square, out=reusable(square))
+    return cos.acos().to(x.dtype), torch.sqrt(rest, out=reusable(rest))

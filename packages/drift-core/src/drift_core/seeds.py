@@ -1,0 +1,10 @@
+"""Random generators that depend on what they are for, not on what was drawn before."""
+
+import numpy as np
+import torch
+
+
+def generator_for(seed: int, *key: int) -> torch.Generator:
+    """CPU generator determined by (seed, *key): independent streams for every step and purpose."""
+    state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

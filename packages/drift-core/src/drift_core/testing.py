@@ -1,0 +1,190 @@
+"""Law suites: what every manifold, kernel and drift field has to satisfy, for anyone who adds one.
+
+Each function raises AssertionError naming the law that does not hold. Give float64 points: the laws are
+checked to `tol`, against finite differences and direct sums, never against the code under test itself.
+
+    def test_my_manifold():
+        manifold = MyManifold()
+        check_manifold(manifold, x, y)          # two clouds of n points each
+        check_drift(manifold, Laplace(0.5), x, y)
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_core.drift import drift
+from drift_core.kernel import RadialKernel
+from drift_core.manifold import Manifold
+from drift_core.score import merge_scores, smoothed_score
+
+_STEP = 1e-5
+
+
+def check_manifold(
+    manifold: Manifold, x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."], *, tol: float = 1e-7
+) -> None:
+    """Check the laws of a manifold on n >= 3 pairs (x_i, y_i) of points closer than its injectivity radius.
+
+    Projections are idempotent, exp and log are inverse, the distance is a metric, is the length of the
+    logarithm and has the logarithm as (minus) its gradient, all pairs agree with the point functions,
+    coincident points give zeros, and float32 stays float32.
+    """
+    _check_projections(manifold, x, y, tol)
+    _check_geodesics(manifold, x, y, tol)
+    _check_metric(manifold, x, y, tol)
+    _check_pairs(manifold, x, y, tol)
+    _check_coincident(manifold, x, tol)
+
+
+def check_kernel(kernel: RadialKernel, r: Float[Tensor, " n"], *, tol: float = 1e-6) -> None:
+    """Check the laws of a radial kernel at distances r > 0: dlog is the derivative of log, both finite."""
+    for value, name in ((kernel.log(r), "log"), (kernel.dlog(r), "dlog")):
+        _law(value.shape == r.shape and value.dtype == r.dtype, f"{name} keeps shape and dtype")
+        _law(bool(value.isfinite().all()), f"{name} is finite")
+        zero = getattr(kernel, name)(torch.zeros_like(r))
+        _law(bool(zero.isfinite().all()), f"{name} is finite at r = 0")
+        single = getattr(kernel, name)(r.float())
+        _law(single.dtype == torch.float32, f"{name} keeps float32")
+        _close(single.double(), value, 1e-4 * (1 + value.abs().max()), f"{name} in float32 agrees")
+    h = _STEP * r
+    slope = (kernel.log(r + h) - kernel.log(r - h)) / (2 * h)
+    _close(kernel.dlog(r), slope, tol * (1 + slope.abs().max()), "dlog is the derivative of log")
+    grid = kernel.log(r[:, None].expand(-1, 2))
+    _close(grid[:, 0], kernel.log(r), tol, "log is elementwise")
+
+
+def check_drift(
+    manifold: Manifold,
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    tol: float = 1e-5,
+) -> None:
+    """Check the laws of the drift field of a manifold and a kernel, at queries x and references y.
+
+    The gradient is that of the log-density, the field is antisymmetric and vanishes between equal clouds,
+    is tangent, and does not depend on the order of the references or on how they are chunked; excluded
+    references might as well not be there.
+    """
+    _check_gradient(manifold, kernel, x, y, tol)
+    for direction in ("gradient", "displacement"):
+        half = len(y) // 2
+        data, model = y[:half], y[half:]
+        v = drift(manifold, kernel, x, data, model, direction=direction)
+        size = tol * (1 + v.abs().max())
+        swapped = drift(manifold, kernel, x, model, data, direction=direction)
+        _law(bool((v == -swapped).all()), "swapping data and model flips the sign of the field")
+        same = drift(manifold, kernel, x, y, y, direction=direction)
+        _law(bool((same == 0).all()), "equal clouds give exactly zero")
+        _close(manifold.proju(x, v), v, size, "the field is tangent")
+        mixed = drift(manifold, kernel, x, data.flip(0), model.flip(0), direction=direction)
+        _close(mixed, v, size, "the order of the references does not matter")
+        chunked = drift(manifold, kernel, x, data, model, direction=direction, chunk_size=2)
+        _close(chunked, v, size, "chunking does not change the field")
+        _check_merge(manifold, kernel, x, y, direction, size)
+        _check_self_exclusion(manifold, kernel, x, data, direction, size)
+
+
+def _check_projections(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:
+    _close(manifold.projx(x), x, tol, "projx leaves points of the manifold alone")
+    u = manifold.proju(x, y)
+    _close(manifold.proju(x, u), u, tol, "proju is idempotent")
+    _law(bool((manifold.inner(x, u, u) >= 0).all()), "inner is positive on tangent vectors")
+
+
+def _check_geodesics(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:
+    u = manifold.logmap(x, y)
+    _close(manifold.proju(x, u), u, tol, "logmap is tangent")
+    _close(manifold.expmap(x, u), y, tol, "expmap inverts logmap")
+    _close(manifold.logmap(x, manifold.expmap(x, u / 2)), u / 2, tol, "logmap inverts expmap")
+    _close(manifold.norm(x, u), manifold.dist(x, y), tol, "dist is the length of logmap")
+
+
+def _check_metric(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:
+    z = y.roll(1, 0)
+    _close(manifold.dist(x, y), manifold.dist(y, x), tol, "dist is symmetric")
+    detour = manifold.dist(x, z) + manifold.dist(z, y)
+    _law(bool((manifold.dist(x, y) <= detour + tol).all()), "dist obeys the triangle inequality")
+    u = manifold.logmap(x, z)
+    ends = (manifold.dist(manifold.expmap(x, s * _STEP * u), y).square() / 2 for s in (1, -1))
+    slope = next(ends) - next(ends)
+    expected = -manifold.inner(x, manifold.logmap(x, y), u)
+    _close(slope / (2 * _STEP), expected, 1e3 * tol, "the gradient of dist^2 / 2 is -logmap")
+
+
+def _check_pairs(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:
+    r, log_sum = manifold.cdist(x, y), torch.zeros_like(x)
+    weight = torch.linspace(0.5, 2, r.numel()).to(r).reshape(r.shape)
+    for j in range(len(y)):
+        target = y[j].expand_as(x)
+        _close(r[:, j], manifold.dist(x, target), tol, "cdist agrees with dist")
+        w = weight[:, j].reshape(-1, *(1,) * manifold.point_ndim)
+        log_sum = log_sum + w * manifold.logmap(x, target)
+    _close(manifold.log_sum(x, y, weight), log_sum, 10 * tol * len(y), "log_sum agrees with logmap")
+
+
+def _check_coincident(manifold: Manifold, x: Tensor, tol: float) -> None:
+    zero = torch.zeros_like(x)
+    _close(manifold.expmap(x, zero), x, tol, "expmap of zero stays put")
+    _close(manifold.logmap(x, x), zero, 1e-3, "logmap of a point to itself is zero")
+    _close(manifold.dist(x, x), zero.flatten(1)[:, 0], 1e-3, "dist of a point to itself is zero")
+    ones = torch.ones(len(x), len(x)).to(x)
+    _law(bool(manifold.pairs(x, x).direction_sum(ones).isfinite().all()), "coincident pairs give finite sums")
+    for f in (
+        manifold.projx(x.float()),
+        manifold.logmap(x.float(), x.float()),
+        manifold.cdist(x.float(), x.float()),
+    ):
+        _law(f.dtype == torch.float32, "float32 stays float32")
+
+
+def _check_gradient(manifold: Manifold, kernel: RadialKernel, x: Tensor, y: Tensor, tol: float) -> None:
+    score = smoothed_score(manifold, kernel, x, y)
+
+    def log_density(at: Tensor) -> Tensor:
+        rows = [kernel.log(manifold.dist(at, point.expand_as(at))) for point in y]
+        return torch.stack(rows).logsumexp(0)
+
+    _close(score.log_density, log_density(x), tol, "log_density is the logsumexp of the kernel")
+    u = manifold.logmap(x, y[torch.arange(len(x)) % len(y)])
+    ends = [log_density(manifold.expmap(x, s * _STEP * u)) for s in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * _STEP)
+    inner = manifold.inner(x, score.gradient, u)
+    _close(inner, slope, tol * (1 + slope.abs().max()), "the gradient is that of the log-density")
+
+
+def _check_merge(
+    manifold: Manifold, kernel: RadialKernel, x: Tensor, y: Tensor, direction: str, tol: Tensor
+) -> None:
+    whole = smoothed_score(manifold, kernel, x, y, direction=direction)
+    cut = len(y) // 3 + 1
+    parts = [smoothed_score(manifold, kernel, x, part, direction=direction) for part in (y[:cut], y[cut:])]
+    merged = merge_scores(*parts)
+    _close(merged.gradient, whole.gradient, tol, "merged scores give the gradient of the union")
+    _close(merged.log_density, whole.log_density, tol, "merged scores give the density of the union")
+    excluded = torch.zeros(len(y)).to(x).index_fill(0, torch.arange(cut, len(y)), -torch.inf)
+    kept = smoothed_score(manifold, kernel, x, y, direction=direction, log_weight=excluded)
+    _close(kept.gradient, parts[0].gradient, tol, "a log-weight of -inf excludes a reference")
+
+
+def _check_self_exclusion(
+    manifold: Manifold, kernel: RadialKernel, x: Tensor, data: Tensor, direction: str, tol: Tensor
+) -> None:
+    v = drift(manifold, kernel, x, data, direction=direction)
+    others = [torch.cat([x[:i], x[i + 1 :]]) for i in range(len(x))]
+    rows = [
+        drift(manifold, kernel, x[i : i + 1], data, others[i], direction=direction) for i in range(len(x))
+    ]
+    _close(v, torch.cat(rows), tol, "without a model, samples repel all others but not themselves")
+
+
+def _close(actual: Tensor, expected: Tensor, tol: float | Tensor, law: str) -> None:
+    error = (actual - expected).abs().max()
+    _law(bool(error <= tol), f"{law} (off by {float(error):.3g}, allowed {float(tol):.3g})")
+
+
+def _law(holds: bool, law: str) -> None:
+    if not holds:
+        raise AssertionError(f"law violated: {law}")

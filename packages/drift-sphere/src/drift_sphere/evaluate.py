@@ -1,0 +1,108 @@
+"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from drift_sphere.coordinates import check_on_sphere
+from drift_sphere.metrics import (
+    kernel_sum,
+    mmd,
+    mmd2_unbiased,
+    nn_accuracy,
+    one_thread,
+    sinkhorn,
+    transport_cost,
+)
+
+Sampler = Callable[[int, Generator], Tensor]
+"""Draws n unit vectors [n, 3] with a generator of random numbers."""
+
+MANY = 4096
+"""The generated points of `mmd2_unbiased`, and the most test points that are used."""
+
+SINKHORN_POINTS = 640
+"""The most points of either side in `sinkhorn`."""
+
+
+class Metric(NamedTuple):
+    """A statistic of generated points against fixed test points, and how many to generate."""
+
+    size: int
+    distance: Callable[[Tensor], float]
+
+
+@one_thread()
+def evaluate(
+    sampler: Sampler,
+    train: Float[Tensor, "n 3"],
+    test: Float[Tensor, "m 3"],
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, dict[str, float]]:
+    """Score `sampler` against `test`: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+
+    The floor is the same metric, of the same sizes and the same test points, for training points
+    (`resample`); it depends on the data and `seed` alone. The standard deviations are those of one draw
+    (0 if there is only one). `progress` wraps the iterable of draws, as tqdm does.
+    Raises ValueError for draws < 1, fewer than 2 points, and samples or data off the sphere.
+    """
+    if draws < 1 or min(len(train), len(test)) < 2:
+        raise ValueError(f"{draws} draws, {len(train)} training and {len(test)} test points are too few")
+    check_on_sphere(train, "training points")
+    check_on_sphere(test, "test points")
+    metrics = sphere_metrics(thin(test, MANY, seed))
+    generator, floor_generator = Generator().manual_seed(seed), Generator().manual_seed(seed)
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    floors: dict[str, list[float]] = {name: [] for name in metrics}
+    for _ in progress(range(draws)):
+        for name, metric in metrics.items():
+            sample = sampler(metric.size, generator)
+            check_on_sphere(sample, "samples")
+            values[name].append(metric.distance(sample.to(test)))
+            floors[name].append(metric.distance(resample(train, metric.size, floor_generator)))
+    return {name: _summary(values[name], floors[name]) for name in metrics}
+
+
+def sphere_metrics(test: Float[Tensor, "m 3"]) -> dict[str, Metric]:
+    """The four metrics against `test`, with what depends on `test` alone computed once."""
+    few = test[:SINKHORN_POINTS]
+    y_sum, y_cost = kernel_sum(test), transport_cost(few, few)
+    return {
+        "mmd": Metric(len(test), partial(mmd, y=test, y_sum=y_sum)),
+        "mmd2_unbiased": Metric(MANY, partial(mmd2_unbiased, y=test, y_sum=y_sum)),
+        "sinkhorn": Metric(len(few), partial(sinkhorn, y=few, y_cost=y_cost)),
+        "nn_accuracy": Metric(len(test), partial(nn_accuracy, y=test)),
+    }
+
+
+def resample(points: Float[Tensor, "n 3"], size: int, generator: Generator) -> Float[Tensor, "size 3"]:
+    """Draw `size` of the points: what a generator that has learnt their law, but not them, would give.
+
+    Without replacement, like fresh data, up to half of the points. Beyond that the draws would share most
+    of their points and hide their spread, or there are too few; they are then drawn with replacement.
+    """
+    n = len(points)
+    if 2 * size <= n:
+        return points[torch.randperm(n, generator=generator)[:size]]
+    return points[torch.randint(n, (size,), generator=generator)]
+
+
+def thin(points: Float[Tensor, "n 3"], size: int, seed: int) -> Float[Tensor, "k 3"]:
+    """At most `size` of the points, a random subset in random order that `seed` determines."""
+    order = torch.randperm(len(points), generator=Generator().manual_seed(seed))
+    return points[order[:size]]
+
+
+def _summary(values: list[float], floors: list[float]) -> dict[str, float]:
+    summary = {}
+    for name, spread, draws in (("value", "std", values), ("floor", "floor_std", floors)):
+        x = torch.tensor(draws, dtype=torch.float64)
+        summary[name] = float(x.mean())
+        summary[spread] = float(x.std()) if len(x) > 1 else 0.0
+    return summary

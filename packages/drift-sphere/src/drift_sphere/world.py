@@ -1,0 +1,87 @@
+"""Maps of the world in Mollweide projection, and writing figures."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drift_sphere.coordinates import sphere_to_latlon, tangent_frame
+
+MOST_POINTS = 5_000
+"""The most points that a figure shows or smooths."""
+
+
+@contextmanager
+def written_figure(path: str | Path, height: float) -> Iterator[Figure]:
+    """Make a figure, 11 inches wide, that is written to the PNG file `path` at the end, all or nothing."""
+    figure = Figure(figsize=(11, height), layout="constrained")
+    yield figure
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        figure.savefig(partial, dpi=150, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def world_axes(figure: Figure, index: int, title: str) -> Axes:
+    """Add the left (index 1) or right (2) map of the world, with its graticule every 60 and 30 degrees."""
+    axes = figure.add_subplot(1, 2, index, projection="mollweide")
+    axes.set_title(title, fontsize=12, pad=10)
+    axes.set_axisbelow("line")
+    axes.set_longitude_grid_ends(90)  # type: ignore[attr-defined]
+    axes.grid(True, color="#b0b0b0", linewidth=0.5, alpha=0.7)
+    axes.set_xticks(np.radians(np.arange(-120, 121, 60)))
+    axes.set_yticks(np.radians(np.arange(-60, 61, 30)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _degrees(x, "E", "W")))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _degrees(y, "N", "S")))
+    axes.tick_params(labelsize=8, labelcolor="#444444")
+    for label in axes.get_xticklabels():  # these lie on the map
+        label.set(fontsize=7, path_effects=[withStroke(linewidth=2, foreground="white")])
+    for spine in axes.spines.values():
+        spine.set_color("#888888")
+    return axes
+
+
+def map_coordinates(points: Float[Tensor, "n 3"]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitudes and latitudes in radians, the coordinates of matplotlib's projections."""
+    latitude, longitude = torch.deg2rad(sphere_to_latlon(points)).cpu().numpy().T
+    return longitude, latitude
+
+
+def map_arrows(
+    axes: Axes, x: Float[Tensor, "n 3"], v: Float[Tensor, "n 3"]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Components to the right and up, on the map, of tangent vectors `v` at `x`; they keep their length."""
+    tiny = 1e-4
+    longitude, latitude = map_coordinates(x)
+    east, north = ((v * direction).sum(-1).double().cpu().numpy() for direction in tangent_frame(x))
+    length = np.hypot(east, north)
+    step = tiny / np.maximum(length, np.finfo(np.float64).tiny)
+    ahead = longitude + step * east / np.maximum(np.cos(latitude), tiny), latitude + step * north
+    project = axes.transProjection.transform  # type: ignore[attr-defined]
+    move = project(np.stack(ahead, 1)) - project(np.stack((longitude, latitude), 1))
+    right, up = length * move.T / np.maximum(np.hypot(*move.T), np.finfo(np.float64).tiny)
+    return right, up
+
+
+def some(points: Float[Tensor, "n 3"]) -> Float[Tensor, "k 3"]:
+    """At most 5,000 of the points, evenly spaced in their order."""
+    return points[:: max(1, -(-len(points) // MOST_POINTS))]
+
+
+def _degrees(radians: float, positive: str, negative: str) -> str:
+    degrees = round(float(np.degrees(radians)))
+    return f"{abs(degrees)}°{positive if degrees > 0 else negative if degrees < 0 else ''}"

@@ -1,0 +1,38 @@
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+with warnings.catch_warnings():  # POT has invalid escapes, which Python reports when it first compiles them
+    warnings.simplefilter("ignore")
+    import ot  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def earth_dir() -> Path:
+    folder = os.environ.get("DRIFT_DATA_DIR")
+    if not folder:
+        pytest.skip("DRIFT_DATA_DIR names no data folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def uniform() -> Callable[[int, Generator], Tensor]:
+    return lambda n, generator: torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+
+
+@pytest.fixture
+def generator() -> Generator:
+    return Generator().manual_seed(0)

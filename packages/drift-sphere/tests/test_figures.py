@@ -1,0 +1,110 @@
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from drift_sphere import (
+    density_figure,
+    field_figure,
+    latlon_to_sphere,
+    samples_figure,
+    spiral_grid,
+    toy,
+    training_figure,
+)
+from drift_sphere.figures import kernel_density
+from drift_sphere.world import map_arrows, some, world_axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+
+@pytest.fixture
+def points(generator):
+    return toy(300, generator).float()
+
+
+def assert_is_picture(path):
+    image = imread(path)
+    assert min(image.shape[:2]) > 200
+    assert image.std() > 0.05
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_samples(points, tmp_path):
+    samples_figure(points, points.flip(0)[:50], tmp_path / "new" / "samples.png")
+    assert_is_picture(tmp_path / "new" / "samples.png")
+
+
+def test_densities(points, tmp_path):
+    density_figure(points, points[:1], tmp_path / "density.png")
+    assert_is_picture(tmp_path / "density.png")
+
+
+def test_fields(points, tmp_path):
+    x = spiral_grid(100)
+    v = torch.linalg.cross(x, torch.tensor([[0.0, 0.0, 1.0]]).expand(100, 3))
+    field_figure(x, v, torch.zeros_like(v), points, tmp_path / "field.png")
+    assert_is_picture(tmp_path / "field.png")
+
+
+@pytest.mark.parametrize("loss", [1.0, 0.0])
+def test_training_with_missing_keys_and_zeros(loss, tmp_path):
+    records = [{"step": 10.0 * i, "loss": loss, "drift_norm": 2.0, "clipped": 0.0} for i in range(5)]
+    training_figure([*records, {"step": 50.0, "loss": 1.0}], tmp_path / "training.png")
+    assert_is_picture(tmp_path / "training.png")
+
+
+def test_no_records_are_an_empty_figure(tmp_path):
+    training_figure([], tmp_path / "training.png")
+    assert_is_picture(tmp_path / "training.png")
+
+
+def test_a_failing_figure_leaves_what_was_there(points, tmp_path, monkeypatch):
+    path = tmp_path / "samples.png"
+    path.write_text("old")
+    monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        samples_figure(points, points, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_figures_leave_pyplot_alone(points, tmp_path):
+    import matplotlib.pyplot as plt
+
+    before = dict(matplotlib.rcParams)
+    samples_figure(points, points, tmp_path / "samples.png")
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_kernel_density_has_mean_one_and_the_closed_form(points):
+    grid = spiral_grid(20_000)
+    assert kernel_density(grid, points, 0.2).mean() == pytest.approx(1, abs=1e-3)
+    pole, kappa = torch.tensor([[0.0, 0.0, 1.0]]), 25.0
+    expected = 4 * np.pi * kappa / (4 * np.pi * np.sinh(kappa)) * np.exp(kappa)
+    assert kernel_density(pole, pole, 0.2).item() == pytest.approx(expected)
+
+
+def test_arrows_keep_their_length_and_follow_the_map():
+    axes = world_axes(Figure(), 1, "")
+    latitude, longitude = torch.tensor([0.0, 0.0, 40.0, 40.0]), torch.tensor([0.0, 0.0, 150.0, -150.0])
+    x = latlon_to_sphere(latitude, longitude)
+    east = torch.stack((-torch.deg2rad(longitude).sin(), torch.deg2rad(longitude).cos(), torch.zeros(4)), 1)
+    north = torch.linalg.cross(x, east.double())
+    v = torch.cat((east[:1].double(), north[1:]))
+    right, up = map_arrows(axes, x, 3 * v)
+    np.testing.assert_allclose(np.hypot(right, up), 3, rtol=1e-6)
+    np.testing.assert_allclose((right[0], up[0], right[1], up[1]), (3, 0, 0, 3), atol=1e-3)
+    assert right[2] < -0.5  # meridians lean towards the pole, to the left in the east
+    assert right[3] > 0.5
+
+
+def test_at_most_five_thousand_points_are_drawn(generator):
+    assert len(some(toy(12_000, generator))) == 4000
+    assert len(some(toy(1, generator))) == 1
+
+
+def test_losses_that_are_not_finite_can_be_drawn(tmp_path):
+    records = [{"step": i, "loss": loss, "ess": loss} for i, loss in enumerate((1.0, np.nan, np.inf))]
+    training_figure(records, tmp_path / "training.png")
+    assert_is_picture(tmp_path / "training.png")

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+import torch
+from drift_sphere import SphereGenerator
+from drift_sphere.model import to_sphere
+from torch import Generator
+
+
+@pytest.fixture(params=["spherical", "euclidean"])
+def model(request):
+    torch.manual_seed(0)
+    return SphereGenerator(latent_dim=8, width=32, blocks=2, geometry=request.param)
+
+
+def test_outputs_are_on_the_sphere_or_free(model, generator):
+    x = model(model.latent(64, generator))
+    on_sphere = torch.allclose(x.norm(dim=-1), torch.ones(64))
+    assert x.shape == (64, 3)
+    assert on_sphere == (model.geometry == "spherical")
+
+
+def test_samples_are_on_the_sphere_and_depend_on_the_generator_alone(model):
+    x = model.sample(100, Generator().manual_seed(3))
+    torch.testing.assert_close(x.norm(dim=-1), torch.ones(100))
+    assert not x.requires_grad
+    torch.testing.assert_close(model.sample(100, Generator().manual_seed(3), batch_size=7), x)
+    assert not torch.equal(model.sample(100, Generator().manual_seed(4)), x)
+    assert model.sample(0, Generator()).shape == (0, 3)
+
+
+def test_a_saved_model_is_the_same_model(model, tmp_path):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
+    again = SphereGenerator.from_pretrained(tmp_path)
+    assert again.geometry == model.geometry
+    seeds = (Generator().manual_seed(5) for _ in range(2))
+    assert torch.equal(again.sample(10, next(seeds)), model.sample(10, next(seeds)))
+
+
+def test_the_default_has_half_a_million_parameters_and_starts_near_uniform(generator):
+    torch.manual_seed(0)
+    model = SphereGenerator()
+    assert 450_000 < sum(parameter.numel() for parameter in model.parameters()) < 600_000
+    x = model.sample(4000, generator)
+    assert x.mean(0).norm() < 0.06  # of a uniform sample: 0.016; of a point: 1
+    eigenvalues = torch.linalg.eigvalsh(x.T @ x / 4000)
+    assert eigenvalues.min() > 0.15  # uniform: 1/3 each
+
+
+def test_projection_is_safe_at_zero():
+    x = torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0], [1e-30, 0.0, 0.0]], requires_grad=True)
+    y = to_sphere(x)
+    y.sum().backward()
+    assert y.tolist() == [[0, 0, 1], [0, pytest.approx(0.6), pytest.approx(0.8)], [0, 0, 1]]
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_an_unknown_geometry_is_refused():
+    with pytest.raises((ValueError, TypeError), match="hyperbolic"):
+        SphereGenerator(geometry="hyperbolic")
