@@ -59,7 +59,7 @@ def _finite(value: Any) -> Any:
         return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return value
 
 
 # Settings that say where a run is and how to report it, not what it is.
@@ -79,7 +79,7 @@ def open_run(config: RunConfig, domain: str, accelerator: Accelerator) -> Path:
             _check_resumes(out, config, domain)
         else:
             _create_run(out)
-            write_json(out / CONFIG, {"domain": domain, **dataclasses.asdict(config)})
+            write_json(out / CONFIG, _settings(config, domain))
     chosen: list[Path] = broadcast_object_list([out])
     return chosen[0]
 
@@ -93,8 +93,17 @@ def _create_run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
+def _settings(config: RunConfig, domain: str) -> dict[str, Any]:
+    """Settings as JSON holds them: paths and infinities (--nu inf) as text."""
+    settings = {"domain": domain, **dataclasses.asdict(config)}
+    return {
+        key: str(value) if isinstance(value, Path) or value == math.inf else value
+        for key, value in settings.items()
+    }
+
+
 def _check_resumes(out: Path, config: RunConfig, domain: str) -> None:
-    stored, given = read_config(out), _finite({"domain": domain, **dataclasses.asdict(config)})
+    stored, given = read_config(out), _settings(config, domain)
     changed = [key for key in given if key not in _ELSEWHERE and stored.get(key) != given[key]]
     if changed:
         what = ", ".join(f"{key} was {stored.get(key)!r}, is {given[key]!r}" for key in changed)
@@ -125,8 +134,8 @@ def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
     for field in dataclasses.fields(cls):
         if field.name in stored:
             value = stored[field.name]
-            is_path = "Path" in str(field.type) and value is not None
-            known[field.name] = Path(value) if is_path else value
+            as_type = Path if "Path" in str(field.type) else float if field.type is float else None
+            known[field.name] = as_type(value) if isinstance(value, str) and as_type else value
     return cls(**known)
 
 

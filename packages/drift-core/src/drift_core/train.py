@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -164,8 +164,7 @@ def train(
             bar.set_postfix(loss=f"{record['loss']:.2e}", drift=f"{record['drift_norm']:.2g}")
         if (done % config.save_every == 0 or done == config.steps) and accelerator.is_main_process:
             save_checkpoint(out, done, parts)
-    averaged: M = ema.module
-    return averaged
+    return cast(M, ema.module)
 
 
 def _lr_factor(config: TrainConfig, step: int) -> float:

@@ -1,0 +1,164 @@
+"""The loop: it learns, it is reproducible, it resumes exactly, and it says what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from drift_core import Euclidean, Gaussian, Sphere
+from drift_core.config import RunConfig, TrainConfig
+from drift_core.field import DriftField
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.seeds import generator_for
+from drift_core.train import make_accelerator, resample, train
+from torch import Tensor, nn
+
+
+class Affine(nn.Module):
+    """x = A z + b, whose image of noise is a Gaussian."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.map.weight.copy_(0.3 * torch.eye(2))
+            self.map.bias.zero_()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.map(z)
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 2, generator=generator)
+
+
+FIELD = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+
+
+def data(n: int = 512) -> Tensor:
+    return torch.tensor([1.5, -0.5]) + torch.randn(n, 2, generator=torch.Generator().manual_seed(7))
+
+
+def run(out: Path, steps: int = 30, *, module: nn.Module | None = None, resume: bool = False, **settings):
+    config = TrainConfig(**{"steps": steps, "batch_size": 64, "log_every": 5, "save_every": 10, **settings})
+    return train(module or Affine(), FIELD, resample(data()), config, out, resume=resume)
+
+
+def weights(module: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_it_learns_the_mean_and_the_spread(tmp_path):
+    trained = run(
+        tmp_path, 600, batch_size=256, lr=0.02, step_size=0.5, ema_decay=0.98, warmup=10, weight_decay=0.0
+    )
+    points = data()
+    assert float((trained.map.bias.detach() - points.mean(0)).norm()) < 0.15
+    covariance = (trained.map.weight @ trained.map.weight.T).detach()
+    assert float((covariance - points.T.cov()).abs().max()) < 0.3
+
+
+def test_same_seed_same_weights(tmp_path):
+    a, b, c = run(tmp_path / "a"), run(tmp_path / "b"), run(tmp_path / "c", seed=1)
+    assert bool((weights(a) == weights(b)).all())
+    assert not torch.equal(weights(a), weights(c))
+
+
+def test_a_resumed_run_is_bit_identical(tmp_path):
+    whole = run(tmp_path / "whole", 30)
+    run(tmp_path / "cut", 20, cooldown=0.0)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 25, "loss": 1.0}\n{"step": 26, "lo')
+    resumed = run(tmp_path / "cut", 30, resume=True)
+    assert bool((weights(resumed) == weights(whole)).all())
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    assert logs[0][-2:] == logs[1][-2:]
+
+
+def test_records(tmp_path):
+    run(tmp_path, 12)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [5, 10, 12]
+    keys = {"step", "loss", "drift_norm", "attraction_norm", "repulsion_norm", "ess", "clipped", "lr"}
+    assert all(set(r) == keys for r in records)
+    assert all(1 <= r["ess"] <= 64 for r in records)
+
+
+def test_capped_steps_are_reported(tmp_path):
+    run(tmp_path, 5, max_step=1e-4)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["clipped"] == 1.0
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path):
+    run(tmp_path, 35)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step_000000030.pt", "step_000000035.pt"]
+
+
+def test_nothing_to_resume_from(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint to resume from"):
+        run(tmp_path, 5, resume=True)
+
+
+class Broken(Affine):
+    def forward(self, z: Tensor) -> Tensor:
+        return self.map(z) * float("nan")
+
+
+def test_a_sample_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="step 0: a sample is not finite"):
+        run(tmp_path, 5, module=Broken())
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [(torch.full((64, 3), 2.0), "off Sphere"), (torch.full((64, 3), float("nan")), "NaN or infinite")],
+)
+def test_data_off_the_manifold_are_refused(tmp_path, points, message):
+    field = DriftField(Sphere(), Gaussian, parse_lengthscales("1.0"))
+    with pytest.raises(ValueError, match=message):
+        train(Affine(), field, resample(points), TrainConfig(steps=1), tmp_path)
+
+
+def test_resampling_gives_distinct_rows_or_everything():
+    points = torch.arange(10.0)[:, None]
+    few = resample(points)(4, generator_for(0))
+    assert len(set(few.flatten().tolist())) == 4
+    assert torch.equal(resample(points)(10, generator_for(0)), points)
+
+
+def test_streams_are_independent_of_one_another():
+    draws = {
+        float(torch.rand((), generator=generator_for(*key)))
+        for key in [(0,), (0, 1), (1, 0), (0, 1, 2), (1,)]
+    }
+    assert len(draws) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "--steps must be at least 1, got 0"),
+        ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
+        ({"lr": -1.0}, "--lr must be positive, got -1.0"),
+        ({"lr": float("nan")}, "--lr must be positive, got nan"),
+        ({"ema_decay": 1.0}, r"--ema-decay must lie in \[0, 1\), got 1.0"),
+        ({"eval_draws": 0}, "--eval-draws must be at least 1, got 0"),
+        ({"resume": True}, "--resume needs --out"),
+    ],
+)
+def test_settings_are_checked_by_flag(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**settings)
+
+
+def test_processes_that_do_not_join_are_noticed(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("drift_core.train.Accelerator", lambda **_: type("A", (), {"num_processes": 1})())
+    with pytest.raises(RuntimeError, match="2 processes were launched, but 1 take part"):
+        make_accelerator()
+
+
+def test_missing_tracker(monkeypatch):
+    monkeypatch.setattr("drift_core.train.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--tracker wandb needs the package wandb"):
+        make_accelerator("wandb")
