@@ -33,5 +33,10 @@ def main(config: Config) -> None:
     _cli.show(metrics)
 
 
+def parse() -> Config:
+    """Settings from the command line."""
+    return tyro.cli(Config)
+
+
 if __name__ == "__main__":
-    _cli.run(main, lambda: tyro.cli(Config))
+    _cli.run(main, parse)

@@ -34,5 +34,10 @@ def main(config: Config) -> None:
     print(f"{config.n:,} samples: {config.out}")
 
 
+def parse() -> Config:
+    """Settings from the command line."""
+    return tyro.cli(Config)
+
+
 if __name__ == "__main__":
-    _cli.run(main, lambda: tyro.cli(Config))
+    _cli.run(main, parse)

@@ -34,5 +34,10 @@ def main(config: Config) -> None:
     accelerator.end_training()
 
 
+def parse() -> Config:
+    """Settings from the command line."""
+    return _cli.train_config(Config)
+
+
 if __name__ == "__main__":
-    _cli.run(main, lambda: _cli.train_config(Config))
+    _cli.run(main, parse)

@@ -1,15 +1,13 @@
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from torch import Generator, Tensor
 
-with warnings.catch_warnings():  # POT has invalid escapes, which Python reports when it first compiles them
-    warnings.simplefilter("ignore")
-    import ot  # noqa: F401
+install_import_hook("drift_sphere", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

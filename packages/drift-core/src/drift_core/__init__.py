@@ -1,6 +1,6 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
 
-from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, drift_terms
+from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, drift_terms, longest_step
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
     Euclidean,
@@ -36,6 +36,7 @@ __all__ = [
     "drift_loss",
     "drift_terms",
     "effective_sample_size",
+    "longest_step",
     "merge_scores",
     "smoothed_score",
 ]

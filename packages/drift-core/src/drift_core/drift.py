@@ -112,23 +112,28 @@ def drift(
     ).field
 
 
+def longest_step(manifold: Manifold, max_step: float | None) -> float:
+    """Length at which steps are capped: max_step, or 0.99 of the injectivity radius if it is None.
+
+    Raises:
+        ValueError: max_step not positive, or beyond the injectivity radius.
+    """
+    radius = manifold.injectivity_radius
+    if max_step is None:
+        return 0.99 * radius
+    if not 0 < max_step < radius:
+        raise ValueError(f"max_step must lie in (0, {radius:.4g}) on {manifold!r}, got {max_step}")
+    return max_step
+
+
 def cap_step(
     manifold: Manifold,
     x: Float[Tensor, "n ..."],
     u: Float[Tensor, "n ..."],
     max_step: float | None = None,
 ) -> tuple[Float[Tensor, "n ..."], Bool[Tensor, " n"]]:
-    """Shorten tangent vectors to at most max_step, and tell which were longer.
-
-    None stands for 0.99 of the injectivity radius, within which a step can be measured by its end point.
-
-    Raises:
-        ValueError: max_step not positive, or beyond the injectivity radius.
-    """
-    radius = manifold.injectivity_radius
-    if max_step is not None and not 0 < max_step < radius:
-        raise ValueError(f"max_step must lie in (0, {radius:.4g}) on {manifold!r}, got {max_step}")
-    longest = 0.99 * radius if max_step is None else max_step
+    """Shorten tangent vectors to at most `longest_step`, and tell which were longer. Raises as it does."""
+    longest = longest_step(manifold, max_step)
     length = manifold.norm(x, u)
     clipped = length > longest
     scale = torch.where(clipped, safe_ratio(torch.full_like(length, longest), length), 1.0)

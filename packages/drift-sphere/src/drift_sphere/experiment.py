@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from drift_core import Euclidean, Sphere
+from drift_core import Euclidean, Sphere, longest_step
 from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
@@ -76,6 +76,7 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
     for scale in {*scales.start, *scales.stop}:
         kernel(scale)  # a refusal should come before the training, not in its middle
+    longest_step(manifold, config.max_step)
     return DriftField(manifold, kernel, scales, config.direction)
 
 

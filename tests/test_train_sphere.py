@@ -1,0 +1,190 @@
+"""The sphere's applications end to end: a run and what it leaves, sampling, scoring, resuming, bad input."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--steps", "12", "--batch-size", "64", "--save-every", "5", "--log-every", "4", "--eval-draws", "2")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def app(name: str, *args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run an application as a user does, on one thread."""
+    command = [sys.executable, str(ROOT / "apps" / f"{name}.py"), *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300, check=False)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One clear line, exit status 2, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    message = result.stderr.strip().splitlines()[-1] if "error:" in result.stderr else result.stderr
+    for word in words:
+        assert word in (message if message.startswith("error:") else result.stderr)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the toy data."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    result = app("train_sphere", *SMALL, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "nn_accuracy" in result.stdout
+    return out
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert config["domain"] == "sphere"
+    assert config["steps"] == 12
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "nn_accuracy"}
+    assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
+    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 12]
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    assert figures == {"samples.png", "density.png", "field.png", "training.png"}
+    assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
+    assert {path.name for path in (finished / "model").iterdir()} >= {"model.safetensors", "config.json"}
+    with (finished / "samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(-90 <= float(r["latitude"]) <= 90 and -180 <= float(r["longitude"]) <= 180 for r in rows)
+
+
+def test_samples_are_determined_by_their_seed(finished, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = app("sample", finished, "--n", 50, "--seed", seed, "--out", tmp_path / f"{name}.csv")
+        assert result.returncode == 0, result.stderr
+    a, b, c = ((tmp_path / f"{name}.csv").read_text() for name in "abc")
+    assert a == b != c
+    assert len(a.splitlines()) == 51
+    refused(app("sample", finished, "--out", tmp_path / "a.csv"), "--out", "a.csv exists")
+    assert (tmp_path / "a.csv").read_text() == a
+
+
+def test_evaluating_again_rewrites_the_metrics(finished):
+    before = json.loads((finished / "metrics.json").read_text())
+    result = app("evaluate", finished, "--draws", 3, "--on", "val")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((finished / "metrics.json").read_text()) == before
+    assert app("evaluate", finished, "--draws", 3).returncode == 0
+    after = json.loads((finished / "metrics.json").read_text())
+    assert after["mmd"] != before["mmd"]
+    assert after["mmd"]["value"] == pytest.approx(before["mmd"]["value"], rel=0.5)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path):
+    """Cut back to step 5, the run goes on to the same samples and the same metrics, bit for bit."""
+    out = tmp_path / "run"
+    assert app("train_sphere", *SMALL, "--out", out).returncode == 0
+    for path in (out / "checkpoints").iterdir():
+        if "12" in path.name:
+            path.unlink()
+    (out / "metrics.json").unlink()
+    result = app("train_sphere", "--resume", "--out", out)  # the other settings come from the run
+    assert result.returncode == 0, result.stderr
+    for name in ("samples.csv", "metrics.jsonl", "model/model.safetensors"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    refused(app("train_sphere", "--resume", "--out", out, "--lr", 0.5), "lr was", "is 0.5")
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    refused(app("train_sphere", *SMALL, "--out", finished), "--out", "already holds a run", "--resume")
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["mine.csv"]),
+        ("latitude,longitude\n" + "1,2\n" * 20 + "north,3\n", ["mine.csv", "22"]),
+        ("1,2\n" * 20 + "nan,3\n", ["mine.csv", "21"]),
+        ("1,2\n" * 20 + "91,3\n", ["mine.csv", "21", "91"]),
+        ("1\n" * 20, ["mine.csv", "1"]),
+        ("1,2\n", ["mine.csv", "1 row"]),
+    ],
+    ids=["empty", "text", "nan", "latitude 91", "one column", "one row"],
+)
+def test_bad_tables(tmp_path, app_inside, text, words):
+    (tmp_path / "mine.csv").write_text(text)
+    out = tmp_path / "run"
+    refused(app_inside("train_sphere", *SMALL, "--data", tmp_path / "mine.csv", "--out", out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--kernel", "cauchy"], ["--kernel", "cauchy"]),
+        (["--dataset", "moon"], ["--dataset", "moon"]),
+        (["--lengthscale", "-1"], ["lengthscale", "-1"]),
+        (["--steps", "0"], ["--steps", "0"]),
+        (["--steps", "many"], ["--steps", "many"]),
+        (["--step-sise", "1"], ["--step-sise"]),
+        (["--max-step", "4"], ["max_step", "4"]),
+        (["--kernel", "spectral", "--geometry", "euclidean"], ["spectral", "euclidean"]),
+        (["--kernel", "matern", "--nu", "-1"], ["nu", "-1"]),
+        (["--data", "nowhere.csv"], ["nowhere.csv"]),
+        (["--dataset", "flood", "--data-dir", "nowhere"], ["nowhere"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_flags(tmp_path, app_inside, flags, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_sphere", *flags, "--out", out), *words)
+    assert not out.exists()
+
+
+def test_runs_that_are_not_there(tmp_path, app_inside):
+    refused(app_inside("sample", tmp_path, "--out", tmp_path / "a.csv"), "holds no run")
+    refused(app_inside("evaluate", tmp_path / "nothing"), "holds no run")
+    refused(app_inside("train_sphere", "--resume", "--out", tmp_path), "holds no run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [["--geometry", "euclidean"], ["--kernel", "spectral", "--nu", "2.5"]])
+def test_every_row_of_the_table_is_a_flag_away(tmp_path, flags):
+    result = app("train_sphere", *SMALL, *flags, "--direction", "displacement", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+
+
+def test_accelerate_launch(tmp_path):
+    (tmp_path / "mine.csv").write_text("lon,lat\n" + "".join(f"{i},{i / 2}\n" for i in range(60)))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "apps/train_sphere.py"]
+    command += [*SMALL, "--data", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_two_processes_train_the_same_generator_as_one(finished, tmp_path):
+    """The field is a statistic of the whole batch: shards of it give the same samples, to rounding."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29611",
+    ]
+    command += ["apps/train_sphere.py", *SMALL, "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    pair, single = (
+        [[float(a) for a in line.split(",")] for line in (run / "samples.csv").read_text().splitlines()[1:]]
+        for run in (tmp_path / "run", finished)
+    )
+    assert len(pair) == len(single)
+    far = sum(abs(a - b) > 0.01 for p, s in zip(pair, single, strict=True) for a, b in zip(p, s, strict=True))
+    assert far < 0.01 * len(pair)
