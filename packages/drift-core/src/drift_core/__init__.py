@@ -1,6 +1,6 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
 
-from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, drift_terms, longest_step
+from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, longest_step
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
     Euclidean,
@@ -12,7 +12,7 @@ from drift_core.manifold import (
     Sphere,
     broadcast_pairs,
 )
-from drift_core.score import Score, effective_sample_size, merge_scores, smoothed_score
+from drift_core.score import Score, effective_sample_size, merge_scores, smoothed_score, smoothed_scores
 
 __all__ = [
     "DriftTerms",
@@ -34,9 +34,9 @@ __all__ = [
     "cap_step",
     "drift",
     "drift_loss",
-    "drift_terms",
     "effective_sample_size",
     "longest_step",
     "merge_scores",
     "smoothed_score",
+    "smoothed_scores",
 ]

@@ -1,5 +1,6 @@
 """The drift field and the loss that regresses a generator onto it."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,39 +25,6 @@ class DriftTerms(NamedTuple):
     def field(self) -> Tensor:
         """The drift V = attraction - repulsion."""
         return self.attraction - self.repulsion
-
-
-def drift_terms(
-    manifold: Manifold,
-    kernel: RadialKernel,
-    x: Float[Tensor, "n ..."],
-    data: Float[Tensor, "m ..."],
-    model: Float[Tensor, "k ..."] | None = None,
-    *,
-    direction: str = "gradient",
-    data_log_weight: Float[Tensor, "..."] | None = None,
-    model_log_weight: Float[Tensor, "..."] | None = None,
-    chunk_size: int | None = None,
-    self_index: Int[Tensor, " n"] | None = None,
-) -> DriftTerms:
-    """Both terms of `drift`, which documents the arguments."""
-    if model is None:
-        model = x
-        self_index = torch.arange(len(x), device=x.device)
-    attraction = smoothed_score(
-        manifold, kernel, x, data, log_weight=data_log_weight, direction=direction, chunk_size=chunk_size
-    )
-    repulsion = smoothed_score(
-        manifold,
-        kernel,
-        x,
-        model,
-        log_weight=model_log_weight,
-        direction=direction,
-        chunk_size=chunk_size,
-        self_index=self_index,
-    )
-    return DriftTerms(attraction.gradient, repulsion.gradient)
 
 
 def drift(
@@ -98,18 +66,13 @@ def drift(
     Raises:
         ValueError: shapes that do not fit, an empty cloud, an unknown direction.
     """
-    return drift_terms(
-        manifold,
-        kernel,
-        x,
-        data,
-        model,
-        direction=direction,
-        data_log_weight=data_log_weight,
-        model_log_weight=model_log_weight,
-        chunk_size=chunk_size,
-        self_index=self_index,
-    ).field
+    if model is None:
+        model = x
+        self_index = torch.arange(len(x), device=x.device)
+    towards = partial(smoothed_score, manifold, kernel, x, direction=direction, chunk_size=chunk_size)
+    attraction = towards(data, log_weight=data_log_weight)
+    repulsion = towards(model, log_weight=model_log_weight, self_index=self_index)
+    return DriftTerms(attraction.gradient, repulsion.gradient).field
 
 
 def longest_step(manifold: Manifold, max_step: float | None) -> float:

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from drift_core.drift import DriftTerms, drift_terms
+from drift_core.drift import DriftTerms
 from drift_core.kernel import Gaussian, Laplace, Matern, RadialKernel, SphericalMatern
 from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
-from drift_core.score import effective_sample_size
+from drift_core.score import Score, effective_sample_size, smoothed_scores
 
 KERNELS = ("laplace", "gaussian", "matern", "spectral")
 
@@ -60,22 +60,25 @@ class DriftField:
     ) -> DriftTerms:
         """Attraction and repulsion at x when the fraction `progress` of training is over."""
         scales = self.lengthscales.at(progress)
-        attraction = repulsion = torch.zeros_like(x)
-        for scale in scales:
-            unit = 1.0 if len(scales) == 1 else scale if self.direction == "gradient" else 1 / scale
-            part = drift_terms(
-                self.manifold,
-                self.kernel(scale),
-                x,
-                data,
-                model,
-                direction=self.direction,
-                chunk_size=self.chunk_size,
-                self_index=self_index,
-            )
-            attraction = attraction + unit * part.attraction
-            repulsion = repulsion + unit * part.repulsion
-        return DriftTerms(attraction, repulsion)
+        kernels = [self.kernel(scale) for scale in scales]
+        towards = partial(
+            smoothed_scores,
+            self.manifold,
+            kernels,
+            x,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+        )
+        return DriftTerms(
+            self._total(scales, towards(data)), self._total(scales, towards(model, self_index=self_index))
+        )
+
+    def _total(self, scales: tuple[float, ...], scores: list[Score]) -> Tensor:
+        if len(scales) == 1:
+            return scores[0].gradient
+        units = scales if self.direction == "gradient" else [1 / scale for scale in scales]
+        parts = [unit * score.gradient for unit, score in zip(units, scores, strict=True)]
+        return torch.stack(parts).sum(0)
 
     def effective_samples(
         self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0

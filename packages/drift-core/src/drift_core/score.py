@@ -1,5 +1,6 @@
 """The one primitive: a log-sum-exp of kernels over reference points, with its gradient."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -70,6 +71,31 @@ def smoothed_score(
     Raises:
         ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1.
     """
+    (score,) = smoothed_scores(
+        manifold,
+        (kernel,),
+        x,
+        y,
+        log_weight=log_weight,
+        direction=direction,
+        chunk_size=chunk_size,
+        self_index=self_index,
+    )
+    return score
+
+
+def smoothed_scores(
+    manifold: Manifold,
+    kernels: Sequence[RadialKernel],
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    direction: str = "gradient",
+    chunk_size: int | None = None,
+    self_index: Int[Tensor, " n"] | None = None,
+) -> list[Score]:
+    """`smoothed_score` for each of several kernels, which share the distances between all pairs."""
     manifold.check_clouds(x, y)
     if len(y) == 0:
         raise ValueError(f"expected at least one reference, got references of shape {list(y.shape)}")
@@ -81,50 +107,55 @@ def smoothed_score(
     weights = None if log_weight is None else _expand(log_weight, n, m).to(x)
     columns = min(m, chunk_size or _REFERENCES)
     rows = max(1, (_BLOCK_CUDA if x.is_cuda else _BLOCK_CPU) // columns)
-    done = []
+    done: list[list[Score]] = []
     for i in range(0, n, rows):
-        score = None
+        merged: list[Score] = []
         for j in range(0, m, columns):
             logits = None if weights is None else weights[i : i + rows, j : j + columns]
             own = None if self_index is None else self_index[i : i + rows] - j
             block = _score_block(
-                manifold, kernel, x[i : i + rows], y[j : j + columns], logits, own, direction
+                manifold, kernels, x[i : i + rows], y[j : j + columns], logits, own, direction
             )
-            score = block if score is None else merge_scores(score, block)
-        assert score is not None  # m >= 1
-        done.append(score)
+            merged = [merge_scores(*pair) for pair in zip(merged, block, strict=True)] if merged else block
+        done.append(merged)
     if not done:
-        return Score(x.new_zeros(0), torch.zeros_like(x))
-    return Score(torch.cat([s.log_density for s in done]), torch.cat([s.gradient for s in done]))
+        return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
+    return [Score(*map(torch.cat, zip(*scores, strict=True))) for scores in zip(*done, strict=True)]
 
 
 def _score_block(
     manifold: Manifold,
-    kernel: RadialKernel,
+    kernels: Sequence[RadialKernel],
     x: Tensor,
     y: Tensor,
     log_weight: Tensor | None,
     own: Tensor | None,
     direction: str,
-) -> Score:
-    """The reduction over one block of pairs."""
+) -> list[Score]:
+    """The reduction over one block of pairs, for each kernel."""
     r, direction_sum = manifold.pairs(x, y)
-    logits = kernel.log(r)
-    if log_weight is not None:
-        logits = logits + log_weight
     if own is not None:
         (row,) = torch.nonzero((own >= 0) & (own < len(y)), as_tuple=True)
-        logits = logits.index_put((row, own[row]), logits.new_tensor(-torch.inf))
-    largest = logits.amax(dim=1)
-    shift = largest.masked_fill(largest == -torch.inf, 0)
-    excess = logits - shift[:, None]
-    weight = torch.exp(excess, out=reusable(excess))
-    total = weight.sum(dim=1)
-    slope = kernel.dlog(r) if direction == "gradient" else r
-    sums = direction_sum(weight * slope)
-    # Dividing the sums, not the weights, saves a pass over all pairs.
-    mass = safe_inverse(total) if direction == "displacement" else -safe_inverse(total)
-    return Score(shift + total.log(), mass.reshape(-1, *(1,) * (x.ndim - 1)) * sums)
+        excluded = (row, own[row])
+    scores = []
+    for kernel in kernels:
+        logits = kernel.log(r)
+        if log_weight is not None:
+            logits = logits + log_weight
+        if own is not None:
+            logits = logits.index_put(excluded, logits.new_tensor(-torch.inf))
+        largest = logits.amax(dim=1)
+        shift = largest.masked_fill(largest == -torch.inf, 0)
+        excess = logits - shift[:, None]
+        weight = torch.exp(excess, out=reusable(excess))
+        total = weight.sum(dim=1)
+        slope = kernel.dlog(r) if direction == "gradient" else r
+        sums = direction_sum(weight * slope)
+        # Dividing the sums, not the weights, saves a pass over all pairs.
+        mass = safe_inverse(total) if direction == "displacement" else -safe_inverse(total)
+        gradient = mass.reshape(-1, *(1,) * (x.ndim - 1)) * sums
+        scores.append(Score(shift + total.log(), gradient))
+    return scores
 
 
 def merge_scores(*scores: Score) -> Score:

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from drift_core.runs import atomic_path
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -44,12 +45,9 @@ def read_csv(path: str | Path) -> Float64[Tensor, "n 2"]:
 
 def write_csv(path: str | Path, latlon: Float64[Tensor, "n 2"]) -> None:
     """Write latitude and longitude in degrees, to 1e-6 degrees (11 cm), under a header line."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(Path(path)) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.write("latitude,longitude\n")
         file.writelines(f"{latitude:.6f},{longitude:.6f}\n" for latitude, longitude in latlon.tolist())
-    partial.replace(path)
 
 
 def _text(path: Path) -> str:

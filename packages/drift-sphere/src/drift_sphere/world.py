@@ -1,12 +1,12 @@
 """Maps of the world in Mollweide projection, and writing figures."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from drift_core.runs import atomic_path
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,14 +26,8 @@ def written_figure(path: str | Path, height: float) -> Iterator[Figure]:
     """Make a figure, 11 inches wide, that is written to the PNG file `path` at the end, all or nothing."""
     figure = Figure(figsize=(11, height), layout="constrained")
     yield figure
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        figure.savefig(partial, dpi=150, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(Path(path)) as part:
+        figure.savefig(part, dpi=150, format="png")
 
 
 def world_axes(figure: Figure, index: int, title: str) -> Axes:

@@ -1,0 +1,108 @@
+"""Time the field against the obvious ways to compute it: benchmark.py score, or benchmark.py memory."""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import _cli
+import torch
+import tyro
+from drift_core import Laplace, Sphere, smoothed_score
+from torch import Tensor
+
+SPHERE, KERNEL = Sphere(), Laplace(0.3)
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Benchmarks of the drift field on S^2, float32; each line is a ratio to a named baseline."""
+
+    name: Annotated[Literal["score", "memory"], tyro.conf.Positional] = "score"
+    """score: time against autograd and a broadcast logmap; memory: peak beside the number of references."""
+    n: int = 4096
+    """Queries, and for score also references."""
+    repeats: int = 5
+    """Runs of each candidate, interleaved; the fastest counts."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to run."""
+
+
+def cloud(n: int, seed: int, device: str) -> Tensor:
+    """Uniform points on S^2."""
+    return SPHERE.projx(torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))).to(device)
+
+
+def autograd_of(dist: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Gradient of logsumexp_j log k(dist(x_i, y_j)) by reverse-mode differentiation."""
+    at = x.clone().requires_grad_()
+    total = KERNEL.log(dist(at, y)).logsumexp(dim=1).sum()
+    return SPHERE.proju(x, torch.autograd.grad(total, at)[0])
+
+
+def broadcast_logmap(x: Tensor, y: Tensor) -> Tensor:
+    """The same gradient as a weighted sum of an [n, m, 3] tensor of logarithms."""
+    r = SPHERE.dist(x[:, None], y)
+    weight = KERNEL.log(r).softmax(dim=1) * -KERNEL.dlog(r) / r
+    return (weight[..., None] * SPHERE.logmap(x[:, None], y)).sum(dim=1)
+
+
+def best_times(candidates: dict[str, Callable[[], Tensor]], config: Config) -> dict[str, float]:
+    """Fastest of several runs of each candidate in seconds, taken in turn: all see the same machine."""
+    times = {name: float("inf") for name in candidates}
+    for _ in range(config.repeats + 1):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            float(run().sum())  # waits for the device
+            times[name] = min(times[name], time.perf_counter() - start)
+    return times
+
+
+def score(config: Config) -> None:
+    """Time smoothed_score against autograd through three distances, and against a broadcast logmap."""
+    x, y = cloud(config.n, 0, config.device), cloud(config.n, 1, config.device)
+    arccos = lambda a, b: torch.arccos((a @ b.T).clamp(-1 + 1e-6, 1 - 1e-6))  # noqa: E731
+    times = best_times(
+        {
+            "smoothed_score": lambda: smoothed_score(SPHERE, KERNEL, x, y).gradient,
+            "autograd, Sphere.cdist": lambda: autograd_of(SPHERE.cdist, x, y),
+            "autograd, 2 atan2 broadcast": lambda: autograd_of(lambda a, b: SPHERE.dist(a[:, None], b), x, y),
+            "autograd, arccos (inaccurate)": lambda: autograd_of(arccos, x, y),
+            "broadcast logmap": lambda: broadcast_logmap(x, y),
+        },
+        config,
+    )
+    print(f"S^2, n = m = {config.n}, float32, {config.device}, {torch.get_num_threads()} threads")
+    for name, seconds in times.items():
+        print(f"{name:<32}{1e3 * seconds:>10.1f} ms{seconds / times['smoothed_score']:>8.1f} x")
+
+
+def memory(config: Config) -> None:
+    """Peak memory of the process as the number of references grows a hundredfold."""
+    x = cloud(1024, 0, "cpu")
+    for m in (10_000, 100_000, 1_000_000):
+        y = cloud(m, 1, "cpu")
+        before = _peak()
+        start = time.perf_counter()
+        smoothed_score(SPHERE, KERNEL, x, y)
+        seconds = time.perf_counter() - start
+        print(f"n = 1024, m = {m:>9,}: {_peak() - before:>6.1f} MB more at the peak, {seconds:>6.2f} s")
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(config: Config) -> None:
+    """Run the named benchmark."""
+    {"score": score, "memory": memory}[config.name](config)
+
+
+def parse() -> Config:
+    """Settings from the command line."""
+    return tyro.cli(Config)
+
+
+if __name__ == "__main__":
+    _cli.run(main, parse)
