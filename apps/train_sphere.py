@@ -6,8 +6,9 @@ uv run apps/train_sphere.py --data FILE.csv             latitude and longitude i
 """
 
 import _cli
+from drift_core.parallel import make_accelerator
 from drift_core.runs import METRICS, open_run, write_json
-from drift_core.train import make_accelerator, resample, train
+from drift_core.train import resample, train
 from drift_sphere import experiment
 from drift_sphere.experiment import Config
 

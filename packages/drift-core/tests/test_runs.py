@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from drift_core.config import RunConfig
+from drift_core.parallel import make_accelerator
 from drift_core.runs import atomic_path, open_run, read_config, read_records, restore_config, write_json
-from drift_core.train import make_accelerator
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,8 @@
 """The loop: it learns, it is reproducible, it resumes exactly, and it says what is wrong."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ from drift_core import Euclidean, Gaussian, Sphere
 from drift_core.config import RunConfig, TrainConfig
 from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
+from drift_core.parallel import make_accelerator
 from drift_core.seeds import generator_for
-from drift_core.train import make_accelerator, resample, train
+from drift_core.train import resample, train
 from torch import Tensor, nn
 
 
@@ -94,9 +97,34 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
     assert names == ["step_000000030.pt", "step_000000035.pt"]
 
 
-def test_nothing_to_resume_from(tmp_path):
-    with pytest.raises(ValueError, match="holds no checkpoint to resume from"):
-        run(tmp_path, 5, resume=True)
+def test_a_run_stopped_before_its_first_checkpoint_resumes_from_the_start(tmp_path):
+    whole, resumed = run(tmp_path / "a", 5), run(tmp_path / "b", 5, resume=True)
+    assert bool((weights(resumed) == weights(whole)).all())
+
+
+class Interrupting(Affine):
+    """Sends this process a signal in the middle of its seventh step."""
+
+    number, calls = signal.SIGINT, 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 7:
+            os.kill(os.getpid(), self.number)
+        return super().forward(z)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_between_two_steps_and_the_run_resumes_exactly(tmp_path, number):
+    before = signal.getsignal(number)
+    module = Interrupting()
+    module.number = number
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", 30, module=module)
+    assert signal.getsignal(number) == before
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step_000000007.pt"]
+    resumed, whole = run(tmp_path / "cut", 30, resume=True), run(tmp_path / "whole", 30)
+    assert bool((weights(resumed) == weights(whole)).all())
 
 
 class Broken(Affine):
@@ -153,12 +181,12 @@ def test_settings_are_checked_by_flag(settings, message):
 
 def test_processes_that_do_not_join_are_noticed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("drift_core.train.Accelerator", lambda **_: type("A", (), {"num_processes": 1})())
+    monkeypatch.setattr("drift_core.parallel.Accelerator", lambda **_: type("A", (), {"num_processes": 1})())
     with pytest.raises(RuntimeError, match="2 processes were launched, but 1 take part"):
         make_accelerator()
 
 
 def test_missing_tracker(monkeypatch):
-    monkeypatch.setattr("drift_core.train.find_spec", lambda name: None)
+    monkeypatch.setattr("drift_core.parallel.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--tracker wandb needs the package wandb"):
         make_accelerator("wandb")

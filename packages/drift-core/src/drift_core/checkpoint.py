@@ -34,14 +34,13 @@ def save_checkpoint(out: Path, step: int, parts: Mapping[str, Stateful]) -> Path
 
 
 def load_checkpoint(out: Path, parts: Mapping[str, Stateful], device: torch.device) -> int:
-    """Load the newest checkpoint into `parts`, and return its step. Nothing in the file is executed.
+    """Load the newest checkpoint into `parts`, and return its step, 0 if there is none.
 
-    Raises:
-        ValueError: there is none.
+    Nothing in the file is executed.
     """
     paths = _checkpoints(out)
     if not paths:
-        raise ValueError(f"{out} holds no checkpoint to resume from")
+        return 0
     state = torch.load(paths[-1], map_location=device, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -1,9 +1,7 @@
 """One training loop for every domain: draw, drift, regress, average."""
 
 import json
-import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
@@ -17,8 +15,10 @@ from drift_core.checkpoint import load_checkpoint, save_checkpoint, trim_records
 from drift_core.config import TrainConfig
 from drift_core.drift import DriftTerms, cap_step, drift_loss
 from drift_core.manifold import Manifold
+from drift_core.parallel import any_process, make_accelerator, mean_over_processes, pool, shard
 from drift_core.runs import RECORDS
 from drift_core.seeds import generator_for
+from drift_core.signals import deferred_stop
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -50,30 +50,6 @@ class Field(Protocol):
 
     def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
         """Mean effective number of data points per query."""
-
-
-def make_accelerator(tracker: str = "none") -> Accelerator:
-    """Accelerator that joins every launched process; on a machine without a GPU it has to be told so.
-
-    Args:
-        tracker: where to log besides metrics.jsonl, "tensorboard" or "wandb"; "none" for nowhere.
-
-    Raises:
-        ValueError: the tracker's package is not installed.
-        RuntimeError: the launcher started more processes than Accelerate sees, so that each would
-            silently train alone.
-    """
-    if tracker != "none" and find_spec(tracker) is None:
-        raise ValueError(
-            f"--tracker {tracker} needs the package {tracker}; install it, or leave the flag out"
-        )
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), log_with=None if tracker == "none" else tracker
-    )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise RuntimeError(f"{launched} processes were launched, but {accelerator.num_processes} take part")
-    return accelerator
 
 
 def resample(data: Tensor) -> Callable[[int, torch.Generator], Tensor]:
@@ -108,13 +84,15 @@ def train(
         config: optimiser, step and logging settings.
         out: the run folder.
         accelerator: where to run; one process on the best device by default.
-        resume: continue from the newest checkpoint under `out`, exactly.
+        resume: continue exactly from the newest checkpoint under `out`; from the start if there is none.
 
     Raises:
         FloatingPointError: a sample, the drift or the loss is not finite.
-        ValueError: data off the manifold, or nothing to resume from.
+        ValueError: data off the manifold.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the run is saved after the step under way.
     """
     accelerator = accelerator or make_accelerator()
+    device, main = accelerator.device, accelerator.is_main_process
     _check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(module, optimizer)
@@ -122,48 +100,43 @@ def train(
     average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
     ema = AveragedModel(plain, multi_avg_fn=average, use_buffers=True)
     parts = {"model": plain, "ema": ema, "optimizer": optimizer}
-    start = load_checkpoint(out, parts, accelerator.device) if resume else 0
-    trim_records(out, start)
-    rows = torch.arange(config.batch_size).tensor_split(accelerator.num_processes)
-    own = rows[accelerator.process_index].to(accelerator.device)
-    share = len(own) * accelerator.num_processes / config.batch_size
-    bar = tqdm(
-        range(start, config.steps),
-        initial=start,
-        total=config.steps,
-        desc="train",
-        disable=not accelerator.is_main_process,
-        mininterval=0.5,
-    )
-    for step in bar:
-        progress = step / config.steps
-        z = plain.latent(config.batch_size, generator_for(config.seed, step, LATENT)).to(accelerator.device)
-        count = config.data_batch_size or config.batch_size
-        data = sample_data(count, generator_for(config.seed, step, DATA)).to(accelerator.device)
-        x = model(z[own]).float()
-        with torch.no_grad():
-            pool = _pool(accelerator, x, rows)
-            terms = field.terms(x.detach(), data, pool, own, progress)
-        loss = drift_loss(
-            field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step
-        )
-        _check_finite(step, x, terms.field, loss)
-        # Gradients are averaged over processes, so that each counts by its share of the batch.
-        accelerator.backward(loss * share)
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * _lr_factor(config, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update_parameters(plain)
-        done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            record = _record(field, config, x.detach(), data, terms, loss, progress)
-            record = _mean_over_processes(accelerator, record, share)
-            _log(accelerator, out, done, record)
-            bar.set_postfix(loss=f"{record['loss']:.2e}", drift=f"{record['drift_norm']:.2g}")
-        if (done % config.save_every == 0 or done == config.steps) and accelerator.is_main_process:
-            save_checkpoint(out, done, parts)
+    start = load_checkpoint(out, parts, device) if resume else 0
+    if main:
+        trim_records(out, start)
+    sizes, own, share = shard(accelerator, config.batch_size)
+    bar = tqdm(initial=start, total=config.steps, desc="train", disable=not main, mininterval=0.5)
+    with deferred_stop() as stopping, bar:
+        for step in range(start, config.steps):
+            progress, done = step / config.steps, step + 1
+            z = plain.latent(config.batch_size, generator_for(config.seed, step, LATENT)).to(device)
+            count = config.data_batch_size or config.batch_size
+            data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
+            x = model(z[own]).float()
+            with torch.no_grad():
+                terms = field.terms(x.detach(), data, pool(accelerator, x, sizes), own, progress)
+            loss = drift_loss(
+                field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step
+            )
+            _check_finite(step, x, terms.field, loss)
+            # Gradients are averaged over processes, so that each counts by its share of the batch.
+            accelerator.backward(loss * share)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * _lr_factor(config, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.update_parameters(plain)
+            bar.update()
+            if done % config.log_every == 0 or done == config.steps:
+                record = _record(field, config, x.detach(), data, terms, loss, step)
+                record = mean_over_processes(accelerator, record, share)
+                _log(accelerator, out, done, record)
+                bar.set_postfix(loss=f"{record['loss']:.2e}", drift=f"{record['drift_norm']:.2g}")
+            stop = any_process(accelerator, stopping())
+            if (stop or done % config.save_every == 0 or done == config.steps) and main:
+                save_checkpoint(out, done, parts)
+            if stop and done < config.steps:
+                raise KeyboardInterrupt
     return cast(M, ema.module)
 
 
@@ -173,17 +146,6 @@ def _lr_factor(config: TrainConfig, step: int) -> float:
     return min(1.0, (step + 1) / max(1, config.warmup), left)
 
 
-def _pool(accelerator: Accelerator, x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
-    """All processes' samples in global order; shards are padded to one length to be gathered."""
-    if accelerator.num_processes == 1:
-        return x.detach()
-    longest = max(len(r) for r in rows)
-    padded = x.new_zeros((longest, *x.shape[1:]))
-    padded[: len(x)] = x.detach()
-    gathered = accelerator.gather(padded).split(longest)
-    return torch.cat([part[: len(r)] for part, r in zip(gathered, rows, strict=True)])
-
-
 def _record(
     field: Field,
     config: TrainConfig,
@@ -191,7 +153,7 @@ def _record(
     data: Tensor,
     terms: DriftTerms,
     loss: Tensor,
-    progress: float,
+    step: int,
 ) -> dict[str, float]:
     """What is logged of a step: loss, lengths of the raw field and its parts, sample size, capped share."""
     manifold = field.manifold
@@ -201,20 +163,10 @@ def _record(
         "drift_norm": float(manifold.norm(x, terms.field).mean()),
         "attraction_norm": float(manifold.norm(x, terms.attraction).mean()),
         "repulsion_norm": float(manifold.norm(x, terms.repulsion).mean()),
-        "ess": field.effective_samples(x[:256], data, progress),
+        "ess": field.effective_samples(x[:256], data, step / config.steps),
         "clipped": float(clipped.float().mean()),
-        "lr": config.lr * _lr_factor(config, round(progress * config.steps)),
+        "lr": config.lr * _lr_factor(config, step),
     }
-
-
-def _mean_over_processes(
-    accelerator: Accelerator, record: dict[str, float], share: float
-) -> dict[str, float]:
-    if accelerator.num_processes == 1:
-        return record
-    values = torch.tensor(list(record.values()), dtype=torch.float64, device=accelerator.device) * share
-    mean = accelerator.reduce(values, reduction="mean").tolist()
-    return dict(zip(record, mean, strict=True))
 
 
 def _log(accelerator: Accelerator, out: Path, step: int, record: dict[str, float]) -> None:

@@ -1,0 +1,36 @@
+"""Signals that end a run between two steps, not within one."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def deferred_stop() -> Iterator[Callable[[], bool]]:
+    """Defer SIGINT (Ctrl-C) and SIGTERM (schedulers), and yield a function that tells whether one came.
+
+    A second signal acts at once. Outside the main thread, which alone may handle signals, nothing is
+    deferred.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()
