@@ -128,7 +128,7 @@ def test_bad_tables(tmp_path, app_inside, text, words):
         (["--kernel", "cauchy"], ["--kernel", "cauchy"]),
         (["--dataset", "moon"], ["--dataset", "moon"]),
         (["--lengthscale", "-1"], ["lengthscale", "-1"]),
-        (["--steps", "0"], ["--steps", "0"]),
+        (["--steps", "-1"], ["--steps", "-1"]),
         (["--steps", "many"], ["--steps", "many"]),
         (["--step-sise", "1"], ["--step-sise"]),
         (["--max-step", "4"], ["max_step", "4"]),

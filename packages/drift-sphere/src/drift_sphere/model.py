@@ -48,9 +48,9 @@ class SphereGenerator(
 
     def __init__(
         self,
-        codes: int = 512,
+        codes: int = 4096,
         latent_dim: int = 2,
-        width: int = 256,
+        width: int = 128,
         blocks: int = 4,
         geometry: Geometry = "spherical",
     ) -> None:
