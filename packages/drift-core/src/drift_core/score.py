@@ -150,7 +150,7 @@ def _score_block(
         weight = torch.exp(excess, out=reusable(excess))
         total = weight.sum(dim=1)
         slope = kernel.dlog(r) if direction == "gradient" else r
-        sums = direction_sum(weight * slope)
+        sums = direction_sum(torch.mul(weight, slope, out=reusable(weight)))
         # Dividing the sums, not the weights, saves a pass over all pairs.
         mass = safe_inverse(total) if direction == "displacement" else -safe_inverse(total)
         gradient = mass.reshape(-1, *(1,) * (x.ndim - 1)) * sums

@@ -35,7 +35,7 @@ class CubicTable:
         cell = u.detach().clamp(0, self.cells + 1).floor()
         s = u - cell
         # Four gathers from contiguous columns beat one gather of rows. NaN converts to a negative integer.
-        index = cell.int().clamp(min=0).flatten()
+        index = cell.long().clamp(min=0).flatten()
         c0, c1, c2, c3 = (c.index_select(0, index).view_as(t) for c in self._columns_like(t))
         return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, s), s), s)
 
