@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,32 @@ def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path):
     refused(app("train_sphere", "--resume", "--out", out, "--lr", 0.5), "lr was", "is 0.5")
 
 
+def test_ctrl_c_saves_and_resumes(finished, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        str(ROOT / "apps" / "train_sphere.py"),
+        *SMALL,
+        "--steps",
+        "12",
+        "--out",
+        str(out),
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    while not (out / "metrics.jsonl").exists():  # the loop has begun
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    if process.returncode != 0:  # else it was faster than the signal
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert "--resume" in err
+        assert list((out / "checkpoints").iterdir())
+        assert app("train_sphere", "--resume", "--out", out).returncode == 0
+    assert (out / "samples.csv").read_bytes() == (finished / "samples.csv").read_bytes()
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(finished):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     refused(app("train_sphere", *SMALL, "--out", finished), "--out", "already holds a run", "--resume")
@@ -112,8 +140,9 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished):
         ("1,2\n" * 20 + "91,3\n", ["mine.csv", "21", "91"]),
         ("1\n" * 20, ["mine.csv", "1"]),
         ("1,2\n", ["mine.csv", "1 row"]),
+        ("1,2\n" * 15, ["mine.csv", "15 rows", "at least 20"]),
     ],
-    ids=["empty", "text", "nan", "latitude 91", "one column", "one row"],
+    ids=["empty", "text", "nan", "latitude 91", "one column", "one row", "one row to test on"],
 )
 def test_bad_tables(tmp_path, app_inside, text, words):
     (tmp_path / "mine.csv").write_text(text)

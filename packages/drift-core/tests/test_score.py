@@ -20,6 +20,7 @@ from drift_core import (
     effective_sample_size,
     merge_scores,
     smoothed_score,
+    smoothed_scores,
 )
 from torch import Tensor
 
@@ -218,3 +219,12 @@ def test_no_queries_give_an_empty_score():
     score = smoothed_score(Power(Sphere()), Laplace(0.5), torch.ones(0, 2, 3), torch.ones(4, 2, 3))
     assert score.log_density.shape == (0,)
     assert score.gradient.shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+def test_several_kernels_share_a_pass(manifold: Manifold, cloud, direction):
+    x, y, kernels = cloud(7, 0), cloud(40, 1), [Laplace(0.2), Gaussian(1.0), Matern(0.5, 1.5)]
+    together = smoothed_scores(manifold, kernels, x, y, direction=direction, chunk_size=16)
+    for kernel, score in zip(kernels, together, strict=True):
+        torch.testing.assert_close(score, smoothed_score(manifold, kernel, x, y, direction=direction))
+    assert smoothed_scores(manifold, kernels, x[:0], y)[2].gradient.shape == x[:0].shape

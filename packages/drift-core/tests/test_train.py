@@ -102,6 +102,14 @@ def test_a_run_stopped_before_its_first_checkpoint_resumes_from_the_start(tmp_pa
     assert bool((weights(resumed) == weights(whole)).all())
 
 
+@pytest.fixture
+def restore_signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Interrupting(Affine):
     """Sends this process a signal in the middle of its seventh step."""
 
@@ -115,8 +123,9 @@ class Interrupting(Affine):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_between_two_steps_and_the_run_resumes_exactly(tmp_path, number):
-    before = signal.getsignal(number)
+def test_a_signal_saves_between_two_steps_and_the_run_resumes_exactly(tmp_path, number, restore_signals):
+    before = signal.default_int_handler
+    signal.signal(number, before)
     module = Interrupting()
     module.number = number
     with pytest.raises(KeyboardInterrupt):

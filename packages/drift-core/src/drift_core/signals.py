@@ -11,14 +11,15 @@ from types import FrameType
 def deferred_stop() -> Iterator[Callable[[], bool]]:
     """Defer SIGINT (Ctrl-C) and SIGTERM (schedulers), and yield a function that tells whether one came.
 
-    A second signal acts at once. Outside the main thread, which alone may handle signals, nothing is
-    deferred.
+    A second signal acts at once, and a signal that was ignored (Ctrl-C under nohup) stays ignored.
+    Outside the main thread, which alone may handle signals, nothing is deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)

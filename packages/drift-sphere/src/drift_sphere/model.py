@@ -48,7 +48,7 @@ class SphereGenerator(
 
     def __init__(
         self,
-        codes: int = 4096,
+        codes: int = 2048,
         latent_dim: int = 2,
         width: int = 128,
         blocks: int = 4,
