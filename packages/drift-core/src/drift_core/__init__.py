@@ -1,5 +1,6 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
 
+from drift_core.config import TrainConfig
 from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, longest_step
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
@@ -13,6 +14,7 @@ from drift_core.manifold import (
     broadcast_pairs,
 )
 from drift_core.score import Score, effective_sample_size, merge_scores, smoothed_score, smoothed_scores
+from drift_core.train import train
 
 __all__ = [
     "DriftTerms",
@@ -30,6 +32,7 @@ __all__ = [
     "Score",
     "Sphere",
     "SphericalMatern",
+    "TrainConfig",
     "broadcast_pairs",
     "cap_step",
     "drift",
@@ -39,4 +42,5 @@ __all__ = [
     "merge_scores",
     "smoothed_score",
     "smoothed_scores",
+    "train",
 ]

@@ -63,9 +63,13 @@ class Config(RunConfig):
     geometry: Literal["spherical", "euclidean"] = "spherical"
     """Drift on the sphere, or in R^3 with straight distances and a projection at the end."""
 
+    eval_draws: int = 0
+    """Generated draws over which metrics are averaged; 0 stands for 20 on toy and 100 on other data."""
+
     def __post_init__(self) -> None:
-        if self.steps == 0:
-            self.steps = 1_000 if self.dataset == "toy" and self.data is None else 9_000
+        toy = self.dataset == "toy" and self.data is None
+        self.steps = self.steps or (1_000 if toy else 9_000)
+        self.eval_draws = self.eval_draws or (20 if toy else 100)
         super().__post_init__()
 
 
