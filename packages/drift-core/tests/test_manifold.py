@@ -118,8 +118,9 @@ def test_distances_have_finite_gradients_at_zero(manifold, cloud):
 def test_clouds_that_do_not_fit_are_refused_with_their_shapes(x, y):
     with pytest.raises(ValueError, match=r"Sphere\(\) has points of 1 axes.*got \[.*\] and \[.*\]"):
         Sphere().cdist(torch.ones(x), torch.ones(y))
-    with pytest.raises(ValueError, match="one floating dtype"):
-        Sphere().cdist(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.float64))
+    for dtypes in ((torch.float32, torch.float64), (torch.bfloat16, torch.bfloat16)):
+        with pytest.raises(ValueError, match="both clouds must be float32 or both float64"):
+            Sphere().cdist(*(torch.ones(2, 3, dtype=dtype) for dtype in dtypes))
 
 
 def test_power_sums_squared_distances():

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 from drift_core import (
+    Euclidean,
     Gaussian,
     Laplace,
     Manifold,
@@ -22,6 +23,8 @@ from drift_core import (
     smoothed_score,
     smoothed_scores,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 KERNELS = [Laplace(0.3), Gaussian(0.3), Matern(0.3, 2.5), SphericalMatern(0.5, 2.5)]
@@ -228,3 +231,31 @@ def test_several_kernels_share_a_pass(manifold: Manifold, cloud, direction):
     for kernel, score in zip(kernels, together, strict=True):
         torch.testing.assert_close(score, smoothed_score(manifold, kernel, x, y, direction=direction))
     assert smoothed_scores(manifold, kernels, x[:0], y)[2].gradient.shape == x[:0].shape
+
+
+@pytest.mark.parametrize("d", [3, 40])
+@pytest.mark.parametrize("space", [Sphere(), Euclidean()], ids=repr)
+def test_reduced_precision_matmuls_do_not_reach_the_field(space, d):
+    """TF32 and bfloat16 products, which a user may allow for the network, would ruin small distances."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (space.projx(torch.randn(64, d, generator=generator)) for _ in range(2))
+    exact = smoothed_score(space, Laplace(0.5), x, y)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        torch.testing.assert_close(smoothed_score(space, Laplace(0.5), x, y), exact, rtol=1e-6, atol=1e-6)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 12), min_size=1, max_size=5), st.floats(0.01, 10))
+def test_any_shards_merge_to_the_whole(seed, sizes, scale):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda n: torch.nn.functional.normalize(torch.randn(n, 3, generator=generator).double(), dim=-1)  # noqa: E731
+    x, y = draw(4), draw(sum(sizes))
+    log_weight = torch.randn(sum(sizes), generator=generator).double()
+    parts = zip(y.split(sizes), log_weight.split(sizes), strict=True)
+    scores = [smoothed_score(Sphere(), Laplace(scale), x, part, log_weight=w) for part, w in parts]
+    whole = smoothed_score(Sphere(), Laplace(scale), x, y, log_weight=log_weight)
+    torch.testing.assert_close(merge_scores(*scores), whole, rtol=1e-9, atol=1e-9)

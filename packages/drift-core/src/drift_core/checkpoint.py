@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -12,6 +12,7 @@ from drift_core.runs import RECORDS, atomic_path, read_records
 _KEEP = 2
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Anything with a state: modules, optimisers."""
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from huggingface_hub import ModelHubMixin
 
 from drift_core.config import RunConfig
 
@@ -60,6 +62,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def save_model(folder: Path, module: ModelHubMixin) -> None:
+    """Write the weights (safetensors) and arguments of a module, replacing the folder as a whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as part:
+        module.save_pretrained(Path(part) / folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        (Path(part) / folder.name).rename(folder)
 
 
 # Settings that say where a run is and how to report it, not what it is.
@@ -139,7 +150,7 @@ def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
     return cls(**known)
 
 
-def read_records(run: Path) -> list[dict[str, float]]:
+def read_records(run: Path) -> list[dict[str, Any]]:
     """Logged steps of a run, oldest first; a last line cut short by a crash is left out."""
     path = run / RECORDS
     records = []

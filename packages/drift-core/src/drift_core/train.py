@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +26,7 @@ LATENT, DATA = 0, 1
 """Random streams of a training step."""
 
 
+@runtime_checkable
 class Generator(Protocol):
     """A one-step generator: a module that maps noise to points, and knows its noise."""
 
@@ -36,6 +37,7 @@ class Generator(Protocol):
         """Draw noise [n, *latent] on the CPU."""
 
 
+@runtime_checkable
 class Field(Protocol):
     """A drift field on a manifold; `drift_core.field.DriftField` is the usual one."""
 

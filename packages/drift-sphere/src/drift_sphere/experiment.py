@@ -1,7 +1,5 @@
 """A run on the sphere: its settings, its parts, and the report that it ends with."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from drift_core import Euclidean, Sphere, longest_step
 from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
-from drift_core.runs import read_records
+from drift_core.runs import read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
 from torch import Tensor
@@ -122,10 +120,7 @@ def report(
     end: Float[Tensor, "g 3"],
 ) -> None:
     """Write the model, samples.csv and the figures of a run; start and end are `field_on_grid`."""
-    with tempfile.TemporaryDirectory(dir=run, prefix=".model.") as part:
-        generator.save_pretrained(part)
-        shutil.rmtree(run / "model", ignore_errors=True)
-        shutil.copytree(part, run / "model")
+    save_model(run / "model", generator)
     samples = draw(generator, SAMPLES, seed=0)
     save(run / "samples.csv", samples)
     figures = run / "figures"
