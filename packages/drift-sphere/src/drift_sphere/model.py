@@ -41,7 +41,7 @@ class SphereGenerator(
     stretch some of its noise across every gap between clusters, codes leave no boundary on which to land.
 
     With geometry "spherical" the outputs are unit vectors. With "euclidean", the baseline, they are free
-    in R^3 while training, and only `sample` projects them. The defaults have 0.66 million parameters (the
+    in R^3 while training, and only `sample` projects them. The defaults have 0.4 million parameters (the
     paper's are not published). `save_pretrained(folder)` and `from_pretrained(folder)` keep the weights
     (safetensors) and the arguments (config.json). Raises ValueError for an unknown geometry or no codes.
     """
