@@ -13,8 +13,8 @@ from drift_core.manifold.numerics import reusable, safe_inverse
 
 DIRECTIONS = ("gradient", "displacement")
 
-_BLOCK_CPU = 2**19
-"""Pairs evaluated at once on a CPU: a few arrays of this size stay in a core's cache."""
+_BLOCK_CPU = 2**20
+"""Pairs evaluated at once on a CPU: enough to share between cores, about 50 MB of intermediate arrays."""
 _BLOCK_CUDA = 2**24
 """Pairs evaluated at once on a GPU: enough to fill it, about 1 GB of intermediate arrays."""
 _REFERENCES = 4096

@@ -90,6 +90,5 @@ def _angles(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Tensor, T
     # sine is never zero: a coincident pair gets an angle of 3e-8 and a direction of length 1e-8.
     base = normalize(x.double(), dim=-1) * (1 - 4 * torch.finfo(torch.float64).eps)
     cos = base @ normalize(y.double(), dim=-1).T
-    square = cos * cos
-    rest = torch.sub(1, square, out=reusable(square))
-    return cos.acos().to(x.dtype), torch.sqrt(rest, out=reusable(rest))
+    square = torch.addcmul(cos.new_ones(()), cos, cos, value=-1)  # 1 - cos^2, in one pass
+    return cos.acos().to(x.dtype), torch.sqrt(square, out=reusable(square))
