@@ -20,13 +20,13 @@ def main(config: Config) -> None:
     generator = experiment.make_generator(config)
     accelerator = make_accelerator(config.tracker)
     out = open_run(config, experiment.DOMAIN, accelerator)
-    start = experiment.field_on_grid(field, generator, split.train, progress=0)
+    start = experiment.field_on_grid(field, generator, split.train)
     trained = train(
         generator, field, resample(split.train), config, out, accelerator=accelerator, resume=config.resume
     )
     if accelerator.is_main_process:
         trained = trained.cpu()
-        end = experiment.field_on_grid(field, trained, split.train, progress=1)
+        end = experiment.field_on_grid(field, trained, split.train)
         experiment.report(out, trained, split.train, start, end)
         metrics = experiment.score(config, trained, draws=config.eval_draws)
         write_json(out / METRICS, metrics)

@@ -102,12 +102,16 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
 
 
 def field_on_grid(
-    field: DriftField, generator: SphereGenerator, data: Float[Tensor, "n 3"], progress: float
+    field: DriftField, generator: SphereGenerator, data: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "g 3"]:
-    """Drift between data and samples of a generator on an even grid of the sphere, tangent to it."""
+    """Drift between data and samples of a generator on an even grid of the sphere, tangent to it.
+
+    Annealed lengthscales are taken half-way: fields of generators compare at one lengthscale only.
+    """
     x = spiral_grid(GRID)
     samples = draw(generator, SAMPLES, seed=0)
-    return Sphere().proju(x, field.terms(x, data, samples, None, progress).field)
+    halfway = field.lengthscales.anneal / 2
+    return Sphere().proju(x, field.terms(x, data, samples, None, halfway).field)
 
 
 def report(
