@@ -1,4 +1,4 @@
-"""Time the field against the obvious ways to compute it: benchmark.py score, or benchmark.py memory."""
+"""Time the field against the obvious ways to compute it: benchmark.py score | memory | simplex."""
 
 import resource
 import time
@@ -10,6 +10,7 @@ import _cli
 import torch
 import tyro
 from drift_core import Laplace, Sphere, smoothed_score
+from drift_simplex import benchmark as categorical
 from torch import Tensor
 
 SPHERE, KERNEL = Sphere(), Laplace(0.3)
@@ -19,8 +20,9 @@ SPHERE, KERNEL = Sphere(), Laplace(0.3)
 class Config:
     """Benchmarks of the drift field on S^2, float32; each line is a ratio to a named baseline."""
 
-    name: Annotated[Literal["score", "memory"], tyro.conf.Positional] = "score"
-    """score: time against autograd and a broadcast logmap; memory: peak beside the number of references."""
+    name: Annotated[Literal["score", "memory", "simplex"], tyro.conf.Positional] = "score"
+    """score: time against autograd and a broadcast logmap; memory: peak beside the number of references;
+    simplex: one-hot and soft sequences against broadcasting (takes minutes)."""
     n: int = 4096
     """Queries, and for score also references."""
     repeats: int = 5
@@ -90,13 +92,18 @@ def memory(config: Config) -> None:
         print(f"n = 1024, m = {m:>9,}: {_peak() - before:>6.1f} MB more at the peak, {seconds:>6.2f} s")
 
 
+def simplex(config: Config) -> None:
+    """Time one-hot and fused scores on sequences against the obvious ways to compute them (minutes)."""
+    categorical.benchmark(config.repeats)
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(config: Config) -> None:
     """Run the named benchmark."""
-    {"score": score, "memory": memory}[config.name](config)
+    {"score": score, "memory": memory, "simplex": simplex}[config.name](config)
 
 
 def parse() -> Config:

@@ -13,7 +13,8 @@ from drift_core.manifold import (
     Sphere,
     broadcast_pairs,
 )
-from drift_core.score import Score, effective_sample_size, merge_scores, smoothed_score, smoothed_scores
+from drift_core.reduction import Score, merge_scores
+from drift_core.score import effective_sample_size, smoothed_score, smoothed_scores
 from drift_core.train import train
 
 __all__ = [

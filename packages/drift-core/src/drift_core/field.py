@@ -1,6 +1,6 @@
 """The drift field of a training run: a geometry, a family of kernels, and lengthscales that may change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -12,7 +12,8 @@ from drift_core.drift import DriftTerms
 from drift_core.kernel import Gaussian, Laplace, Matern, RadialKernel, SphericalMatern
 from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
-from drift_core.score import Score, effective_sample_size, smoothed_scores
+from drift_core.reduction import Score
+from drift_core.score import effective_sample_size, smoothed_scores
 
 KERNELS = ("laplace", "gaussian", "matern", "spectral")
 
@@ -33,6 +34,18 @@ def make_kernel(name: str, lengthscale: float, nu: float = 1.5, dim: int = 2) ->
     if name == "spectral":
         return SphericalMatern(lengthscale, nu, dim=dim)
     raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {name!r}")
+
+
+def sum_scales(scales: Sequence[float], scores: Sequence[Score], direction: str) -> Tensor:
+    """One field from the scores at several lengthscales l, each made dimensionless first.
+
+    The kernel gradient is multiplied by l, the displacement divided by it; a single scale is left alone.
+    """
+    if len(scales) == 1:
+        return scores[0].gradient
+    units = scales if direction == "gradient" else [1 / scale for scale in scales]
+    parts = [unit * score.gradient for unit, score in zip(units, scores, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True)
@@ -70,15 +83,9 @@ class DriftField:
             chunk_size=self.chunk_size,
         )
         return DriftTerms(
-            self._total(scales, towards(data)), self._total(scales, towards(model, self_index=self_index))
+            sum_scales(scales, towards(data), self.direction),
+            sum_scales(scales, towards(model, self_index=self_index), self.direction),
         )
-
-    def _total(self, scales: tuple[float, ...], scores: list[Score]) -> Tensor:
-        if len(scales) == 1:
-            return scores[0].gradient
-        units = scales if self.direction == "gradient" else [1 / scale for scale in scales]
-        parts = [unit * score.gradient for unit, score in zip(units, scores, strict=True)]
-        return torch.stack(parts).sum(0)
 
     def effective_samples(
         self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0

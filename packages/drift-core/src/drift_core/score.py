@@ -1,7 +1,7 @@
 """The one primitive: a log-sum-exp of kernels over reference points, with its gradient."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -9,9 +9,15 @@ from torch import Tensor
 
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold
-from drift_core.manifold.numerics import reusable, safe_inverse
-
-DIRECTIONS = ("gradient", "displacement")
+from drift_core.manifold.numerics import reusable
+from drift_core.reduction import (
+    Score,
+    check_request,
+    expand_log_weight,
+    reduce_blocks,
+    softmax_score,
+    split_log_weight,
+)
 
 _BLOCK_CPU = 2**20
 """Pairs evaluated at once on a CPU: enough to share between cores, about 50 MB of intermediate arrays."""
@@ -24,18 +30,6 @@ _REFERENCES = 4096
 # over a block of pairs would then be faulted in page by page, which costs more than the arithmetic. One
 # untouched allocation of its largest adaptive size (32 MB), freed here, raises that limit for good.
 torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
-class Score(NamedTuple):
-    """A kernel-smoothed log-density at n query points, and its gradient there (or mean displacement).
-
-    Scores over disjoint sets of references are merged exactly by `merge_scores`.
-    """
-
-    log_density: Tensor
-    """log sum_j exp(w_ij) k(x_i, y_j), shape [n]; -inf where every reference is excluded."""
-    gradient: Tensor
-    """Tangent vectors at the queries, shape [n, *point]; zero where every reference is excluded."""
 
 
 def smoothed_score(
@@ -97,88 +91,41 @@ def smoothed_scores(
 ) -> list[Score]:
     """`smoothed_score` for each of several kernels, which share the distances between all pairs."""
     manifold.check_clouds(x, y)
-    if len(y) == 0:
-        raise ValueError(f"expected at least one reference, got references of shape {list(y.shape)}")
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    n, m = len(x), len(y)
-    weights = None if log_weight is None else _expand(log_weight, n, m).to(x)
-    columns = min(m, chunk_size or _REFERENCES)
-    rows = max(1, (_BLOCK_CUDA if x.is_cuda else _BLOCK_CPU) // columns)
-    done: list[list[Score]] = []
-    for i in range(0, n, rows):
-        merged: list[Score] = []
-        for j in range(0, m, columns):
-            logits = None if weights is None else weights[i : i + rows, j : j + columns]
-            own = None if self_index is None else self_index[i : i + rows] - j
-            block = _score_block(
-                manifold, kernels, x[i : i + rows], y[j : j + columns], logits, own, direction
-            )
-            merged = [merge_scores(*pair) for pair in zip(merged, block, strict=True)] if merged else block
-        done.append(merged)
-    if not done:
+    check_request(y, direction, chunk_size)
+    weights = expand_log_weight(log_weight, x, len(y))
+    if len(x) == 0:
         return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
-    return [Score(*map(torch.cat, zip(*scores, strict=True))) for scores in zip(*done, strict=True)]
+    columns = min(len(y), chunk_size or _REFERENCES)
+    rows = max(1, (_BLOCK_CUDA if x.is_cuda else _BLOCK_CPU) // columns)
+    return reduce_blocks(
+        partial(_score_block, manifold, kernels, direction),
+        torch.split(x, rows),
+        torch.split(y, columns),
+        split_log_weight(weights, (len(x), len(y)), rows, columns, self_index),
+    )
 
 
 def _score_block(
     manifold: Manifold,
     kernels: Sequence[RadialKernel],
+    direction: str,
     x: Tensor,
     y: Tensor,
     log_weight: Tensor | None,
-    own: Tensor | None,
-    direction: str,
 ) -> list[Score]:
     """The reduction over one block of pairs, for each kernel."""
     r, direction_sum = manifold.pairs(x, y)
-    if own is not None:
-        (row,) = torch.nonzero((own >= 0) & (own < len(y)), as_tuple=True)
-        excluded = (row, own[row])
-    scores = []
-    for kernel in kernels:
+
+    def score(kernel: RadialKernel) -> Score:
+        def sums(weight: Tensor) -> Tensor:
+            slope = kernel.dlog(r) if direction == "gradient" else r
+            total = direction_sum(torch.mul(weight, slope, out=reusable(weight)))
+            return -total if direction == "gradient" else total
+
         logits = kernel.log(r)
-        if log_weight is not None:
-            logits = logits + log_weight
-        if own is not None:
-            logits = logits.index_put(excluded, logits.new_tensor(-torch.inf))
-        largest = logits.amax(dim=1)
-        shift = largest.masked_fill(largest == -torch.inf, 0)
-        excess = logits - shift[:, None]
-        weight = torch.exp(excess, out=reusable(excess))
-        total = weight.sum(dim=1)
-        slope = kernel.dlog(r) if direction == "gradient" else r
-        sums = direction_sum(torch.mul(weight, slope, out=reusable(weight)))
-        # Dividing the sums, not the weights, saves a pass over all pairs.
-        mass = safe_inverse(total) if direction == "displacement" else -safe_inverse(total)
-        gradient = mass.reshape(-1, *(1,) * (x.ndim - 1)) * sums
-        scores.append(Score(shift + total.log(), gradient))
-    return scores
+        return softmax_score(logits if log_weight is None else logits + log_weight, sums)
 
-
-def merge_scores(*scores: Score) -> Score:
-    """Score over the union of disjoint sets of references, from the scores over each of them.
-
-    The log-density is the logsumexp of the parts, the gradient their softmax-weighted mean: the merge of
-    partial attention (Dao et al. 2022, arXiv 2205.14135, section 3.1), exact and independent of the order.
-
-    Raises:
-        ValueError: no score, or scores of different queries.
-    """
-    if not scores:
-        raise ValueError("merge_scores needs at least one Score, got none")
-    shapes = {tuple(s.gradient.shape) for s in scores}
-    if len(shapes) > 1:
-        raise ValueError(f"scores must be of the same queries, got gradients of shapes {sorted(shapes)}")
-    parts = torch.stack([s.log_density for s in scores])
-    log_density = parts.logsumexp(dim=0)
-    shift = log_density.masked_fill(log_density == -torch.inf, 0)
-    share = (parts - shift).exp()
-    gradients = torch.stack([s.gradient for s in scores])
-    share = share.reshape(share.shape + (1,) * (gradients.ndim - share.ndim))
-    return Score(log_density, (share * gradients).sum(0))
+    return [score(kernel) for kernel in kernels]
 
 
 def effective_sample_size(
@@ -191,15 +138,7 @@ def effective_sample_size(
 ) -> Float[Tensor, " n"]:
     """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish)."""
     logits = kernel.log(manifold.cdist(x, y))
-    if log_weight is not None:
-        logits = logits + _expand(log_weight, len(x), len(y))
+    weights = expand_log_weight(log_weight, x, len(y))
+    if weights is not None:
+        logits = logits + weights
     return 1 / logits.softmax(dim=1).square().sum(dim=1)
-
-
-def _expand(log_weight: Tensor, n: int, m: int) -> Tensor:
-    try:
-        return log_weight.expand(n, m)
-    except RuntimeError:
-        raise ValueError(
-            f"log_weight must broadcast to [n, m] = [{n}, {m}], got shape {list(log_weight.shape)}"
-        ) from None

@@ -16,7 +16,8 @@ from torch import Tensor
 from drift_core.drift import drift
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold
-from drift_core.score import merge_scores, smoothed_score
+from drift_core.reduction import merge_scores
+from drift_core.score import smoothed_score
 
 _STEP = 1e-5
 

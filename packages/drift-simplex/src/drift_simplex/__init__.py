@@ -1,1 +1,30 @@
-"""Fisher-Rao geometry of the simplex for categorical data."""
+"""Fisher-Rao geometry of categorical sequences, and scores against one-hot references."""
+
+from drift_simplex.field import CategoricalField
+from drift_simplex.geometry import FisherRao, decode, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex.lengthscale import spread_lengthscale
+from drift_simplex.onehot import (
+    onehot_cdist,
+    onehot_effective_sample_size,
+    onehot_log_kernel,
+    onehot_score,
+    onehot_scores,
+)
+from drift_simplex.product import product_score, product_scores
+
+__all__ = [
+    "CategoricalField",
+    "FisherRao",
+    "decode",
+    "onehot_cdist",
+    "onehot_effective_sample_size",
+    "onehot_log_kernel",
+    "onehot_score",
+    "onehot_scores",
+    "onehot_to_sphere",
+    "product_score",
+    "product_scores",
+    "spread_lengthscale",
+    "to_simplex",
+    "to_sphere",
+]

@@ -1,0 +1,130 @@
+"""Time one-hot and fused scores against the obvious ways to compute them."""
+
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from drift_core import Laplace, Manifold, Power, RadialKernel, Sphere, smoothed_score
+from torch import Tensor
+
+from drift_simplex.geometry import FisherRao, onehot_to_sphere, to_sphere
+from drift_simplex.onehot import onehot_score
+
+KERNEL = Laplace(0.5)
+SHAPES = ((32, 35), (256, 4))
+"""Positions and letters: molecules as SMILES, and a stretch of DNA."""
+QUERIES, REFERENCES, SOFT = 256, 4096, 512
+TRAINING_SET = 127_000
+"""References of the memory benchmark: molecules in the training split of QM9."""
+
+Angle = Callable[[Tensor, Tensor], Tensor]
+
+
+def benchmark(repeats: int = 3) -> None:
+    """Print memory, times, ratios and agreement of every benchmark, float32 on the CPU, in a few minutes."""
+    print(
+        f"float32, cpu, {torch.get_num_threads()} threads; the fastest of {repeats} interleaved runs counts"
+    )
+    memory()
+    for length, letters in SHAPES:
+        onehot(length, letters, repeats)
+    for length, letters in SHAPES:
+        soft(length, letters, repeats)
+
+
+def memory() -> None:
+    """Peak memory of one step with a whole training set as positives."""
+    x, tokens = _points(QUERIES, 32, 35, seed=0), _tokens(TRAINING_SET, 32, 35)
+    onehot_score(KERNEL, x, tokens[:REFERENCES])
+    before, start = _peak(), time.perf_counter()
+    onehot_score(KERNEL, x, tokens)
+    seconds, more = time.perf_counter() - start, _peak() - before
+    print(f"\none-hot references, n = {QUERIES}, m = {TRAINING_SET:,}, L = 32, K = 35")
+    print(f"{'onehot_score':<34}{1e3 * seconds:>10.1f} ms, {more:.0f} MB more at the peak")
+
+
+def onehot(length: int, letters: int, repeats: int) -> None:
+    """Time `onehot_score` against dense fields of the same references as points on the sphere."""
+    x, tokens = _points(QUERIES, length, letters, seed=0), _tokens(REFERENCES, length, letters)
+    y = onehot_to_sphere(tokens, letters)
+    print(f"\none-hot references, n = {QUERIES}, m = {REFERENCES}, L = {length}, K = {letters}")
+    _compare(
+        {
+            "onehot_score": lambda: onehot_score(KERNEL, x, tokens).gradient,
+            "broadcast, 2 atan2": lambda: broadcast_gradient(KERNEL, x, y, two_atan2),
+            "broadcast, arccos": lambda: broadcast_gradient(KERNEL, x, y, arccos),
+            "smoothed_score, Power(Sphere())": partial(_gradient, Power(Sphere()), x, y),
+        },
+        repeats,
+    )
+
+
+def soft(length: int, letters: int, repeats: int) -> None:
+    """Time the fused pairs of `FisherRao` against those of `Power(Sphere())`."""
+    x, y = (_points(SOFT, length, letters, seed) for seed in (0, 1))
+    print(f"\nsoft references, n = m = {SOFT}, L = {length}, K = {letters}")
+    _compare(
+        {
+            "smoothed_score, FisherRao()": partial(_gradient, FisherRao(), x, y),
+            "smoothed_score, Power(Sphere())": partial(_gradient, Power(Sphere()), x, y),
+        },
+        repeats,
+    )
+
+
+def broadcast_gradient(kernel: RadialKernel, x: Tensor, y: Tensor, angle: Angle) -> Tensor:
+    """Kernel gradient as a weighted sum of logarithms, by broadcasting over [m, L, K] for each query."""
+    rows = []
+    for point in x:
+        theta = angle(point, y)
+        r = theta.square().sum(-1).sqrt()
+        weight = kernel.log(r).softmax(0) * -kernel.dlog(r) / r
+        logs = (theta / theta.sin())[..., None] * (y - theta.cos()[..., None] * point)
+        rows.append((weight[:, None, None] * logs).sum(0))
+    return torch.stack(rows)
+
+
+def two_atan2(x: Tensor, y: Tensor) -> Tensor:
+    """Angles between broadcast unit vectors, accurate everywhere."""
+    return 2 * torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
+
+
+def arccos(x: Tensor, y: Tensor) -> Tensor:
+    """Angles between broadcast unit vectors, inaccurate between close ones."""
+    return torch.arccos((x * y).sum(-1).clamp(max=1 - 1e-7))
+
+
+def _compare(candidates: dict[str, Callable[[], Tensor]], repeats: int) -> None:
+    """Print the fastest time of each candidate, its ratio to the first, and how far their results are."""
+    times = dict.fromkeys(candidates, float("inf"))
+    results: dict[str, Tensor] = {}
+    for _ in range(repeats):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            results[name] = run()
+            times[name] = min(times[name], time.perf_counter() - start)
+    first = next(iter(candidates))
+    for name, seconds in times.items():
+        off = float((results[name] - results[first]).norm() / results[first].norm())
+        print(f"{name:<34}{1e3 * seconds:>10.1f} ms{seconds / times[first]:>8.1f} x   off by {off:.0e}")
+
+
+def _gradient(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
+    return smoothed_score(manifold, KERNEL, x, y).gradient
+
+
+def _points(n: int, length: int, letters: int, seed: int) -> Tensor:
+    """Soft points, as an untrained generator makes them."""
+    logits = 2 * torch.randn(n, length, letters, generator=torch.Generator().manual_seed(seed))
+    return to_sphere(logits.softmax(dim=-1))
+
+
+def _tokens(m: int, length: int, letters: int) -> Tensor:
+    return torch.randint(letters, (m, length), generator=torch.Generator().manual_seed(2))
+
+
+def _peak() -> float:
+    """Peak resident memory of this process in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

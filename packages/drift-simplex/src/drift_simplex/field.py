@@ -1,0 +1,103 @@
+"""The drift field of a training run on sequences: data are integer tokens, samples are soft points."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from drift_core import DriftTerms, Manifold, RadialKernel, smoothed_scores
+from drift_core.field import sum_scales
+from drift_core.lengthscale import Lengthscales
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from drift_simplex.geometry import FisherRao, check_tokens
+from drift_simplex.onehot import onehot_effective_sample_size, onehot_scores
+from drift_simplex.product import product_scores
+
+
+@dataclass(frozen=True)
+class CategoricalField:
+    """Drift field between one-hot data and soft samples, a `drift_core.train.Field`.
+
+    The field is that of `drift_core.field.DriftField` on `FisherRao()`, several lengthscales and their
+    annealing included, but the data stay tokens [m, L], so that a whole training set fits in a step.
+
+    A conditional field weighs references by their conditions: with kernels k_c of conditions c_i of the
+    samples and c'_j of the references, `data_log_weight` and `model_log_weight` are log k_c(c_i, c'_j), and
+    the field is that of the kernel k_c(c, c') k(x, x'), with the gradient in x alone.
+    """
+
+    letters: int
+    """Letters K of the alphabet; tokens lie in 0..K-1."""
+    kernel: Callable[[float], RadialKernel]
+    """Maps a lengthscale to a kernel of the total distance, or of the angle at one position if `product`."""
+    lengthscales: Lengthscales
+    direction: str = "gradient"
+    product: bool = False
+    """Multiply one kernel per position, instead of taking the kernel of the total distance."""
+    chunk_size: int | None = None
+
+    @property
+    def manifold(self) -> Manifold:
+        """The geometry of the samples."""
+        return FisherRao()
+
+    def check_data(self, data: Tensor) -> None:
+        """Raise ValueError unless the data are tokens [m, L] in 0..letters-1."""
+        if data.ndim != 2:
+            raise ValueError(f"expected tokens of shape [m, L], got shape {list(data.shape)}")
+        check_tokens(data, self.letters)
+
+    def terms(
+        self,
+        x: Float[Tensor, "n L K"],
+        data: Integer[Tensor, "m L"],
+        model: Float[Tensor, "k L K"],
+        self_index: Integer[Tensor, " n"] | None,
+        progress: float = 1.0,
+        *,
+        data_log_weight: Float[Tensor, "..."] | None = None,
+        model_log_weight: Float[Tensor, "..."] | None = None,
+    ) -> DriftTerms:
+        """Attraction and repulsion at x when the fraction `progress` of training is over.
+
+        Log-weights broadcast to [n, m] and [n, k]; -inf excludes a pair.
+        """
+        scales = self.lengthscales.at(progress)
+        kernels = [self.kernel(scale) for scale in scales]
+        near_data = onehot_scores(
+            kernels,
+            x,
+            data,
+            log_weight=data_log_weight,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+            product=self.product,
+        )
+        soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
+        near_model = soft_scores(
+            kernels,
+            x,
+            model,
+            log_weight=model_log_weight,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+            self_index=self_index,
+        )
+        attraction, repulsion = (sum_scales(scales, s, self.direction) for s in (near_data, near_model))
+        return DriftTerms(attraction, repulsion)
+
+    def effective_samples(
+        self,
+        x: Float[Tensor, "n L K"],
+        data: Integer[Tensor, "m L"],
+        progress: float = 1.0,
+        *,
+        data_log_weight: Float[Tensor, "..."] | None = None,
+    ) -> float:
+        """Mean effective number of data points per sample, at the smallest lengthscale."""
+        kernel = self.kernel(min(self.lengthscales.at(progress)))
+        sizes = onehot_effective_sample_size(
+            kernel, x, data, log_weight=data_log_weight, product=self.product
+        )
+        return float(sizes.mean())

@@ -1,0 +1,132 @@
+"""The simplex as the positive orthant of a sphere: the maps between them, and the Fisher-Rao geometry."""
+
+from typing import final
+
+import torch
+from drift_core import Manifold, Pairs, Power, Sphere
+from drift_core.manifold.numerics import safe_sqrt
+from jaxtyping import Float, Integer
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from drift_simplex.pairs import fused_pairs
+
+
+def to_sphere(p: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+    """Carry distributions p over K letters to the unit sphere, p -> sqrt(p).
+
+    The Fisher-Rao length of a curve, int sqrt(sum_k dp_k^2 / p_k), is twice the length of its image,
+    since dp = 2 x dx. The derivative is taken to be 0 where p = 0, so that no gradient is infinite.
+    """
+    return safe_sqrt(p)
+
+
+def to_simplex(x: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+    """Carry unit vectors x to distributions over K letters, x -> x^2 / sum_k x_k^2."""
+    p = x.square()
+    return p / p.sum(-1, keepdim=True)
+
+
+def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tensor, "*batch L K"]:
+    """Sequences of letters [..., L] in 0..K-1 as points [..., L, K], one vertex of the orthant per position.
+
+    Raises ValueError for tokens that are no integers or lie outside 0..K-1.
+    """
+    check_tokens(tokens, K)
+    return one_hot(tokens.long(), K).to(torch.get_default_dtype())
+
+
+def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
+    """Most probable letter at each position: of points on the sphere, distributions or logits alike."""
+    return x.argmax(-1)
+
+
+def check_tokens(tokens: Tensor, K: int) -> None:
+    """Raise ValueError unless the tokens are integers in 0..K-1."""
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ValueError(f"tokens must be integers, got {tokens.dtype}")
+    if tokens.numel() == 0:
+        return
+    low, high = (int(t) for t in tokens.aminmax())
+    if low < 0 or high >= K:
+        raise ValueError(f"tokens must lie in 0..{K - 1}, got {low if low < 0 else high}")
+
+
+@final
+class FisherRao(Manifold):
+    """Sequences of L distributions over K letters: points [..., L, K], rows unit vectors with entries >= 0.
+
+    The geometry is that of Power(Sphere()) restricted to the orthant: the distance at one position is the
+    angle between square roots of probabilities, half of the Fisher-Rao distance (see `to_sphere`), and
+    squared distances sum over positions. The orthant is geodesically convex: geodesics between its points
+    stay inside, and only a step can leave it. Such a step ends at the orthant's nearest point (`expmap`).
+    """
+
+    def __init__(self) -> None:
+        self._product = Power(Sphere())
+        self.injectivity_radius = self._product.injectivity_radius
+
+    def __repr__(self) -> str:
+        return "FisherRao()"
+
+    @property
+    def point_ndim(self) -> int:
+        """Points are matrices, positions by letters."""
+        return 2
+
+    def projx(self, x: Float[Tensor, "*batch L K"]) -> Float[Tensor, "*batch L K"]:
+        """Nearest point of the orthant: each row clamped at 0, then normalised.
+
+        For p in the orthant <p, x> <= <p, x_+> <= |x_+|, with equality at x_+ / |x_+|. A row without a
+        positive entry goes to the nearest vertex, that of its largest entry.
+        """
+        inside = x.clamp_min(0)
+        largest = inside.amax(-1, keepdim=True)
+        # Divided by its largest entry first, a row of tiny numbers gets unit length too.
+        rows = normalize(inside / largest.masked_fill(largest == 0, 1), dim=-1)
+        return torch.where(largest == 0, one_hot(x.argmax(-1), x.shape[-1]).to(x), rows)
+
+    def proju(
+        self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
+    ) -> Float[Tensor, "*_ L K"]:
+        """Component of each row of u that is orthogonal to the row of x."""
+        return self._product.proju(x, u)
+
+    def inner(
+        self,
+        x: Float[Tensor, "*#batch L K"],
+        u: Float[Tensor, "*#batch L K"],
+        v: Float[Tensor, "*#batch L K"],
+    ) -> Float[Tensor, "..."]:
+        """Dot product of u and v, summed over positions."""
+        return self._product.inner(x, u, v)
+
+    def dist(self, x: Float[Tensor, "*#batch L K"], y: Float[Tensor, "*#batch L K"]) -> Float[Tensor, "..."]:
+        """Root of the sum over positions of squared angles."""
+        return self._product.dist(x, y)
+
+    def expmap(
+        self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
+    ) -> Float[Tensor, "*_ L K"]:
+        """Follow the geodesics from x, and end at the nearest point of the orthant where they leave it.
+
+        The nearest point loses no more than it must: a letter whose probability would have passed zero has
+        probability zero, and all others keep their ratios. Reflecting (taking absolute values) would send a
+        letter that is pushed away too hard back up; stopping at the boundary would freeze all letters of a
+        position when one of them reaches zero. The rule is continuous, is the identity inside, and along a
+        step the odds of any two letters change one way.
+        """
+        return self.projx(self._product.expmap(x, u))
+
+    def logmap(
+        self, x: Float[Tensor, "*#batch L K"], y: Float[Tensor, "*#batch L K"]
+    ) -> Float[Tensor, "*_ L K"]:
+        """Tangent vector at x towards y, at each position as long as their angle."""
+        return self._product.logmap(x, y)
+
+    def pairs(self, x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Pairs:
+        """All pairs, position by position: fused in float32, as Power(Sphere()) for float64 and autograd."""
+        differentiable = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+        if x.dtype == torch.float64 or differentiable:
+            return self._product.pairs(x, y)
+        return fused_pairs(x, y)

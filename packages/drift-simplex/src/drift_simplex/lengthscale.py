@@ -1,0 +1,70 @@
+"""Lengthscales for sequences, whose distances concentrate: set by their spread, not by their size."""
+
+import math
+from collections.abc import Callable
+
+from drift_core import RadialKernel
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from drift_simplex.onehot import onehot_cdist, onehot_log_kernel
+
+_QUERIES, _REFERENCES = 256, 2048
+_SHORTEST, _LONGEST = 1e-4, 1e4
+_HALVINGS = 40
+
+
+def spread_lengthscale(
+    kernel: Callable[[float], RadialKernel],
+    x: Float[Tensor, "n L K"],
+    tokens: Integer[Tensor, "m L"],
+    *,
+    product: bool = False,
+) -> float:
+    """Lengthscale at which the log-weights of the data, seen from one point, have standard deviation 1.
+
+    Between random sequences the distance is a sum over L positions: its size grows like sqrt(L), its
+    spread does not, and weights exp(-r / l) feel the spread alone (a common factor cancels). For Laplace
+    the result is therefore the standard deviation of the distances, pooled over the queries; other kernels
+    are solved by bisection (a Gaussian needs sqrt(size * spread)). With log-weights that are nearly normal
+    the effective sample size is m / e: neither one neighbour nor all of the data.
+
+    Args:
+        kernel: maps a lengthscale to a kernel whose log is flatter the longer that is.
+        x: points from which the data are seen, [n, L, K]; 256 of them are used. For training these are the
+            data, `onehot_to_sphere(tokens[:256], K)`, near which samples are to be told apart: from the
+            middle of the orthant, where an untrained generator starts, all strings are almost equally far
+            (QM9: a spread of 0.02, beside 0.5 among the data), and so small a lengthscale would later leave
+            each sample a single neighbour. Points that coincide with a reference do not see it.
+        tokens: data, shape [m, L]; 2,048 of them are used.
+        product: the kernel is used as a product kernel.
+
+    Raises:
+        ValueError: shapes or tokens that `onehot_score` refuses, or data all at one distance.
+    """
+    # Strides, not heads: files are often sorted.
+    x = x[:: math.ceil(len(x) / _QUERIES) or 1]
+    tokens = tokens[:: math.ceil(len(tokens) / _REFERENCES) or 1]
+    r = onehot_cdist(x, tokens)
+    apart = r > 0
+
+    def spread(scale: float) -> float:
+        k = kernel(scale)
+        logits = onehot_log_kernel(k, x, tokens, product=True) if product else k.log(r)
+        return _spread_in_rows(logits, apart)
+
+    if not spread(_LONGEST) < 1 < spread(_SHORTEST):
+        raise ValueError("a lengthscale from the spread of distances needs data at different distances")
+    low, high = math.log(_SHORTEST), math.log(_LONGEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spread(math.exp(middle)) > 1 else (low, middle)
+    return math.exp(high)
+
+
+def _spread_in_rows(values: Float[Tensor, "n m"], kept: Tensor) -> float:
+    """Standard deviation of the kept values about the mean of their row."""
+    values = values.double() * kept
+    count = kept.sum(1, keepdim=True).clamp_min(1)
+    excess = (values - values.sum(1, keepdim=True) / count) * kept
+    return math.sqrt(float(excess.square().sum() / kept.sum().clamp_min(1)))

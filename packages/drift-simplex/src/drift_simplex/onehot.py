@@ -1,0 +1,207 @@
+"""Scores against one-hot references, given as integer tokens: the whole training set at every step."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from drift_core import RadialKernel, Score
+from drift_core.manifold.numerics import safe_inverse, safe_ratio, safe_sqrt
+from drift_core.reduction import (
+    check_request,
+    expand_log_weight,
+    reduce_blocks,
+    softmax_score,
+    split_log_weight,
+)
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from drift_simplex.blocks import block_shape
+from drift_simplex.geometry import check_tokens
+from drift_simplex.letters import Letters, tangent_part, vertex_angles
+
+_REFERENCES = 2048
+"""References looked up at once."""
+_PAIRS = 2**24
+"""Pairs in the largest array that an effective sample size needs."""
+
+
+def onehot_score(
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    tokens: Integer[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    direction: str = "gradient",
+    chunk_size: int | None = None,
+    product: bool = False,
+) -> Score:
+    """`smoothed_score(Power(Sphere()), kernel, x, onehot_to_sphere(tokens, K))` for integer tokens.
+
+    One lookup and one addition per pair and position in either direction (see `letters`), whatever K is.
+    A query that coincides with a reference has no direction towards it.
+
+    Args:
+        kernel: a radial kernel of the total distance r = sqrt(sum_l theta_l^2); of the angle at each
+            position if `product`.
+        x: queries, shape [n, L, K], float32 or float64.
+        tokens: references, shape [m, L], m >= 1, any integer type, values in 0..K-1.
+        log_weight: w, broadcast to [n, m]; -inf excludes a pair.
+        direction: "gradient" (kernel gradient) or "displacement" (mean shift).
+        chunk_size: references evaluated at once; memory is linear in n + m whatever it is.
+        product: take the product kernel, log k(x, y) = sum_l log k1(theta_l), instead.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, tokens outside 0..K-1, no reference, an unknown
+            direction, chunk_size < 1.
+    """
+    (score,) = onehot_scores(
+        (kernel,),
+        x,
+        tokens,
+        log_weight=log_weight,
+        direction=direction,
+        chunk_size=chunk_size,
+        product=product,
+    )
+    return score
+
+
+def onehot_scores(
+    kernels: Sequence[RadialKernel],
+    x: Float[Tensor, "n ..."],
+    tokens: Integer[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    direction: str = "gradient",
+    chunk_size: int | None = None,
+    product: bool = False,
+) -> list[Score]:
+    """`onehot_score` for each of several kernels, which share the angles, and the distances of all pairs."""
+    _check_sequences(x, tokens)
+    check_request(tokens, direction, chunk_size)
+    weights = expand_log_weight(log_weight, x, len(tokens))
+    if len(x) == 0:
+        return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
+    rows, columns = block_shape(x, len(tokens), chunk_size)
+    theta, sin = vertex_angles(x)
+    values = [kernel.log(theta) for kernel in kernels] if product else [theta.square()]
+    tables = [torch.split(value.to(x.dtype).flatten(1), rows) for value in values]
+    block = partial(_product_block if product else _total_block, kernels, direction)
+    scores = reduce_blocks(
+        block,
+        [[part.T.contiguous() for part in parts] for parts in zip(*tables, strict=True)],
+        (Letters(part, x.shape[2]) for part in torch.split(tokens, columns)),
+        split_log_weight(weights, (len(x), len(tokens)), rows, columns),
+    )
+    slopes = [-kernel.dlog(theta) if product and direction == "gradient" else theta for kernel in kernels]
+    return [
+        Score(score.log_density, tangent_part(x, score.gradient * safe_ratio(slope, sin)))
+        for score, slope in zip(scores, slopes, strict=True)
+    ]
+
+
+def onehot_cdist(x: Float[Tensor, "n ..."], tokens: Integer[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
+    """Geodesic distances between points [n, L, K] and one-hot references, tokens [m, L].
+
+    Raises ValueError as `onehot_score`.
+    """
+    _check_sequences(x, tokens)
+    return safe_sqrt(_lookup(x, tokens, vertex_angles(x)[0].square()))
+
+
+def onehot_log_kernel(
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    tokens: Integer[Tensor, "m ..."],
+    *,
+    product: bool = False,
+) -> Float[Tensor, "n m"]:
+    """log k(x_i, y_j) between points [n, L, K] and one-hot references, tokens [m, L].
+
+    The kernel is that of the total distance, or the product kernel. Raises ValueError as `onehot_score`.
+    """
+    if not product:
+        return kernel.log(onehot_cdist(x, tokens))
+    _check_sequences(x, tokens)
+    return _lookup(x, tokens, kernel.log(vertex_angles(x)[0]))
+
+
+def onehot_effective_sample_size(
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    tokens: Integer[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    product: bool = False,
+) -> Float[Tensor, " n"]:
+    """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish).
+
+    Memory is linear in n + m. Raises ValueError as `onehot_score`.
+    """
+    weights = expand_log_weight(log_weight, x, len(tokens))
+    rows = max(1, _PAIRS // max(1, len(tokens)))
+    sizes = [x.new_zeros(0)]
+    for i in range(0, len(x), rows):
+        logits = onehot_log_kernel(kernel, x[i : i + rows], tokens, product=product)
+        logits = _weighted(logits, None if weights is None else weights[i : i + rows])
+        sizes.append(1 / logits.softmax(dim=1).square().sum(dim=1))
+    return torch.cat(sizes)
+
+
+def _lookup(x: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+    """Sums [n, m] over positions of values [n, L, K] at the letters of the references."""
+    table = values.to(x.dtype).flatten(1).T.contiguous()
+    blocks = [Letters(block, x.shape[2]).lookup(table) for block in torch.split(tokens, _REFERENCES)]
+    return torch.cat(blocks).T
+
+
+def _total_block(
+    kernels: Sequence[RadialKernel],
+    direction: str,
+    tables: Sequence[Tensor],
+    letters: Letters,
+    log_weight: Tensor | None,
+) -> list[Score]:
+    """Scores of kernels of r = sqrt(sum_l theta_l^2), as weights of the letters instead of a gradient."""
+    r = safe_sqrt(letters.lookup(tables[0]))
+    minus_inverse = -safe_inverse(r) if direction == "gradient" else None
+    scores = []
+    for kernel in kernels:
+        # grad log k = -(dlog k / r) log_x(y), and the displacement is log_x(y) itself.
+        factor = None if minus_inverse is None else kernel.dlog(r) * minus_inverse
+        logits = _weighted(kernel.log(r).T, log_weight)
+        scores.append(softmax_score(logits, partial(_letter_weights, letters, factor)))
+    return scores
+
+
+def _product_block(
+    kernels: Sequence[RadialKernel],
+    direction: str,
+    tables: Sequence[Tensor],
+    letters: Letters,
+    log_weight: Tensor | None,
+) -> list[Score]:
+    """Scores of product kernels, as weights of the letters instead of a gradient."""
+    logits = [_weighted(letters.lookup(table).T, log_weight) for table in tables]
+    return [softmax_score(values, partial(_letter_weights, letters, None)) for values in logits]
+
+
+def _letter_weights(letters: Letters, factor: Tensor | None, weight: Tensor) -> Tensor:
+    """Total weight of each letter at each position [n, L, K], for weights [n, m] times a factor [m, n]."""
+    return letters.total((weight.T if factor is None else weight.T * factor).contiguous())
+
+
+def _weighted(logits: Tensor, log_weight: Tensor | None) -> Tensor:
+    return logits if log_weight is None else logits + log_weight
+
+
+def _check_sequences(x: Tensor, tokens: Tensor) -> None:
+    if x.ndim != 3 or tokens.ndim != 2 or not x.shape[1] == tokens.shape[1] > 0:
+        raise ValueError(
+            "expected queries [n, L, K] and references [m, L] of one length L >= 1, got shapes "
+            f"{list(x.shape)} and {list(tokens.shape)}"
+        )
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"queries must be float32 or float64, got {x.dtype}")
+    check_tokens(tokens, x.shape[2])

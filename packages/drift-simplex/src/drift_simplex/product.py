@@ -1,0 +1,110 @@
+"""Product kernels over positions, k(x, y) = prod_l k1(theta_l), between soft points."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from drift_core import RadialKernel, Score, Sphere
+from drift_core.reduction import (
+    check_request,
+    expand_log_weight,
+    reduce_blocks,
+    softmax_score,
+    split_log_weight,
+)
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from drift_simplex.blocks import block_shape
+from drift_simplex.geometry import FisherRao
+
+_SPHERE = Sphere()
+
+
+def product_score(
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    direction: str = "gradient",
+    chunk_size: int | None = None,
+    self_index: Integer[Tensor, " n"] | None = None,
+) -> Score:
+    """Score of the product kernel log k(x, y) = sum_l log k1(theta_l), theta_l the angle at position l.
+
+    Positions count by themselves: a pair that differs at many of them is far away, whereas the total
+    distance of `smoothed_score` grows like the root of their number. For Gaussian kernels both are one.
+
+    Args:
+        kernel: the kernel k1 of the angle at one position.
+        x: queries, shape [n, L, K].
+        y: references, shape [m, L, K], m >= 1; for one-hot references see `onehot_score`.
+        log_weight: w, broadcast to [n, m]; -inf excludes a pair.
+        direction: "gradient" (of the log-density) or "displacement" (the weighted mean of log_x(y)).
+        chunk_size: references evaluated at once; memory is linear in n + m whatever it is.
+        self_index: for each query the index of the reference that is the query itself, and is excluded;
+            an index outside 0..m-1 excludes nothing.
+
+    Raises:
+        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1.
+    """
+    (score,) = product_scores(
+        (kernel,),
+        x,
+        y,
+        log_weight=log_weight,
+        direction=direction,
+        chunk_size=chunk_size,
+        self_index=self_index,
+    )
+    return score
+
+
+def product_scores(
+    kernels: Sequence[RadialKernel],
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    direction: str = "gradient",
+    chunk_size: int | None = None,
+    self_index: Integer[Tensor, " n"] | None = None,
+) -> list[Score]:
+    """`product_score` for each of several kernels, which share the angles that weigh the references."""
+    FisherRao().check_clouds(x, y)
+    check_request(y, direction, chunk_size)
+    weights = expand_log_weight(log_weight, x, len(y))
+    if len(x) == 0:
+        return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
+    rows, columns = block_shape(x, len(y), chunk_size)
+    return reduce_blocks(
+        partial(_block, kernels, direction),
+        torch.split(x, rows),
+        torch.split(y, columns),
+        split_log_weight(weights, (len(x), len(y)), rows, columns, self_index),
+    )
+
+
+def _block(
+    kernels: Sequence[RadialKernel], direction: str, x: Tensor, y: Tensor, log_weight: Tensor | None
+) -> list[Score]:
+    logits = [torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device) for _ in kernels]
+    for a, b in zip(x.unbind(1), y.unbind(1), strict=True):
+        theta = _SPHERE.cdist(a, b)
+        logits = [total + kernel.log(theta) for total, kernel in zip(logits, kernels, strict=True)]
+    if log_weight is not None:
+        logits = [total + log_weight for total in logits]
+    return [
+        softmax_score(total.to(x.dtype), partial(_direction_sum, kernel, direction, x, y))
+        for total, kernel in zip(logits, kernels, strict=True)
+    ]
+
+
+def _direction_sum(kernel: RadialKernel, direction: str, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of the kernel's gradients (or of log_x(y)), one position at a time."""
+    sums = []
+    for a, b in zip(x.unbind(1), y.unbind(1), strict=True):
+        theta, direction_sum = _SPHERE.pairs(a, b)
+        sums.append(direction_sum(weight * (theta if direction == "displacement" else -kernel.dlog(theta))))
+    return torch.stack(sums, dim=1)

@@ -1,0 +1,25 @@
+"""The benchmark prints what it promises, on small sizes."""
+
+import re
+
+import drift_simplex.benchmark as module
+import pytest
+
+
+def test_every_line_is_a_ratio_to_a_named_baseline(monkeypatch: pytest.MonkeyPatch, capsys):
+    small = {"SHAPES": ((4, 5),), "QUERIES": 8, "REFERENCES": 50, "SOFT": 20, "TRAINING_SET": 200}
+    for name, value in small.items():
+        monkeypatch.setattr(module, name, value)
+    module.benchmark(repeats=1)
+    out = capsys.readouterr().out
+    lines = re.findall(r"^(\S.*?) +([\d.]+) ms +([\d.]+) x +off by (\S+)$", out, flags=re.MULTILINE)
+    assert [name for name, *_ in lines] == [
+        "onehot_score",
+        "broadcast, 2 atan2",
+        "broadcast, arccos",
+        "smoothed_score, Power(Sphere())",
+        "smoothed_score, FisherRao()",
+        "smoothed_score, Power(Sphere())",
+    ]
+    assert all(float(off) < 1e-5 for *_, off in lines)
+    assert "MB more at the peak" in out

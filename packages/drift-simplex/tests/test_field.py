@@ -1,0 +1,139 @@
+"""The field of a training run on tokens: equal to that on points, conditional, and able to find strings."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from drift_core import Gaussian, Laplace, Matern, drift, effective_sample_size
+from drift_core.field import DriftField, make_kernel
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.train import Field
+from drift_simplex import CategoricalField, FisherRao, decode, onehot_to_sphere
+from torch import Tensor
+
+ONE, SEVERAL = parse_lengthscales("0.7"), parse_lengthscales("3:0.3,1")
+
+
+def angles(x: Tensor, y: Tensor) -> Tensor:
+    return 2 * torch.atan2((x[:, None] - y).norm(dim=-1), (x[:, None] + y).norm(dim=-1))
+
+
+def test_it_is_a_field_of_the_training_loop():
+    field = CategoricalField(4, Laplace, ONE)
+    assert isinstance(field, Field)
+    assert isinstance(field.manifold, FisherRao)
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("scales", [ONE, SEVERAL], ids=["one", "several"])
+@pytest.mark.parametrize("progress", [0.0, 0.2, 1.0])
+def test_tokens_drift_like_their_points(direction, scales, progress, soft, strings):
+    model, tokens = soft(12, 5, 4), strings(30, 5, 4)
+    x, own = model[3:8], torch.arange(3, 8)
+    kernel = partial(make_kernel, "matern", nu=1.5)
+    ours = CategoricalField(4, kernel, scales, direction).terms(x, tokens, model, own, progress)
+    data = onehot_to_sphere(tokens, 4).double()
+    dense = DriftField(FisherRao(), kernel, scales, direction).terms(x, data, model, own, progress)
+    torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+def test_swapping_data_and_model_flips_the_field(product, direction, soft, strings):
+    x, a, b = soft(6, 5, 4), strings(20, 5, 4, 1), strings(20, 5, 4, 2)
+    points = [onehot_to_sphere(tokens, 4).double() for tokens in (a, b)]
+    field = CategoricalField(4, Laplace, SEVERAL, direction, product)
+    there = field.terms(x, a, points[1], None).field
+    back = field.terms(x, b, points[0], None).field
+    assert float(there.norm()) > 0.1
+    torch.testing.assert_close(there, -back, rtol=1e-8, atol=1e-8)
+    assert float(field.terms(x, a, points[0], None).field.abs().max()) < 1e-9
+
+
+def test_gaussian_displacement_is_the_scaled_gradient(soft, strings):
+    x, tokens = soft(6, 5, 4), strings(20, 5, 4)
+    for product in (False, True):
+        gradient, displacement = (
+            CategoricalField(4, Gaussian, ONE, direction, product).terms(x, tokens, x, torch.arange(6)).field
+            for direction in ("gradient", "displacement")
+        )
+        torch.testing.assert_close(displacement, 0.49 * gradient, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_conditions_enter_through_the_log_weights(product, soft, strings):
+    """The gradient in x alone of log sum_j k(c, c'_j) k(x, x'_j), for data and for the other samples."""
+    x, tokens = soft(6, 5, 4), strings(20, 5, 4)
+    generator = torch.Generator().manual_seed(3)
+    c, data_c = (torch.randn(count, 2, generator=generator, dtype=torch.float64) for count in (6, 20))
+    log_k = lambda a, b: Gaussian(0.8).log(torch.cdist(a, b))  # noqa: E731
+    kernel = Matern(0.7, 1.5)
+
+    def score(references: Tensor, log_weight: Tensor) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        theta = angles(leaf, references)
+        logits = kernel.log(theta).sum(-1) if product else kernel.log(theta.norm(dim=-1))
+        (gradient,) = torch.autograd.grad((logits + log_weight).logsumexp(1).sum(), leaf)
+        return gradient - (gradient * x).sum(-1, keepdim=True) * x
+
+    others = log_k(c, c).fill_diagonal_(-torch.inf)
+    expected = score(onehot_to_sphere(tokens, 4).double(), log_k(c, data_c)) - score(soft(6, 5, 4), others)
+    field = CategoricalField(4, partial(make_kernel, "matern", nu=1.5), ONE, product=product)
+    terms = field.terms(
+        x, tokens, x, torch.arange(6), data_log_weight=log_k(c, data_c), model_log_weight=log_k(c, c)
+    )
+    torch.testing.assert_close(terms.field, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_conditions_that_share_nothing_are_separate_fields(soft, strings):
+    x, tokens = soft(8, 5, 4), strings(20, 5, 4)
+    c, data_c = torch.arange(8) % 2, torch.arange(20) % 2
+    same = lambda a, b: torch.where(a[:, None] == b, 0.0, -torch.inf).double()  # noqa: E731
+    field = CategoricalField(4, Laplace, ONE)
+    together = field.terms(
+        x, tokens, x, torch.arange(8), data_log_weight=same(c, data_c), model_log_weight=same(c, c)
+    )
+    for value in (0, 1):
+        points = onehot_to_sphere(tokens[data_c == value], 4).double()
+        alone = drift(FisherRao(), Laplace(0.7), x[c == value], points)
+        torch.testing.assert_close(together.field[c == value], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_effective_samples_are_those_of_the_points(soft, strings):
+    x, tokens = soft(10, 6, 4), strings(40, 6, 4)
+    field = CategoricalField(4, Laplace, SEVERAL)
+    data = onehot_to_sphere(tokens, 4).double()
+    for progress, scale in ((0.0, 1.0), (1.0, 0.3)):
+        expected = float(effective_sample_size(FisherRao(), Laplace(scale), x, data).mean())
+        assert field.effective_samples(x, tokens, progress) == pytest.approx(expected)
+    only = torch.full((40,), -torch.inf, dtype=torch.float64)
+    only[7] = 0
+    assert field.effective_samples(x, tokens, data_log_weight=only) == pytest.approx(1)
+
+
+def test_data_that_are_not_tokens_are_refused(strings):
+    field = CategoricalField(4, Laplace, ONE)
+    field.check_data(strings(5, 6, 4).to(torch.uint8))
+    for data, message in (
+        (strings(5, 6, 4)[0], r"shape \[m, L\], got shape \[6\]"),
+        (strings(5, 6, 4) + 1, r"0\.\.3, got 4"),
+        (torch.rand(5, 6), "must be integers, got torch.float32"),
+        (torch.rand(5, 6) > 0, "must be integers, got torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            field.check_data(data)
+
+
+def test_particles_spread_over_all_strings_of_a_small_language(strings):
+    """16 random strings of 8 letters out of 4^8: particles settle on each of them in equal shares."""
+    language, steps = strings(16, 8, 4, 5), 80
+    x = FisherRao().projx(torch.rand(128, 8, 4, generator=torch.Generator().manual_seed(0)))
+    field = CategoricalField(4, Laplace, parse_lengthscales("2:0.2"))
+    for step in range(steps):
+        v = field.terms(x, language, x, torch.arange(len(x)), step / steps).field
+        x = FisherRao().expmap(x, 0.3 * math.sqrt(1 - step / steps) * v)
+    found = (decode(x)[:, None] == language).all(-1)
+    assert float(found.any(1).double().mean()) > 0.9
+    shares = found.sum(0).double() / len(x)
+    assert float((shares - 1 / 16).abs().sum()) < 0.3

@@ -1,0 +1,176 @@
+"""The isometry between simplex and orthant, the laws of the geometry, and the rule at its border."""
+
+import math
+
+import pytest
+import torch
+from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere
+from drift_core.testing import check_drift, check_manifold
+from drift_simplex import FisherRao, decode, onehot_to_sphere, to_simplex, to_sphere
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+SPACE, PRODUCT = FisherRao(), Power(Sphere())
+KERNELS = [
+    Gaussian(0.7),
+    Laplace(0.7),
+    Matern(0.7, 1.5),
+    Matern(0.7, 0.8),
+    Mixture((Laplace(0.4), Gaussian(1.3)), (0.3, 2.0)),
+]
+
+
+def fisher_rao_length(p: Tensor) -> float:
+    """Length of a polygon p(t) on the simplex, sum of sqrt(sum_k dp_k^2 / p_k) at the middles."""
+    step, middle = p.diff(dim=0), (p[1:] + p[:-1]) / 2
+    return float((step.square() / middle).sum(-1).sqrt().sum())
+
+
+def orthant_grid(step: float) -> Tensor:
+    """All of the orthant in 3 dimensions, to within `step` radians."""
+    angles = torch.arange(0, math.pi / 2 + step, step, dtype=torch.float64).clamp_max(math.pi / 2)
+    a, b = torch.meshgrid(angles, angles, indexing="ij")
+    return torch.stack([a.sin() * b.cos(), a.sin() * b.sin(), a.cos()], dim=-1).reshape(-1, 3)
+
+
+def test_geodesics_are_twice_as_long_on_the_simplex(soft):
+    x, y = soft(20, 1, 5, 0), soft(20, 1, 5, 1)
+    t = torch.linspace(0, 1, 4001, dtype=torch.float64)
+    for a, b in zip(x, y, strict=True):
+        points = SPACE.expmap(a, t[:, None, None] * SPACE.logmap(a, b))
+        length = fisher_rao_length(to_simplex(points[:, 0]))
+        assert length == pytest.approx(2 * float(SPACE.dist(a, b)), rel=1e-6)
+
+
+def test_every_curve_is_twice_as_long_on_the_simplex():
+    t = torch.linspace(0, 3, 20_001, dtype=torch.float64)
+    p = torch.stack([t.sin(), (2 * t).cos(), t, 0.5 - t * t / 4], dim=-1).softmax(dim=-1)
+    x = to_sphere(p)
+    angles = Sphere().dist(x[1:], x[:-1])
+    assert fisher_rao_length(p) == pytest.approx(2 * float(angles.sum()), rel=1e-6)
+    assert float(angles.sum()) > 1.05 * float(Sphere().dist(x[0], x[-1]))  # and is no geodesic
+
+
+def test_maps_are_inverse(soft):
+    x = soft(10, 3, 6)
+    p = to_simplex(x)
+    torch.testing.assert_close(p.sum(-1), torch.ones(10, 3, dtype=torch.float64))
+    torch.testing.assert_close(to_sphere(p), x)
+    torch.testing.assert_close(to_simplex(3 * x), p)
+    torch.testing.assert_close(to_sphere(p).norm(dim=-1), torch.ones(10, 3, dtype=torch.float64))
+
+
+def test_to_sphere_has_finite_gradients_on_the_border():
+    p = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], requires_grad=True)
+    to_sphere(p).sum().backward()
+    torch.testing.assert_close(p.grad, torch.tensor([[0.0, 1.0, 0.75**-0.5 / 2], [0.5, 0.0, 0.0]]))
+    logits = torch.tensor([[0.0, -200.0]], requires_grad=True)  # a softmax that underflows
+    to_sphere(logits.softmax(-1)).sum().backward()
+    assert bool(logits.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_tokens_survive_the_sphere(dtype, strings):
+    tokens = strings(30, 7, 11).to(dtype)
+    x = onehot_to_sphere(tokens, 11)
+    assert x.shape == (30, 7, 11)
+    assert bool((x.sum(-1) == 1).all() and (x.amax(-1) == 1).all())
+    assert bool((decode(x) == tokens).all() and (decode(to_simplex(x)) == tokens).all())
+    torch.testing.assert_close(SPACE.projx(x), x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tokens", [[[0, 4]], [[-1, 2]]])
+def test_tokens_outside_the_alphabet_are_refused(tokens):
+    with pytest.raises(ValueError, match=r"tokens must lie in 0\.\.3, got (4|-1)"):
+        onehot_to_sphere(torch.tensor(tokens), 4)
+
+
+def test_different_letters_are_a_right_angle_apart(strings):
+    tokens = strings(2, 12, 4)
+    x = onehot_to_sphere(tokens, 4)
+    differences = int((tokens[0] != tokens[1]).sum())
+    assert float(SPACE.dist(x[0], x[1])) == pytest.approx(math.pi / 2 * math.sqrt(differences))
+
+
+def test_laws_hold_inside_the_orthant(soft):
+    check_manifold(SPACE, soft(12, 5, 4, 0), soft(12, 5, 4, 1))
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+def test_drift_obeys_its_laws_inside_the_orthant(kernel, soft):
+    check_drift(SPACE, kernel, soft(5, 3, 4, 0), soft(11, 3, 4, 1))
+
+
+def test_geodesics_between_points_stay_in_the_orthant(strings, soft):
+    corners = onehot_to_sphere(strings(40, 6, 4), 4).double()
+    for x, y in ((corners[:20], corners[20:]), (corners[:20], soft(20, 6, 4))):
+        for t in (0.1, 0.5, 0.9):
+            at = PRODUCT.expmap(x, t * SPACE.logmap(x, y))
+            assert float(at.min()) > -1e-15
+
+
+def nearest_by_brute_force(x: Tensor) -> Tensor:
+    """Angles from unit vectors x [n, 3] to the nearest point of the orthant, to within 0.01."""
+    return Sphere().cdist(x, orthant_grid(0.01)).amin(dim=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3).filter(lambda v: sum(a * a for a in v) > 1e-3))
+def test_projection_is_the_nearest_point_of_the_orthant(v):
+    x = torch.nn.functional.normalize(torch.tensor([v], dtype=torch.float64), dim=-1)
+    p = SPACE.projx(x)
+    assert float(p.min()) >= 0
+    assert float(p.norm()) == pytest.approx(1)
+    distance, best = float(Sphere().dist(x, p)), float(nearest_by_brute_force(x))
+    assert distance <= best + 1e-12
+    assert distance >= best - 0.02
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([-0.5, -0.1, -0.8], [0.0, 1.0, 0.0]),
+        ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        ([-1.0, 0.0, -1.0], [0.0, 1.0, 0.0]),
+        ([3e-30, -1.0, 4e-30], [0.6, 0.0, 0.8]),
+        ([-0.0, 3.0, 4.0], [0.0, 0.6, 0.8]),
+    ],
+)
+def test_projection_of_awkward_rows(row, expected):
+    torch.testing.assert_close(SPACE.projx(torch.tensor([row])), torch.tensor([expected]))
+
+
+def test_steps_that_leave_the_orthant_end_at_its_nearest_point(soft):
+    x = soft(300, 1, 3)
+    generator = torch.Generator().manual_seed(2)
+    u = SPACE.proju(x, torch.randn(x.shape, generator=generator, dtype=torch.float64))
+    target, free = SPACE.expmap(x, u), PRODUCT.expmap(x, u)
+    outside = (free < 0).any(-1)[:, 0]
+    assert 0.2 < float(outside.double().mean()) < 0.9
+    assert float(target.min()) >= 0
+    torch.testing.assert_close(target.norm(dim=-1), torch.ones(300, 1, dtype=torch.float64))
+    torch.testing.assert_close(target[~outside], free[~outside], rtol=0, atol=1e-15)
+    distance, best = Sphere().dist(free, target)[:, 0], nearest_by_brute_force(free[:, 0])
+    assert bool((distance <= best + 1e-12).all() and (distance >= best - 0.02).all())
+
+
+def test_odds_of_letters_change_one_way_along_a_step(soft):
+    """A letter pushed out stays out, where reflection at the border would bring it back."""
+    x = soft(50, 2, 6)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    u = SPACE.proju(x, noise)
+    u = u / u.norm(dim=-1, keepdim=True)
+    t = torch.linspace(0, math.pi / 2 - 1e-6, 200, dtype=torch.float64)[:, None, None, None]
+    p = to_simplex(SPACE.expmap(x, t * u))
+    repelled = (u / x).argmin(-1, keepdim=True).expand(200, -1, -1, 1)
+    share = p.gather(-1, repelled)
+    assert bool((share.diff(dim=0) <= 1e-14).all())
+    assert bool((share[-1] == 0).all())
+    assert bool((PRODUCT.expmap(x, t * u).square().gather(-1, repelled).diff(dim=0) > 1e-6).any())
+
+
+def test_points_are_sequences():
+    with pytest.raises(ValueError, match=r"FisherRao\(\) has points of 2 axes"):
+        SPACE.cdist(torch.ones(3, 4), torch.ones(3, 4))
+    assert SPACE.injectivity_radius == math.pi
