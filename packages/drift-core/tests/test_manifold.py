@@ -130,3 +130,13 @@ def test_power_sums_squared_distances():
     torch.testing.assert_close(Power(Sphere()).cdist(x, y), by_hand)
     assert Power(Sphere()).injectivity_radius == math.pi
     assert Power(Power(Sphere())).point_ndim == 3
+
+
+@pytest.mark.parametrize("d", [3, 35, 300])
+def test_no_pair_of_coincident_points_is_without_a_sine(d):
+    generator = torch.Generator().manual_seed(0)
+    x = (4 * torch.randn(20_000, d, generator=generator)).log_softmax(-1).div(2).exp()
+    for block in x.split(1_000):
+        r, direction_sum = Sphere().pairs(block, block)
+        assert float(r.diagonal().max()) < 1e-6
+        assert bool(direction_sum(torch.eye(1_000)).isfinite().all())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from drift_core import Pairs
-from drift_core.manifold.numerics import safe_inverse
+from drift_core.manifold.numerics import safe_inverse, shortened
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, pad
@@ -71,8 +71,7 @@ def _tiles(x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Iterator[_Ti
     count = max(1, (_PAIRS_CUDA if x.is_cuda else _PAIRS_CPU) // max(1, len(y)))
     for first in range(0, length, _POSITIONS):
         positions = slice(first, first + _POSITIONS)
-        # A few ulps short of unit length, no rounding takes z to 0 or below (see drift_core's Sphere).
-        base = _unit(x[:, positions]) * (1 - 4 * torch.finfo(torch.float64).eps)
+        base = shortened(_unit(x[:, positions]))
         base, other = pad(base, (0, 1), value=1.0), pad(_unit(y[:, positions]) * -0.5, (0, 1), value=0.5)
         for i in range(0, n, count):
             yield positions, slice(i, i + count), base[:, i : i + count], other

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from drift_core.manifold.interface import Manifold, Pairs
-from drift_core.manifold.numerics import direct_cdist, reusable, safe_ratio
+from drift_core.manifold.numerics import direct_cdist, reusable, safe_ratio, shortened
 
 
 @final
@@ -86,9 +86,7 @@ def _angles(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Tensor, T
         near, far = direct_cdist(x, y), direct_cdist(x, -y)
         sin = near * far / 2
         return 2 * torch.atan2(near, far), sin.masked_fill(sin == 0, torch.inf)
-    # A few ulps short of unit length, no rounding lifts the inner product to 1 or beyond, so that the
-    # sine is never zero: a coincident pair gets an angle of 3e-8 and a direction of length 1e-8.
-    base = normalize(x.double(), dim=-1) * (1 - 4 * torch.finfo(torch.float64).eps)
+    base = shortened(normalize(x.double(), dim=-1))
     cos = base @ normalize(y.double(), dim=-1).T
     square = torch.addcmul(cos.new_ones(()), cos, cos, value=-1)  # 1 - cos^2, in one pass
     return cos.acos().to(x.dtype), torch.sqrt(square, out=reusable(square))
