@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 from drift_core.config import RunConfig
@@ -22,7 +22,7 @@ from drift_core.runs import read_config, restore_config
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
 
-DOMAINS = ("sphere",)
+DOMAINS = ("sphere", "synthetic", "qm9")
 
 
 def run(main: Callable[[C], None], parse: Callable[[], C]) -> None:
@@ -33,13 +33,21 @@ def run(main: Callable[[C], None], parse: Callable[[], C]) -> None:
     try:
         main(parse())
     except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("DRIFT_DEBUG"):
+        _refuse(error, " ".join(str(error).split()))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error, "out of memory; try a smaller --batch-size, --micro-batch-size or --n")
     except KeyboardInterrupt:
         print("stopped; continue with --resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(error: Exception, message: str) -> NoReturn:
+    if os.environ.get("DRIFT_DEBUG"):
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def train_config(config: type[R]) -> R:

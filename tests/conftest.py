@@ -3,12 +3,17 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 APPS = Path(__file__).parents[1] / "apps"
+
+TRIED: Counter[str] = Counter()
+SURVIVED: Counter[str] = Counter()
 
 
 @pytest.fixture
@@ -29,3 +34,30 @@ def app_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
         return subprocess.CompletedProcess(sys.argv, int(str(code)), out, err)
 
     return run
+
+
+@pytest.fixture
+def fault() -> Callable[[str], object]:
+    """Context of one fault of a kind, which counts as survived if nothing in it fails."""
+
+    @contextmanager
+    def count(kind: str) -> Iterator[None]:
+        TRIED[kind] += 1
+        yield
+        SURVIVED[kind] += 1
+
+    return count
+
+
+@pytest.fixture
+def tried() -> Counter[str]:
+    """How many faults of each kind were tried so far."""
+    return TRIED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many faults were tried, and how many did no harm."""
+    if TRIED:
+        kinds = ", ".join(f"{kind} {SURVIVED[kind]}/{tried}" for kind, tried in sorted(TRIED.items()))
+        total = f"{SURVIVED.total()} of {TRIED.total()}"
+        terminalreporter.write_line(f"faults survived: {total} ({kinds})")

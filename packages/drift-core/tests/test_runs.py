@@ -1,13 +1,28 @@
 """Run folders: nothing is lost, nothing half-written."""
 
+import errno
 import json
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from drift_core.config import RunConfig
 from drift_core.parallel import make_accelerator
-from drift_core.runs import atomic_path, open_run, read_config, read_records, restore_config, write_json
+from drift_core.runs import (
+    atomic_path,
+    load_model,
+    naming,
+    open_run,
+    read_config,
+    read_records,
+    restore_config,
+    save_model,
+    write_json,
+)
+from huggingface_hub import PyTorchModelHubMixin
+from torch import nn
 
 
 @dataclass(kw_only=True)
@@ -82,3 +97,115 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_records(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_damaged_line_within_the_log_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: damaged"):
+        read_records(tmp_path)
+
+
+def test_changes_are_allowed_on_request_and_remembered(tmp_path, accelerator, capfd):
+    config = Config(out=tmp_path / "run")
+    open_run(config, "sphere", accelerator)
+    other = replace(config, resume=True, allow_changes=True, lr=0.5)
+    assert open_run(other, "sphere", accelerator) == tmp_path / "run"
+    assert "warning: " in (said := capfd.readouterr().err)
+    assert "lr was 0.001, is 0.5" in said
+    open_run(replace(other, seed=3), "sphere", accelerator)
+    stored = read_config(tmp_path / "run")
+    assert stored["changes"] == ["lr was 0.001, is 0.5", "seed was 0, is 3"]
+    assert restore_config(Config, stored) == replace(config, lr=0.5, seed=3)
+    with pytest.raises(ValueError, match=r"differ: lr was 0.5, is 0.001.*; --allow-changes goes on"):
+        open_run(replace(config, resume=True, seed=3), "sphere", accelerator)
+    with pytest.raises(ValueError, match=r"differ: domain was 'sphere', is 'qm9'$"):
+        open_run(replace(other, seed=3), "qm9", accelerator)
+
+
+def test_settings_that_a_run_does_not_know_yet_are_no_change(tmp_path, accelerator):
+    config = Config(out=tmp_path / "run", negatives=5)
+    open_run(config, "sphere", accelerator)
+    stored = read_config(tmp_path / "run")
+    del stored["negatives"]
+    write_json(tmp_path / "run" / "config.json", stored)
+    assert open_run(replace(config, resume=True), "sphere", accelerator) == tmp_path / "run"
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_away(tmp_path, accelerator):
+    config = Config(out=tmp_path)
+    (tmp_path / ".part.config.abc.json").write_text("{")
+    open_run(config, "sphere", accelerator)  # an unfinished file alone is no run
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".part.step_3.abc.pt").write_text("half")
+    (tmp_path / ".part.model.abc" / "new").mkdir(parents=True)
+    open_run(replace(config, resume=True), "sphere", accelerator)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "config.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", "many", "steps: 'many' is not int"),
+        ("steps", True, "steps: True is not int"),
+        ("steps", 1.5, "steps: 1.5 is not int"),
+        ("lr", "fast", "lr: 'fast' is not float"),
+        ("lr", None, "lr: None is not float"),
+        ("max_step", "far", "max_step: 'far' is none of float, NoneType"),
+        ("kernel", "cauchy", "kernel: 'cauchy' is not"),
+        ("kernel", ["laplace"], "kernel: .* is not"),
+        ("data", 3, "data: 3 is none of Path, NoneType"),
+        ("resume", "yes", "resume: 'yes' is not bool"),
+        ("lengthscale", 0.2, "lengthscale: 0.2 is not str"),
+        ("steps", -1, "--steps must be at least 1"),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        restore_config(Config, {"domain": "sphere", name: value})
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "metrics.json"
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.json'"), naming(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), naming(path):
+        (tmp_path / "other.txt").read_text()
+
+
+class Doubler(nn.Module, PyTorchModelHubMixin):
+    """A model with one argument."""
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.map = nn.Linear(width, width)
+
+
+def test_a_model_is_replaced_as_a_whole_and_read_back(tmp_path):
+    folder, models = tmp_path / "model", [Doubler(3), Doubler(4)]
+    for model in models:
+        save_model(folder, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    read = load_model(Doubler, folder)
+    assert torch.equal(read.map.weight, models[1].map.weight)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {stat.S_IMODE((folder / "config.json").stat().st_mode)}
+
+
+def test_models_that_are_missing_changed_or_of_another_kind(tmp_path):
+    folder = tmp_path / "model"
+    with pytest.raises(ValueError, match="has no trained model yet"):
+        load_model(Doubler, folder)
+    save_model(folder, Doubler(3))
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: .*SHA256SUMS"):
+        load_model(Doubler, folder)
+    save_model(folder, Doubler(3))
+    (folder / "config.json").write_text('{"width": 5}')
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        load_model(Doubler, folder)
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match=r"holds no Doubler: .*size mismatch"):
+        load_model(Doubler, folder)

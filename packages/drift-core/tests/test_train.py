@@ -136,6 +136,36 @@ def test_a_signal_saves_between_two_steps_and_the_run_resumes_exactly(tmp_path, 
     assert bool((weights(resumed) == weights(whole)).all())
 
 
+class Twice(Interrupting):
+    """Sends the same signal twice in one step."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.calls == 6:
+            os.kill(os.getpid(), self.number)
+        return super().forward(z)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_echo_of_a_signal_is_the_same_signal(tmp_path, number, restore_signals):
+    signal.signal(number, signal.default_int_handler)
+    module = Twice()
+    module.number = number
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 30, module=module)
+    assert (tmp_path / "checkpoints" / "step_000000007.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_later_signal_acts_at_once(tmp_path, number, restore_signals, monkeypatch):
+    monkeypatch.setattr("drift_core.signals._ECHO", -1.0)
+    signal.signal(number, signal.default_int_handler)
+    module = Interrupting()
+    module.number = number
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 30, module=module)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 class Broken(Affine):
     def forward(self, z: Tensor) -> Tensor:
         return self.map(z) * float("nan")
@@ -178,6 +208,12 @@ def test_streams_are_independent_of_one_another():
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
         ({"lr": -1.0}, "--lr must be positive, got -1.0"),
         ({"lr": float("nan")}, "--lr must be positive, got nan"),
+        ({"lr": float("inf")}, "--lr must be finite and not negative, got inf"),
+        ({"weight_decay": -0.1}, "--weight-decay must be finite and not negative, got -0.1"),
+        ({"seed": -1}, "--seed must be at least 0, got -1"),
+        ({"keep": 0}, "--keep must be at least 1, got 0"),
+        ({"batch_size": 10**12}, "--batch-size must be at most 2147483647, got 1000000000000"),
+        ({"allow_changes": True}, "--allow-changes is for continuing a run; it needs --resume"),
         ({"ema_decay": 1.0}, r"--ema-decay must lie in \[0, 1\), got 1.0"),
         ({"eval_draws": 0}, "--eval-draws must be at least 1, got 0"),
         ({"resume": True}, "--resume needs --out"),

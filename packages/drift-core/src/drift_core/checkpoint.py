@@ -1,15 +1,21 @@
 """Checkpoints: everything that a run needs to continue as if it had not stopped."""
 
-import json
-from collections.abc import Mapping
+import hashlib
+import io
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from textwrap import shorten
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
-from drift_core.runs import RECORDS, atomic_path, read_records
+from drift_core.runs import RECORDS, atomic_path
 
-_KEEP = 2
+_FOLDER = "checkpoints"
+_BEST = "best.pt"
+_DIGEST = hashlib.sha256().digest_size
 
 
 @runtime_checkable
@@ -23,37 +29,131 @@ class Stateful(Protocol):
         """Take up a state."""
 
 
-def save_checkpoint(out: Path, step: int, parts: Mapping[str, Stateful]) -> Path:
-    """Write checkpoints/step_<step>.pt atomically, and drop all but the newest two."""
-    folder = out / "checkpoints"
-    path = folder / f"step_{step:09d}.pt"
-    with atomic_path(path) as part:
-        torch.save({"step": step, **{name: item.state_dict() for name, item in parts.items()}}, part)
-    for old in _checkpoints(out)[:-_KEEP]:
-        old.unlink()
+class Bookmark(NamedTuple):
+    """How far a run has come. Noise, data order and dropout follow from the seed and the step."""
+
+    step: int = 0
+    """Steps done."""
+    best: float = math.inf
+    """Lowest validation score so far."""
+    records: str = ""
+    """Text of metrics.jsonl so far, so that the log is as exact as the weights."""
+
+
+def save_checkpoint(
+    out: Path, step: int, best: float, parts: Mapping[str, Stateful], *, keep: int = 2
+) -> Path:
+    """Write checkpoints/step_<step>.pt atomically, and drop all but the newest `keep` up to it."""
+    mark = Bookmark(step, best, (out / RECORDS).read_text() if (out / RECORDS).exists() else "")
+    path = _path(out, step)
+    _write(path, {**mark._asdict(), **{name: part.state_dict() for name, part in parts.items()}})
+    drop_old(out, step, keep)
+    # Later ones are of a course that was given up: they were damaged.
+    for other in _checkpoints(out):
+        if other.name > path.name:
+            other.unlink()
     return path
 
 
-def load_checkpoint(out: Path, parts: Mapping[str, Stateful], device: torch.device) -> int:
-    """Load the newest checkpoint into `parts`, and return its step, 0 if there is none.
+def drop_old(out: Path, step: int, keep: int) -> None:
+    """Drop all but the newest `keep` checkpoints up to a step."""
+    for other in [path for path in _checkpoints(out) if path.name <= _path(out, step).name][:-keep]:
+        other.unlink()
 
-    Nothing in the file is executed.
+
+def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[str], None]) -> Bookmark:
+    """Load the newest checkpoint that is sound into `parts`; the start of a run if there is none at all.
+
+    Nothing in a file is executed. `warn` is told of each damaged one.
+
+    Raises:
+        ValueError: all checkpoints are damaged, or the newest sound one is of other parts.
     """
-    paths = _checkpoints(out)
-    if not paths:
-        return 0
-    state = torch.load(paths[-1], map_location=device, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
+    for path in reversed(_checkpoints(out)):
+        try:
+            state = _read(path)
+        except (OSError, ValueError) as error:
+            warn(f"{path} is damaged, going back to the one before: {error}")
+            continue
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            return Bookmark(*(state[name] for name in Bookmark._fields))
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is of another network or optimiser: {shorten(str(error), 300)}"
+            ) from error
+    if _checkpoints(out):
+        raise ValueError(f"{out / _FOLDER}: all checkpoints are damaged; start a new run")
+    return Bookmark()
 
 
-def trim_records(out: Path, step: int) -> None:
-    """Drop the logged steps after `step`, which a resumed run will log again."""
-    records = [record for record in read_records(out) if record["step"] <= step]
-    with atomic_path(out / RECORDS) as part:
-        part.write_text("".join(json.dumps(record) + "\n" for record in records))
+def keep_best(out: Path, step: int, best: float, score: float, module: nn.Module) -> float:
+    """Write the module's weights to checkpoints/best.pt if its score is below the best; return the best."""
+    if not score < best:
+        return best
+    _write(out / _FOLDER / _BEST, {"step": step, "score": score, "module": module.state_dict()})
+    return score
+
+
+def load_best(out: Path, module: nn.Module) -> float:
+    """Load the weights with the lowest validation score of a run, and return that score.
+
+    Raises:
+        ValueError: the run kept none, the file is damaged, or it is of another module.
+    """
+    path = out / _FOLDER / _BEST
+    if not path.is_file():
+        raise ValueError(f"{out} has no {_FOLDER}/{_BEST}; it was trained without validation")
+    try:
+        state = _read(path)
+        module.load_state_dict(state["module"])
+        return float(state["score"])
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or of another network: {shorten(str(error), 300)}") from error
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The last checkpoint that was written, if any."""
+    return max(_checkpoints(out), default=None)
+
+
+def checkpoint_bytes(module: nn.Module) -> int:
+    """About how large a checkpoint will be: the weights, their average, and two moments of the gradient."""
+    weights = sum(value.nbytes for value in module.state_dict().values())
+    return 2 * weights + 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
+
+
+def _path(out: Path, step: int) -> Path:
+    return out / _FOLDER / f"step_{step:09d}.pt"
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    return sorted((out / "checkpoints").glob("step_*.pt"))
+    return sorted((out / _FOLDER).glob("step_*.pt"))
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state, followed by its sha256 (which torch.load ignores)."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getbuffer()
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.write(hashlib.sha256(content).digest())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a state, tensors and plain values only. Raises ValueError if the file is not as it was written."""
+    content = path.read_bytes()
+    body, digest = memoryview(content)[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("its sha256 does not match")
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises of every kind
+        raise ValueError(
+            f"it holds more than tensors and plain values: {shorten(str(error), 100)}"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError("it is not a checkpoint")
+    return state

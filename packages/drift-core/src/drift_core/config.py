@@ -1,8 +1,11 @@
 """Settings of training and of a run, as dataclasses from which command lines are derived."""
 
+import math
+import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 @dataclass(kw_only=True)
@@ -15,6 +18,11 @@ class TrainConfig:
     """Samples per step, over all processes."""
     data_batch_size: int = 0
     """Data points that attract at each step; 0 stands for the batch size."""
+    negatives: int = 0
+    """Further samples per step, over all processes, which repel and are not trained: a forward pass each."""
+    micro_batch_size: int = 0
+    """Rows that go through the network at once, for less memory at the cost of one more forward pass; the
+    field is still that of the whole batch. 0: all rows of a process."""
     lr: float = 1e-3
     """Learning rate of AdamW after the warm-up."""
     warmup: int = 100
@@ -37,22 +45,30 @@ class TrainConfig:
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 1000
     """Steps between two checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
 
     def __post_init__(self) -> None:
         at_least = {
             "steps": 1,
             "batch_size": 2,
             "data_batch_size": 0,
+            "negatives": 0,
+            "micro_batch_size": 0,
             "warmup": 0,
+            "seed": 0,
             "log_every": 1,
             "save_every": 1,
+            "keep": 1,
         }
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{_flag(name)} must be at least {least}, got {getattr(self, name)}")
+            check_range(_flag(name), getattr(self, name), least)
         for name in ("lr", "clip_norm", "step_size"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
+        for name in ("lr", "step_size", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{_flag(name)} must be finite and not negative, got {getattr(self, name)}")
         for name in ("ema_decay", "cooldown"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{_flag(name)} must lie in [0, 1), got {getattr(self, name)}")
@@ -68,6 +84,8 @@ class RunConfig(TrainConfig):
     """Folder of the benchmark data; none: $DRIFT_DATA_DIR, else the user's cache."""
     resume: bool = False
     """Continue the run in --out from its newest checkpoint."""
+    allow_changes: bool = False
+    """With --resume: continue with other settings than the run had, which are then listed in config.json."""
     kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
     """Kernel; matern and spectral (Matern on the sphere, by its eigenfunctions) use --nu."""
     nu: float = 1.5
@@ -83,10 +101,51 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eval_draws < 1:
-            raise ValueError(f"--eval-draws must be at least 1, got {self.eval_draws}")
+        check_range("--eval-draws", self.eval_draws, 1)
         if self.resume and self.out is None:
             raise ValueError("--resume needs --out, the folder of the run to continue")
+        if self.allow_changes and not self.resume:
+            raise ValueError("--allow-changes is for continuing a run; it needs --resume")
+
+
+def check_range(flag: str, value: int, least: int, most: int = 2**31 - 1) -> None:
+    """Raise ValueError, naming the flag, for a number outside least..most."""
+    if value < least:
+        raise ValueError(f"{flag} must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{flag} must be at most {most}, got {value}")
+
+
+def setting_from_json(value: Any, kind: Any) -> Any:
+    """Setting of the annotated type `kind` from what JSON holds of it: paths and infinities are text there.
+
+    Raises:
+        ValueError: the value is not of that type.
+    """
+    if get_origin(kind) in (Union, types.UnionType):
+        return _first_that_fits(value, get_args(kind))
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return value
+    if kind is type(None) and value is None:
+        return None
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and value in ("inf", "-inf"):
+        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise ValueError(f"{value!r:.80} is not {getattr(kind, '__name__', kind)}")
+
+
+def _first_that_fits(value: Any, kinds: Sequence[Any]) -> Any:
+    for kind in kinds:
+        try:
+            return setting_from_json(value, kind)
+        except ValueError:
+            continue
+    raise ValueError(f"{value!r:.80} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
 def _flag(name: str) -> str:

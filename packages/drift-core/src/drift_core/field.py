@@ -70,8 +70,13 @@ class DriftField:
         model: Float[Tensor, "k ..."],
         self_index: Int[Tensor, " n"] | None,
         progress: float = 1.0,
+        *,
+        data_log_weight: Float[Tensor, "..."] | None = None,
     ) -> DriftTerms:
-        """Attraction and repulsion at x when the fraction `progress` of training is over."""
+        """Attraction and repulsion at x when the fraction `progress` of training is over.
+
+        `data_log_weight` broadcasts to [n, m].
+        """
         scales = self.lengthscales.at(progress)
         kernels = [self.kernel(scale) for scale in scales]
         towards = partial(
@@ -83,9 +88,15 @@ class DriftField:
             chunk_size=self.chunk_size,
         )
         return DriftTerms(
-            sum_scales(scales, towards(data), self.direction),
+            sum_scales(scales, towards(data, log_weight=data_log_weight), self.direction),
             sum_scales(scales, towards(model, self_index=self_index), self.direction),
         )
+
+    def log_kernel(
+        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
+    ) -> Float[Tensor, "n m"]:
+        """log k(x_i, y_j) at the smallest lengthscale."""
+        return self.kernel(min(self.lengthscales.at(progress))).log(self.manifold.cdist(x, data))
 
     def effective_samples(
         self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0

@@ -1,12 +1,21 @@
 """One batch over many processes: who owns which rows, and what is shared."""
 
 import os
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from drift_core.network import evaluating
+from drift_core.reduction import Score, merge_scores
+
+T = TypeVar("T")
 
 
 def make_accelerator(tracker: str = "none") -> Accelerator:
@@ -25,7 +34,9 @@ def make_accelerator(tracker: str = "none") -> Accelerator:
             f"--tracker {tracker} needs the package {tracker}; install it, or leave the flag out"
         )
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), log_with=None if tracker == "none" else tracker
+        cpu=not torch.cuda.is_available(),
+        log_with=None if tracker == "none" else tracker,
+        project_dir=".",  # `open_run` makes it the run folder
     )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
@@ -45,7 +56,13 @@ class Shard(NamedTuple):
 
 
 def shard(accelerator: Accelerator, n: int) -> Shard:
-    """Split the rows 0..n-1 of a batch evenly over the processes, in order."""
+    """Split the rows 0..n-1 of a batch evenly over the processes, in order.
+
+    Raises:
+        ValueError: there are more processes than rows.
+    """
+    if n < accelerator.num_processes:
+        raise ValueError(f"--batch-size and --negatives: {n} rows for {accelerator.num_processes} processes")
     parts = torch.arange(n).tensor_split(accelerator.num_processes)
     own = parts[accelerator.process_index].to(accelerator.device)
     return Shard([len(part) for part in parts], own, len(own) * accelerator.num_processes / n)
@@ -60,6 +77,19 @@ def pool(accelerator: Accelerator, x: Tensor, sizes: list[int]) -> Tensor:
     padded[: len(x)] = x
     gathered = accelerator.gather(padded).split(max(sizes))
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+def settle(accelerator: Accelerator, model: nn.Module, z: Tensor) -> None:
+    """Make the sums of gradients over processes the same in the first step as in all later ones.
+
+    DistributedDataParallel orders its buckets anew after the first backward pass, and sums over three or
+    more processes are then rounded differently: a resumed run would differ from one that never stopped.
+    That pass is done here, with latents z [n, *latent], and its gradients are dropped.
+    """
+    if accelerator.num_processes > 1:
+        with evaluating(model):
+            accelerator.backward(0 * model(z).sum())
+        model.zero_grad(set_to_none=True)
 
 
 def mean_over_processes(accelerator: Accelerator, record: dict[str, float], share: float) -> dict[str, float]:
@@ -77,3 +107,52 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
         return flag
     votes = torch.tensor([float(flag)], device=accelerator.device)
     return bool(accelerator.reduce(votes, reduction="sum").item() > 0)
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Result of what the first process alone does, on every process.
+
+    Raises:
+        OSError, ValueError: as `work` does, on every process, so that none waits for one that has ended.
+    """
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [work()]
+        except (OSError, ValueError) as error:
+            outcome = [error]
+    (result,) = broadcast_object_list(outcome)
+    if isinstance(result, OSError | ValueError):
+        raise result
+    return result
+
+
+def same_on_all(accelerator: Accelerator, value: int, what: str) -> int:
+    """The value, which every process must hold.
+
+    Raises:
+        ValueError: processes hold different values.
+    """
+    values = gather_object([value])
+    if len(set(values)) > 1:
+        raise ValueError(f"the processes find different {what}: {values}; the run folder must be shared")
+    return value
+
+
+def merge_over_processes(accelerator: Accelerator, score: Score) -> Score:
+    """Score over the references of all processes, from each one's `Score` of the same queries over its own.
+
+    For reference sets that do not fit into one process: what is sent are n log-densities and gradients, not
+    the references. The queries must be the same everywhere, such as the pool that `Field.terms` receives.
+    """
+    if accelerator.num_processes == 1:
+        return score
+    n = len(score.log_density)
+    parts = (accelerator.gather(part.contiguous()).split(n) for part in score)
+    return merge_scores(*map(Score._make, zip(*parts, strict=True)))
+
+
+def warn(accelerator: Accelerator, message: str) -> None:
+    """One line on stderr, from the first process alone, beside a progress bar if there is one."""
+    if accelerator.is_main_process:
+        tqdm.write(f"warning: {message}", file=sys.stderr)

@@ -1,29 +1,37 @@
 """Signals that end a run between two steps, not within one."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_ECHO = 1.0
+"""Seconds within which a second signal is taken for the first one, forwarded by a launcher."""
 
 
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
     """Defer SIGINT (Ctrl-C) and SIGTERM (schedulers), and yield a function that tells whether one came.
 
-    A second signal acts at once, and a signal that was ignored (Ctrl-C under nohup) stays ignored.
-    Outside the main thread, which alone may handle signals, nothing is deferred.
+    A second signal acts at once, unless it comes within a second: Ctrl-C in a terminal reaches every
+    process of torchrun, which then sends its own to each of them. A signal that was ignored (Ctrl-C under
+    nohup) stays ignored. Outside the main thread, which alone may handle signals, nothing is deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    came: list[int] = []
+    came: list[float] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        restore()
+        came.append(time.monotonic())
+        if came[-1] - came[0] > _ECHO:
+            restore()
+            os.kill(os.getpid(), number)
 
     def restore() -> None:
         for number, handler in before.items():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
@@ -11,19 +12,38 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from drift_core.checkpoint import load_checkpoint, save_checkpoint, trim_records
+from drift_core.checkpoint import (
+    Bookmark,
+    Stateful,
+    drop_old,
+    keep_best,
+    load_checkpoint,
+    save_checkpoint,
+)
 from drift_core.config import TrainConfig
 from drift_core.drift import DriftTerms, cap_step, drift_loss
+from drift_core.guards import Watch, ailments, check_engine, check_finite, check_on_manifold, check_space
 from drift_core.manifold import Manifold
-from drift_core.parallel import any_process, make_accelerator, mean_over_processes, pool, shard
-from drift_core.runs import RECORDS
+from drift_core.network import MicroBatches, evaluating
+from drift_core.parallel import (
+    any_process,
+    make_accelerator,
+    mean_over_processes,
+    on_main,
+    pool,
+    same_on_all,
+    settle,
+    shard,
+    warn,
+)
+from drift_core.runs import RECORDS, atomic_path, finite_or_none, naming
 from drift_core.seeds import generator_for
 from drift_core.signals import deferred_stop
 
 M = TypeVar("M", bound=nn.Module)
 
-LATENT, DATA = 0, 1
-"""Random streams of a training step."""
+LATENT, DATA, NETWORK = 0, 1, 2
+"""Random streams of a training step; the network's own (dropout) is one a process."""
 
 
 @runtime_checkable
@@ -72,74 +92,116 @@ def train(
     *,
     accelerator: Accelerator | None = None,
     resume: bool = False,
+    validate: Callable[[M], float] | None = None,
 ) -> M:
     """Train a generator on a drift field, and return the moving average of its weights.
 
     At every step all processes draw the same noise and data from (seed, step), each maps its own rows,
     the samples are pooled, each row drifts against the whole pool and the whole data draw, and the
     generator is regressed onto the moved samples. Logs to metrics.jsonl and checkpoints under `out`.
+    Torch's global random state, which dropout uses, is set at every step.
 
     Args:
         module: a `Generator` that is also an nn.Module.
         field: the drift field.
-        sample_data: maps (n, random generator) to n data points on the CPU.
+        sample_data: maps (n, random generator) to n data points, or tokens, on the CPU.
         config: optimiser, step and logging settings.
         out: the run folder.
         accelerator: where to run; one process on the best device by default.
-        resume: continue exactly from the newest checkpoint under `out`; from the start if there is none.
+        resume: continue exactly from the newest sound checkpoint under `out`; from the start if there is
+            none.
+        validate: scores the moving average whenever the run is saved, lower is better; the best is kept as
+            checkpoints/best.pt (`load_best`), the score in metrics.jsonl.
 
     Raises:
-        FloatingPointError: a sample, the drift or the loss is not finite.
-        ValueError: data off the manifold.
+        FloatingPointError: a sample, the drift, the loss or a gradient is not finite.
+        OSError: `out` cannot be written, or its disk is too small for the checkpoints.
+        ValueError: data off the manifold, checkpoints that are all damaged or of another network.
         KeyboardInterrupt: SIGINT or SIGTERM came; the run is saved after the step under way.
     """
     accelerator = accelerator or make_accelerator()
-    device, main = accelerator.device, accelerator.is_main_process
-    _check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
+    device, rank, main = accelerator.device, accelerator.process_index, accelerator.is_main_process
+    check_engine(accelerator)
+    check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
+    latent = cast(Generator, module).latent
+    rows = shard(accelerator, config.batch_size)
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    model, optimizer = accelerator.prepare(module, optimizer)
-    plain = accelerator.unwrap_model(model)
+    model, optimizer = accelerator.prepare(MicroBatches(module, config.micro_batch_size), optimizer)
     average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-    ema = AveragedModel(plain, multi_avg_fn=average, use_buffers=True)
-    parts = {"model": plain, "ema": ema, "optimizer": optimizer}
-    start = load_checkpoint(out, parts, device) if resume else 0
-    if main:
-        trim_records(out, start)
-    sizes, own, share = shard(accelerator, config.batch_size)
-    bar = tqdm(initial=start, total=config.steps, desc="train", disable=not main, mininterval=0.5)
+    ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+    parts: dict[str, Stateful] = {"model": module, "ema": ema, "optimizer": optimizer}
+    if isinstance(field, nn.Module):  # a field that learns, such as a BalancedField
+        parts["field"] = field.to(device)
+    tell = partial(warn, accelerator)
+    mark = load_checkpoint(out, parts, tell) if resume else Bookmark()
+    start, best = same_on_all(accelerator, mark.step, "checkpoints"), mark.best
+    if start > config.steps:
+        raise ValueError(f"{out} is at step {start} already, beyond --steps {config.steps}")
+    on_main(accelerator, partial(_make_room, out, module, start, config.keep))
+    settle(accelerator, model, latent(len(rows.own), generator_for(config.seed)).to(device))
+    watch = Watch(tell)
+    silent = {} if main else {"disable": True}  # otherwise TQDM_DISABLE decides
+    bar = tqdm(initial=start, total=config.steps, desc="train", mininterval=0.5, **silent)
     with deferred_stop() as stopping, bar:
+        if main:
+            with atomic_path(out / RECORDS) as part:
+                part.write_text(mark.records)
         for step in range(start, config.steps):
             progress, done = step / config.steps, step + 1
-            z = plain.latent(config.batch_size, generator_for(config.seed, step, LATENT)).to(device)
-            count = config.data_batch_size or config.batch_size
+            torch.manual_seed(generator_for(config.seed, step, NETWORK, rank).initial_seed())
+            n, count = config.batch_size, config.data_batch_size or config.batch_size
+            z = latent(n + config.negatives, generator_for(config.seed, step, LATENT)).to(device)
             data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
-            x = model(z[own]).float()
             with torch.no_grad():
-                terms = field.terms(x.detach(), data, pool(accelerator, x, sizes), own, progress)
+                negatives = _negatives(accelerator, model, z[n:])
+            x = model(z[rows.own])
+            with torch.no_grad():
+                pooled = torch.cat([pool(accelerator, x, rows.sizes), *negatives])
+                terms = field.terms(x.detach(), data, pooled, rows.own, progress)
             loss = drift_loss(
                 field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step
             )
-            _check_finite(step, x, terms.field, loss)
             # Gradients are averaged over processes, so that each counts by its share of the batch.
-            accelerator.backward(loss * share)
-            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            accelerator.backward(loss * rows.share)
+            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            check_finite(step, out, pooled, terms.field, loss, norm)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * _lr_factor(config, step)
+                group.update(lr=config.lr * _lr_factor(config, step), weight_decay=config.weight_decay)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.update_parameters(plain)
+            ema.update_parameters(module)
             bar.update()
-            if done % config.log_every == 0 or done == config.steps:
+            saves = done % config.save_every == 0 or done == config.steps
+            if done % config.log_every == 0 or done == config.steps or (saves and validate):
                 record = _record(field, config, x.detach(), data, terms, loss, step)
-                record = mean_over_processes(accelerator, record, share)
+                record = mean_over_processes(accelerator, record, rows.share)
+                if saves and validate and main:
+                    with evaluating(ema.module), torch.no_grad():
+                        record["validation"] = validate(cast(M, ema.module))
+                    best = keep_best(out, done, best, record["validation"], ema.module)
                 _log(accelerator, out, done, record)
+                watch(done, ailments(field.manifold, pooled, data, record["clipped"]))
                 bar.set_postfix(loss=f"{record['loss']:.2e}", drift=f"{record['drift_norm']:.2g}")
             stop = any_process(accelerator, stopping())
-            if (stop or done % config.save_every == 0 or done == config.steps) and main:
-                save_checkpoint(out, done, parts)
+            if (stop or saves) and main:
+                save_checkpoint(out, done, best, parts, keep=config.keep)
             if stop and done < config.steps:
+                accelerator.wait_for_everyone()  # launchers end all processes when the first one ends
                 raise KeyboardInterrupt
     return cast(M, ema.module)
+
+
+def _make_room(out: Path, module: nn.Module, start: int, keep: int) -> None:
+    drop_old(out, start, keep)  # a run may have been killed before it did
+    check_space(out, module, keep)
+
+
+def _negatives(accelerator: Accelerator, model: nn.Module, z: Tensor) -> list[Tensor]:
+    """Samples that only repel, pooled over processes."""
+    if not len(z):
+        return []
+    rows = shard(accelerator, len(z))
+    return [pool(accelerator, model(z[rows.own]), rows.sizes)]
 
 
 def _lr_factor(config: TrainConfig, step: int) -> float:
@@ -174,26 +236,5 @@ def _record(
 def _log(accelerator: Accelerator, out: Path, step: int, record: dict[str, float]) -> None:
     accelerator.log(record, step=step)
     if accelerator.is_main_process:
-        with (out / RECORDS).open("a") as file:
-            file.write(json.dumps({"step": step, **record}) + "\n")
-
-
-def _check_finite(step: int, x: Tensor, v: Tensor, loss: Tensor) -> None:
-    if bool(loss.isfinite()):
-        return
-    culprit = (
-        "a sample"
-        if not bool(x.isfinite().all())
-        else "the drift"
-        if not bool(v.isfinite().all())
-        else "the loss"
-    )
-    raise FloatingPointError(f"step {step}: {culprit} is not finite; try a smaller --lr or --step-size")
-
-
-def _check_on_manifold(manifold: Manifold, points: Tensor) -> None:
-    if not bool(points.isfinite().all()):
-        raise ValueError("the data hold NaN or infinite coordinates")
-    off = float((manifold.projx(points) - points).abs().max())
-    if off > 1e-3:
-        raise ValueError(f"the data lie off {manifold!r}: projecting them moves a coordinate by {off:.3g}")
+        with naming(out / RECORDS), (out / RECORDS).open("a") as file:
+            file.write(json.dumps(finite_or_none({"step": step, **record})) + "\n")

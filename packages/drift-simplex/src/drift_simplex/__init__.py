@@ -1,7 +1,7 @@
 """Fisher-Rao geometry of categorical sequences, and scores against one-hot references."""
 
 from drift_simplex.field import CategoricalField
-from drift_simplex.geometry import FisherRao, decode, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex.geometry import FisherRao, decode, fold, onehot_to_sphere, to_simplex, to_sphere
 from drift_simplex.lengthscale import spread_lengthscale
 from drift_simplex.onehot import (
     onehot_cdist,
@@ -11,11 +11,14 @@ from drift_simplex.onehot import (
     onehot_scores,
 )
 from drift_simplex.product import product_score, product_scores
+from drift_simplex.strings import StringGenerator, random_strings, support_metrics
 
 __all__ = [
     "CategoricalField",
     "FisherRao",
+    "StringGenerator",
     "decode",
+    "fold",
     "onehot_cdist",
     "onehot_effective_sample_size",
     "onehot_log_kernel",
@@ -24,7 +27,9 @@ __all__ = [
     "onehot_to_sphere",
     "product_score",
     "product_scores",
+    "random_strings",
     "spread_lengthscale",
+    "support_metrics",
     "to_simplex",
     "to_sphere",
 ]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from drift_simplex.geometry import FisherRao, check_tokens
-from drift_simplex.onehot import onehot_effective_sample_size, onehot_scores
+from drift_simplex.onehot import onehot_effective_sample_size, onehot_log_kernel, onehot_scores
 from drift_simplex.product import product_scores
 
 
@@ -86,6 +86,13 @@ class CategoricalField:
         )
         attraction, repulsion = (sum_scales(scales, s, self.direction) for s in (near_data, near_model))
         return DriftTerms(attraction, repulsion)
+
+    def log_kernel(
+        self, x: Float[Tensor, "n L K"], data: Integer[Tensor, "m L"], progress: float = 1.0
+    ) -> Float[Tensor, "n m"]:
+        """log k(x_i, y_j) at the smallest lengthscale."""
+        kernel = self.kernel(min(self.lengthscales.at(progress)))
+        return onehot_log_kernel(kernel, x, data, product=self.product)
 
     def effective_samples(
         self,

@@ -27,6 +27,15 @@ def to_simplex(x: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
     return p / p.sum(-1, keepdim=True)
 
 
+def fold(h: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+    """Carry a network's outputs h to the orthant, h -> |h| / ||h||, by reflections of the sphere.
+
+    It is an isometry on every orthant, so that gradients are as long at the vertices, where the data are,
+    as elsewhere. Those of sqrt(softmax(h)) vanish there: samples at a wrong vertex never leave it.
+    """
+    return normalize(h.abs(), dim=-1)
+
+
 def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tensor, "*batch L K"]:
     """Sequences of letters [..., L] in 0..K-1 as points [..., L, K], one vertex of the orthant per position.
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from drift_core import Euclidean, Sphere, longest_step
-from drift_core.config import RunConfig
+from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
-from drift_core.runs import read_records, save_model
+from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
 from torch import Tensor
@@ -67,6 +67,7 @@ class Config(RunConfig):
         self.steps = self.steps or (1_600 if toy else 9_000)
         self.eval_draws = self.eval_draws or (20 if toy else 100)
         super().__post_init__()
+        check_range("--split-seed", self.split_seed, 0)
 
 
 def load_split(config: Config) -> Split:
@@ -154,10 +155,6 @@ def load_generator(run: Path) -> SphereGenerator:
     """Trained generator of a run.
 
     Raises:
-        ValueError: the run has not finished, so that there is no model.
+        ValueError: the run has not finished, so that there is no model, or its files are damaged.
     """
-    folder = run / "model"
-    if not folder.is_dir():
-        raise ValueError(f"{run} has no trained model yet; finish it with --resume")
-    generator: SphereGenerator = SphereGenerator.from_pretrained(str(folder))
-    return generator.eval()
+    return load_model(SphereGenerator, run / "model").eval()

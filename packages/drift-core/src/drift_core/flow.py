@@ -1,0 +1,81 @@
+"""Particle flow: the drift field moves a cloud by itself, without a network."""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_core.drift import cap_step
+from drift_core.guards import check_on_manifold
+from drift_core.seeds import generator_for
+from drift_core.train import Field
+
+DataSampler = Callable[[int, torch.Generator], Tensor]
+"""Maps (n, random generator) to n data points [n, *point] on the CPU."""
+
+
+class Flow(NamedTuple):
+    """Where a particle flow ended, and where it was at the steps that were to be recorded."""
+
+    x: Tensor
+    """Particles after the last step, shape [n, *point]."""
+    records: dict[int, Tensor]
+    """Particles after so many steps; 0 is the start."""
+
+
+@torch.no_grad()
+def particle_flow(
+    field: Field,
+    x: Float[Tensor, "n ..."],
+    data: Float[Tensor, "m ..."] | DataSampler,
+    *,
+    steps: int,
+    step_size: float,
+    max_step: float | None = None,
+    record: Collection[int] = (),
+    seed: int = 0,
+) -> Flow:
+    """Move particles along their drift field, x <- exp_x(step_size V(x)), `steps` times.
+
+    V is the field of training (`drift_core.field.DriftField`, say): every particle is attracted to the
+    data and repelled by all others, not by itself. Lengthscales anneal with the fraction of the steps
+    done, as they do in training. It shows where a field goes on its own, whatever a network could follow.
+    Memory is linear in n + m, and equal arguments give equal flows.
+
+    Args:
+        field: the drift field, which knows the manifold.
+        x: particles at the start, shape [n, *point], n >= 1.
+        data: data points, all of which attract at every step, or a sampler from which n are drawn anew
+            at every step.
+        steps: number of steps.
+        step_size: how far particles follow the drift at each step.
+        max_step: longest step of a particle; none: just below the injectivity radius.
+        record: numbers of steps, from 0 to `steps`, after which to keep the particles.
+        seed: seed of the sampler's draws.
+
+    Raises:
+        ValueError: steps < 1, step_size not positive, a recorded step outside 0..steps, max_step beyond
+            the injectivity radius, or particles or data that are not finite or off the manifold.
+        FloatingPointError: the particles are no longer finite.
+    """
+    if steps < 1 or not step_size > 0:
+        raise ValueError(f"steps and step_size must be positive, got {steps} and {step_size}")
+    if not set(record) <= set(range(steps + 1)):
+        raise ValueError(f"recorded steps must lie in 0..{steps}, got {sorted(record)}")
+    manifold, itself = field.manifold, torch.arange(len(x), device=x.device)
+    check_on_manifold(manifold, x)
+    records = {0: x} if 0 in record else {}
+    for step in range(steps):
+        references = data(len(x), generator_for(seed, step)).to(x) if callable(data) else data
+        if step == 0:
+            check_on_manifold(manifold, references)
+        v = field.terms(x, references, x, itself, step / steps).field
+        move, _ = cap_step(manifold, x, step_size * v, max_step)
+        x = manifold.expmap(x, move)
+        if not bool(x.isfinite().all()):
+            raise FloatingPointError(f"step {step}: a particle is not finite; try a smaller step_size")
+        if step + 1 in record:
+            records[step + 1] = x
+    return Flow(x, records)

@@ -1,0 +1,125 @@
+"""What is checked before, during and between the steps of a run."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from drift_core.checkpoint import checkpoint_bytes, newest_checkpoint
+from drift_core.manifold import Manifold
+
+_COINCIDE = 1e-3
+"""Spread of the samples, relative to the data's, below which they have collapsed."""
+_SATURATED = 0.99
+"""Share of capped steps from which on the cap, not the drift, sets how far samples move."""
+
+
+def check_engine(accelerator: Accelerator) -> None:
+    """Refuse settings of Accelerate under which the loop would not do what it says.
+
+    Raises:
+        ValueError: gradient accumulation, or float16 with its scaled losses.
+    """
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            "gradient accumulation would split the batch that the field is a statistic of; "
+            "leave it at 1 in Accelerate's settings, and use --micro-batch-size"
+        )
+    if accelerator.scaler is not None:
+        raise ValueError("mixed precision fp16 needs a loss scale that is not checkpointed; use bf16")
+
+
+def check_on_manifold(manifold: Manifold, points: Tensor) -> None:
+    """Raise ValueError for points that are not finite or lie off the manifold; tokens are not points."""
+    if not points.is_floating_point():
+        return
+    if not bool(points.isfinite().all()):
+        raise ValueError("the data hold NaN or infinite coordinates")
+    off = float((manifold.projx(points) - points).abs().max())
+    if off > 1e-3:
+        raise ValueError(f"the data lie off {manifold!r}: projecting them moves a coordinate by {off:.3g}")
+
+
+def check_space(out: Path, module: nn.Module, keep: int) -> None:
+    """Refuse, before training, a folder that would fail at a checkpoint.
+
+    Raises:
+        OSError: the folder cannot be written, or its disk is too small for the checkpoints of the module.
+    """
+    folder = out / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    # One more than is kept, as the next is written before the oldest is dropped.
+    copies = keep + 1 - len(list(folder.glob("step_*.pt")))
+    need, free = copies * checkpoint_bytes(module), shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            f"{folder}: checkpoints need {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; "
+            "free some, keep fewer with --keep, or choose another --out"
+        )
+
+
+def check_finite(step: int, out: Path, x: Tensor, v: Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
+    """Raise FloatingPointError, naming step, culprit and last checkpoint, before weights are spoilt.
+
+    Args:
+        step: the step under way.
+        out: the run folder.
+        x: the pooled samples.
+        v: the drift of this process's rows.
+        loss: the loss of this process's rows.
+        gradient_norm: norm of the gradient over all processes, which therefore all stop at the same step.
+    """
+    if bool((loss.detach() + gradient_norm).isfinite()):
+        return
+    values = {"a sample": x, "the drift": v, "the loss": loss}
+    culprit = next((name for name, value in values.items() if not bool(value.isfinite().all())), "a gradient")
+    last = newest_checkpoint(out)
+    raise FloatingPointError(
+        f"step {step}: {culprit} is not finite; try a smaller --lr or --step-size; "
+        + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
+    )
+
+
+def ailments(manifold: Manifold, x: Tensor, data: Tensor, clipped: float) -> set[str]:
+    """What spoils a run without stopping it: samples that coincide, steps that are all capped.
+
+    Args:
+        manifold: the geometry of the samples.
+        x: the pooled samples.
+        data: the data of the step.
+        clipped: share of the steps that were capped.
+    """
+    found = set()
+    comparable = data.is_floating_point() and data.shape[1:] == x.shape[1:]
+    if _spread(manifold, x) < _COINCIDE * (_spread(manifold, data) if comparable else 1.0):
+        found.add("all samples coincide: the generator has collapsed, and points on one spot do not repel")
+    if clipped > _SATURATED:
+        found.add("all steps are capped: --max-step, not the drift, sets how far; lower --step-size")
+    return found
+
+
+def _spread(manifold: Manifold, x: Tensor) -> float:
+    """Mean distance between neighbouring rows, which are in no particular order."""
+    return float(manifold.dist(x, x.roll(1, 0)).mean())
+
+
+@dataclass
+class Watch:
+    """Warns once of each ailment that is seen at two records in a row."""
+
+    warn: Callable[[str], None]
+    seen: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
+
+    def __call__(self, step: int, found: set[str]) -> None:
+        """Take note of what was found at a step."""
+        for ailment in sorted(found & self.seen - self.told):
+            self.warn(f"step {step}: {ailment}")
+            self.told.add(ailment)
+        self.seen = found
