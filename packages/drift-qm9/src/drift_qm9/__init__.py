@@ -1,1 +1,45 @@
-"""QM9 molecules as SMILES: data, generator and metrics."""
+"""QM9 molecules as SMILES: data, generator, metrics and figures."""
+
+from drift_qm9.chemistry import DESCRIPTORS, Molecule, canonical, molecule
+from drift_qm9.data import DATASETS, Molecules, load, split, tokenise
+from drift_qm9.evaluate import evaluate
+from drift_qm9.figures import molecules_figure, properties_figure, training_figure
+from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
+from drift_qm9.model import PRESETS, MoleculeGenerator
+from drift_qm9.published import qm9_file
+from drift_qm9.smi import read_smi, write_smi
+from drift_qm9.tokens import LENGTH, LETTERS, VOCABULARY, decode, encode, to_smiles, tokenize
+from drift_qm9.toy import enumerate_molecules
+
+__all__ = [
+    "DATASETS",
+    "DESCRIPTORS",
+    "LENGTH",
+    "LETTERS",
+    "PRESETS",
+    "VOCABULARY",
+    "Molecule",
+    "MoleculeGenerator",
+    "Molecules",
+    "canonical",
+    "decode",
+    "encode",
+    "enumerate_molecules",
+    "evaluate",
+    "frechet",
+    "load",
+    "molecule",
+    "molecules_figure",
+    "properties_figure",
+    "qm9_file",
+    "quality",
+    "read_smi",
+    "split",
+    "to_smiles",
+    "tokenise",
+    "tokenize",
+    "total_variation",
+    "training_figure",
+    "wasserstein",
+    "write_smi",
+]

@@ -1,0 +1,133 @@
+"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from drift_core.seeds import generator_for
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from drift_qm9.chemistry import Molecule
+from drift_qm9.data import Molecules
+from drift_qm9.metrics import (
+    bigrams,
+    descriptors,
+    frechet,
+    lengths,
+    molecules,
+    quality,
+    ring_counts,
+    ring_sizes,
+    total_variation,
+    unigrams,
+    wasserstein,
+)
+from drift_qm9.tokens import to_smiles
+
+Sampler = Callable[[int, Generator], Tensor]
+"""Draws the token ids [n, length] of n sequences with a generator of random numbers."""
+
+Metrics = dict[str, dict[str, Any]]
+"""Value, std, floor and floor_std by name of metric; the floor is None where none exists."""
+
+_VALUE, _FLOOR = 0, 1
+"""Random streams."""
+
+SAMPLES = 1024
+"""Sequences of one draw, as published."""
+
+
+def evaluate(
+    sampler: Sampler,
+    data: Molecules,
+    on: Literal["val", "test"] = "test",
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Metrics:
+    """Score draws of 1,024 sequences: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+
+    Fractions `valid`, `unique_of_valid`, `unique_of_all` and `novel` are those of `quality`, novel
+    against the training molecules. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1 of
+    token counts), and total variations `tokens_tv`, `bigrams_tv`, of all strings; `rings_tv` (rings
+    of a molecule), `ring_sizes_tv`, and `frechet` (descriptors, z-scored on the held-out molecules), of
+    the valid ones, NaN in a draw without. Where the data are complete, `coverage` is the share of all
+    molecules that a draw reaches.
+
+    The floor is the same, of the same size, for a perfect generator (`resample`). Novelty has none, unless
+    the data are complete: how much of the world is not in the data is unknown. Standard deviations are
+    those of one draw (0 if there is only one). `progress` wraps the iterable of draws, as tqdm does.
+    Raises ValueError for draws < 1.
+    """
+    if draws < 1:
+        raise ValueError(f"{draws} draws are too few")
+    measure = Measure(data, on)
+    generator, floor_generator = generator_for(seed, _VALUE), generator_for(seed, _FLOOR)
+    values, floors = [], []
+    for _ in progress(range(draws)):
+        values.append(measure(to_smiles(sampler(SAMPLES, generator))))
+        floors.append(measure(to_smiles(resample(data, SAMPLES, floor_generator))))
+    if not data.complete:
+        floors = [{**floor, "novel": math.nan} for floor in floors]
+    return {name: _summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+
+
+def resample(data: Molecules, size: int, generator: Generator) -> Int64[Tensor, "size length"]:
+    """Draw `size` rows: what a generator that has learnt the data's law, but not the data, would give.
+
+    Where the data are complete these are uniform draws from all molecules. Else they are training rows,
+    without replacement, like fresh data, up to half of them, and with replacement beyond.
+    """
+    rows = torch.cat([data.train, data.val, data.test]) if data.complete else data.train
+    n = len(rows)
+    if not data.complete and 2 * size <= n:
+        return rows[torch.randperm(n, generator=generator)[:size]]
+    return rows[torch.randint(n, (size,), generator=generator)]
+
+
+class Measure:
+    """All metrics of a list of strings, against one data set, of which statistics are taken once."""
+
+    def __init__(self, data: Molecules, on: Literal["val", "test"]) -> None:
+        train, held_out = to_smiles(data.train), to_smiles(data.val if on == "val" else data.test)
+        self.known = frozenset(train)
+        self.everything = {*train, *to_smiles(data.val), *to_smiles(data.test)} if data.complete else None
+        self.lengths, self.unigrams, self.bigrams = lengths(held_out), unigrams(held_out), bigrams(held_out)
+        real = molecules(held_out)
+        self.ring_counts, self.ring_sizes = ring_counts(real), ring_sizes(real)
+        table = descriptors(real)
+        self.mean, self.std = table.mean(0), np.where(table.std(0) > 0, table.std(0), 1)
+        self.descriptors = self._scaled(real)
+
+    def __call__(self, strings: list[str]) -> dict[str, float]:
+        """Metrics of the strings by name."""
+        found = molecules(strings)
+        values = quality(strings, self.known)
+        if self.everything is not None:
+            reached = self.everything & {mol.smiles for mol in found}
+            values["coverage"] = len(reached) / len(self.everything)
+        return values | {
+            "lengths_w1": wasserstein(lengths(strings), self.lengths),
+            "tokens_tv": total_variation(unigrams(strings), self.unigrams),
+            "bigrams_tv": total_variation(bigrams(strings), self.bigrams),
+            "rings_tv": total_variation(ring_counts(found), self.ring_counts),
+            "ring_sizes_tv": total_variation(ring_sizes(found), self.ring_sizes),
+            "frechet": frechet(self._scaled(found), self.descriptors),
+        }
+
+    def _scaled(self, mols: Sequence[Molecule]) -> NDArray[np.float64]:
+        return (descriptors(mols) - self.mean) / self.std
+
+
+def _summary(values: list[float], floors: list[float]) -> dict[str, Any]:
+    mean, std = _moments(values)
+    floor, floor_std = (None if math.isnan(moment) else moment for moment in _moments(floors))
+    return {"value": mean, "std": std, "floor": floor, "floor_std": floor_std}
+
+
+def _moments(draws: list[float]) -> tuple[float, float]:
+    return float(np.mean(draws)), float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0

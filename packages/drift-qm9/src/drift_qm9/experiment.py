@@ -1,0 +1,190 @@
+"""A run on molecules: its settings, its parts, and the report that it ends with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from drift_core import Euclidean, Power, longest_step
+from drift_core.config import RunConfig, check_range
+from drift_core.field import DriftField, make_kernel
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.runs import load_model, read_records, save_model
+from drift_core.seeds import generator_for
+from drift_core.train import Field, resample
+from drift_simplex import CategoricalField, spread_lengthscale
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import one_hot
+from tqdm.auto import tqdm
+
+from drift_qm9.data import Molecules, load
+from drift_qm9.evaluate import Metrics, evaluate
+from drift_qm9.figures import molecules_figure, properties_figure, training_figure
+from drift_qm9.model import PRESETS, MoleculeGenerator
+from drift_qm9.smi import write_smi
+from drift_qm9.tokens import LETTERS, to_smiles
+
+DOMAIN = "qm9"
+SAMPLES = 2_000
+"""Strings in a run's samples.smi and figures."""
+_SAMPLING, _AUTO = 2, 3
+
+
+@dataclass(kw_only=True)
+class Config(RunConfig):
+    """Train a one-step generator of molecules, written as SMILES.
+
+    Defaults suit a short run on toy. The network `base` is the reference's, whose optimiser settings are
+    --batch-size 1024 --lr 3e-4 --warmup 1000 --ema-decay 0.9999; the paper's lengthscale and step size are
+    not published.
+    """
+
+    steps: int = 0
+    """Optimiser steps; 0 stands for 120 on toy (a minute on two cores) and 50,000 on other data."""
+    batch_size: int = 256
+    """Samples per step, over all processes."""
+    data_batch_size: int = 1_000_000
+    """Molecules that attract at each step; the whole training set where there are no more; 0 stands for the
+    batch size."""
+    lr: float = 3e-3
+    """Learning rate of AdamW after the warm-up."""
+    warmup: int = 20
+    """Steps of linear warm-up of the learning rate."""
+    cooldown: float = 0.3
+    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
+    ema_decay: float = 0.95
+    """Decay per step of the moving average of the weights, which is what is evaluated and saved."""
+    step_size: float = 0.3
+    """How far samples follow the drift at each step."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    lengthscale: str = "auto"
+    """Lengthscale in units of total distance: a number, several (0.3,1,3), annealed (3:0.3), or auto: the
+    spread of the distances between the untrained generator's samples and the data."""
+    dataset: Literal["toy", "qm9"] = "toy"
+    """Data set; toy is enumerated, qm9 is read from --data-dir."""
+    data: Path | None = None
+    """File of SMILES, one a line, to train on instead of --dataset."""
+    skip_bad: bool = False
+    """Leave out, and count, lines of --data that are no molecule or fit not the vocabulary or the length."""
+    preset: Literal["small", "base"] = "small"
+    """Network: small (1.2 million parameters) or base (92 million, as published)."""
+    geometry: Literal["spherical", "euclidean"] = "spherical"
+    """Drift on the orthant of the sphere, or in R^35 at every position with straight distances."""
+    noise: Literal["binary", "gaussian"] = "binary"
+    """Noise: fair signs, or normal numbers."""
+    global_noise: int = 32
+    """Numbers of noise of a sequence, which modulate every block."""
+    position_noise: int = 4
+    """Numbers of noise at each position; 0 for none."""
+    bf16: bool = False
+    """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
+
+    def __post_init__(self) -> None:
+        toy = self.dataset == "toy" and self.data is None
+        self.steps = self.steps or (120 if toy else 50_000)
+        super().__post_init__()
+        check_range("--global-noise", self.global_noise, 1)
+        check_range("--position-noise", self.position_noise, 0)
+
+
+def load_data(config: Config) -> Molecules:
+    """Data of a run; raises as `load` does."""
+    return load(config.dataset, config.data, config.data_dir, skip_bad=config.skip_bad)
+
+
+def make_generator(config: Config, data: Molecules) -> MoleculeGenerator:
+    """Untrained generator of sequences as long as the data's, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return MoleculeGenerator(
+            length=data.train.shape[1],
+            **PRESETS[config.preset],
+            global_noise=config.global_noise,
+            position_noise=config.position_noise,
+            noise=config.noise,
+            geometry=config.geometry,
+            bf16=config.bf16,
+        )
+
+
+def make_field(config: Config, generator: MoleculeGenerator, data: Molecules) -> Field:
+    """Drift field of a run; raises ValueError for a kernel or lengthscale that is refused."""
+    if config.kernel == "spectral":
+        raise ValueError("--kernel spectral lives on one sphere; sequences are points on one a position")
+    kernel = partial(make_kernel, config.kernel, nu=config.nu)
+    auto = _auto(config, generator, data) if "auto" in config.lengthscale else None
+    scales = parse_lengthscales(config.lengthscale, auto=auto)
+    for scale in {*scales.start, *scales.stop}:
+        kernel(scale)  # a refusal should come before the training, not in its middle
+    field: Field = (
+        CategoricalField(len(LETTERS), kernel, scales, config.direction)
+        if config.geometry == "spherical"
+        else DriftField(Power(Euclidean()), kernel, scales, config.direction)
+    )
+    longest_step(field.manifold, config.max_step)
+    return field
+
+
+def _auto(config: Config, generator: MoleculeGenerator, data: Molecules) -> float:
+    """Spread of the distances between untrained samples and the data, which is what weights depend on."""
+    with torch.no_grad():
+        x = generator(generator.latent(256, generator_for(config.seed, _AUTO)))
+    if config.geometry == "euclidean":
+        return float(Power(Euclidean()).cdist(x, onehot(data.train[:2048])).std(dim=1).mean())
+    return spread_lengthscale(partial(make_kernel, config.kernel, nu=config.nu), x, data.train)
+
+
+def positives(config: Config, data: Molecules) -> Callable[[int, torch.Generator], Tensor]:
+    """Sampler of training molecules, for `train`: tokens, or one-hot points if the geometry is Euclidean."""
+    draw = resample(data.train)
+    if config.geometry == "spherical":
+        return draw
+    return lambda n, generator: onehot(draw(n, generator))
+
+
+def onehot(tokens: Int64[Tensor, "m length"]) -> Float[Tensor, "m length letters"]:
+    """Vertices of the simplex, which are the same points in both geometries."""
+    return one_hot(tokens, len(LETTERS)).float()
+
+
+def report(run: Path, generator: MoleculeGenerator, data: Molecules) -> None:
+    """Write the model, samples.smi and the figures of a run."""
+    save_model(run / "model", generator)
+    samples = draw(generator, SAMPLES, seed=0)
+    save(run / "samples.smi", samples)
+    strings, real, figures = to_smiles(samples), to_smiles(data.train), run / "figures"
+    molecules_figure(strings, frozenset(real), figures / "molecules.png")
+    properties_figure(real[:SAMPLES], strings, figures / "properties.png")
+    training_figure(read_records(run), figures / "training.png")
+
+
+def score(
+    config: Config, generator: MoleculeGenerator, *, draws: int, on: Literal["test", "val"] = "test"
+) -> Metrics:
+    """Metrics of a generator against the "test" split, for reports, or "val", for choosing settings."""
+    progress = partial(tqdm, desc="evaluate")
+    return evaluate(generator.sample, load_data(config), on, draws, config.seed, progress)
+
+
+def draw(generator: MoleculeGenerator, n: int, seed: int) -> Int64[Tensor, "n length"]:
+    """Draw the tokens of n sequences with a seed."""
+    return generator.sample(n, generator_for(seed, _SAMPLING))
+
+
+def save(path: Path, samples: Int64[Tensor, "n length"]) -> None:
+    """Write one string a line (.smi) as it was generated, molecule or not; an empty line if it is empty."""
+    write_smi(path, to_smiles(samples))
+
+
+def load_generator(run: Path) -> MoleculeGenerator:
+    """Trained generator of a run, on a GPU where there is one.
+
+    Raises:
+        ValueError: the run has not finished, so that there is no model, or its files are damaged.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(MoleculeGenerator, run / "model").eval().to(device)

@@ -1,0 +1,182 @@
+"""The one-step generator of token sequences: a transformer whose noise takes the place of time."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from drift_qm9.tokens import LENGTH, LETTERS
+
+Geometry = Literal["spherical", "euclidean"]
+Noise = Literal["binary", "gaussian"]
+
+PRESETS: dict[str, dict[str, int]] = {
+    "small": {"width": 128, "blocks": 4, "heads": 4},
+    "base": {"width": 768, "blocks": 12, "heads": 12},
+}
+"""Sizes: small has 1.2 million parameters, base is the published one (92 million)."""
+
+_LOGIT_STD = 4.0
+"""Spread of untrained logits, at which the likeliest letter of a position has probability 0.7 on average."""
+
+_MODULATED = 1.3
+"""Root mean square of what an untrained modulation makes of normalised hidden states."""
+
+
+class Block(nn.Module):
+    """Transformer block of DiT (Peebles and Xie 2023), pre-norm, modulated by a condition vector.
+
+    Each of attention and MLP sees (1 + scale) * layernorm(h) + shift, and its output is added to h times
+    a gate; shift, scale and gate are linear in the condition.
+    """
+
+    def __init__(self, width: int, heads: int, condition: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.modulation = _spread(nn.Linear(condition, 6 * width))
+        with torch.no_grad():  # the gates, around 1
+            self.modulation.bias.view(6, width)[[2, 5]] = 1
+
+    def forward(self, h: Float[Tensor, "n length width"], c: Float[Tensor, "n c"]) -> Tensor:
+        """Hidden states after this block."""
+        modulation = rearrange(self.modulation(c), "n (six d) -> six n 1 d", six=6)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        h = h + gate * self.attention((1 + scale) * self.norm(h) + shift)
+        update: Tensor = mlp_gate * self.mlp((1 + mlp_scale) * self.norm(h) + mlp_shift)
+        return h + update
+
+    def attention(self, h: Float[Tensor, "n length width"]) -> Tensor:
+        """Self-attention of all positions to all."""
+        q, k, v = rearrange(self.qkv(h), "n l (three a d) -> three n a l d", three=3, a=self.heads)
+        mixed: Tensor = self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
+        return mixed
+
+
+class MoleculeGenerator(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="drift-qm9",
+    tags=["drifting-model"],
+    license="mit",
+):
+    """Transformer from noise [n, latent_dim] to one point per position, [n, length, letters].
+
+    The noise of a sequence is `global_noise` numbers that modulate every block, where DiT has its time, and
+    `position_noise` numbers (none is fine) at each position, where DiT has its noisy tokens. They are
+    fair signs -1 and 1 (noise "binary") or standard normal ("gaussian"). Between two strings there is no
+    point to land on, so a continuous map of Gaussian noise has to spend some of it on each boundary;
+    signs leave no boundary.
+
+    With geometry "spherical" a position's point is sqrt(softmax(logits)), on the positive orthant of the
+    unit sphere; with "euclidean", the baseline, it is softmax(logits), in R^letters. The most
+    probable letters are the sequence (`sample`).
+
+    Untrained, logits vary over samples as normal numbers of standard deviation 4: the first outputs
+    lie near vertices, as the data do, and apart from one another. (Samples that start in one place
+    repel one another too evenly to spread, and cover badly for long.) For that, the modulation does not
+    start at zero, unlike DiT's.
+
+    With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64;
+    points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
+    weights (safetensors) and arguments (config.json).
+
+    Raises ValueError for an unknown geometry or noise, no global noise, or a width that the heads do
+    not divide.
+    """
+
+    def __init__(
+        self,
+        length: int = LENGTH,
+        letters: int = len(LETTERS),
+        width: int = PRESETS["small"]["width"],
+        blocks: int = PRESETS["small"]["blocks"],
+        heads: int = PRESETS["small"]["heads"],
+        condition: int = 128,
+        global_noise: int = 32,
+        position_noise: int = 4,
+        noise: Noise = "binary",
+        geometry: Geometry = "spherical",
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_choice("geometry", geometry, ("spherical", "euclidean"))
+        _check_choice("noise", noise, ("binary", "gaussian"))
+        if global_noise < 1 or position_noise < 0:
+            needs = "global_noise must be at least 1 and position_noise at least 0"
+            raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide the width {width}")
+        self.length, self.global_noise, self.position_noise = length, global_noise, position_noise
+        self.noise, self.geometry, self.bf16 = noise, geometry, bf16
+        self.position = nn.Parameter(torch.randn(length, width))
+        self.from_noise = nn.Linear(position_noise, width, bias=False) if position_noise else None
+        self.condition = nn.Sequential(
+            _spread(nn.Linear(global_noise, condition), std=2**0.5),
+            nn.SiLU(),
+            _spread(nn.Linear(condition, condition), std=2**0.5),
+            nn.SiLU(),
+        )
+        self.blocks = nn.ModuleList([Block(width, heads, condition) for _ in range(blocks)])
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = _spread(nn.Linear(condition, 2 * width))
+        self.logits = _spread(nn.Linear(width, letters), std=_LOGIT_STD / _MODULATED)
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers of noise of one sequence: global first, then those of each position in turn."""
+        return self.global_noise + self.length * self.position_noise
+
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
+        """Points for latents."""
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
+            logits = self._network(z)
+        log_p = logits.to(self.position.dtype).log_softmax(-1)
+        return (log_p / 2).exp() if self.geometry == "spherical" else log_p.exp()
+
+    def _half(self, z: Tensor) -> bool:
+        return self.bf16 and z.is_cuda and self.position.dtype == torch.float32
+
+    def _network(self, z: Tensor) -> Tensor:
+        c = self.condition(z[:, : self.global_noise])
+        h = self.position.expand(len(z), -1, -1)
+        if self.from_noise is not None:
+            noise = rearrange(z[:, self.global_noise :], "n (l d) -> n l d", l=self.length)
+            h = h + self.from_noise(noise)
+        for block in self.blocks:
+            h = block(h, c)
+        shift, scale = rearrange(self.modulation(c), "n (two d) -> two n 1 d", two=2)
+        logits: Tensor = self.logits((1 + scale) * self.norm(h) + shift)
+        return logits
+
+    def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
+        """Draw `n` latents with a generator of any device."""
+        shape, device = (n, self.latent_dim), generator.device
+        if self.noise == "gaussian":
+            return torch.randn(shape, generator=generator, device=device).to(self.position.dtype)
+        return torch.randint(2, shape, generator=generator, device=device).to(self.position.dtype) * 2 - 1
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator, batch_size: int = 256) -> Int64[Tensor, "n length"]:
+        """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory."""
+        latents = self.latent(n, generator).to(self.position.device)
+        return torch.cat([self(z).argmax(-1) for z in torch.split(latents, batch_size)]).cpu()
+
+
+def _spread(layer: nn.Linear, std: float = 1.0) -> nn.Linear:
+    """Start a layer with outputs of standard deviation `std` for inputs of mean square 1, and no bias."""
+    nn.init.normal_(layer.weight, std=std * layer.in_features**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")

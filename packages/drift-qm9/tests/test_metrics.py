@@ -1,0 +1,84 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from drift_qm9 import frechet, quality, total_variation, wasserstein
+from drift_qm9.chemistry import DESCRIPTORS
+from drift_qm9.metrics import bigrams, descriptors, lengths, molecules, ring_counts, ring_sizes, unigrams
+
+# Ethanol twice, in two spellings; methane; an unclosed ring; nothing.
+STRINGS = ["CCO", "OCC", "C", "C1CC", ""]
+
+
+def test_quality_by_hand():
+    assert quality(STRINGS, frozenset({"CCO"})) == {
+        "valid": 3 / 5,
+        "unique_of_valid": 2 / 3,
+        "unique_of_all": 2 / 5,
+        "novel": 1 / 3,
+    }
+    assert quality(["C1", ""], frozenset()) == dict.fromkeys(
+        ("valid", "unique_of_valid", "unique_of_all", "novel"), 0
+    )
+
+
+def test_molecules_are_told_apart_by_canonical_form():
+    assert [mol.smiles for mol in molecules(STRINGS)] == ["CCO", "CCO", "C"]
+
+
+def test_wasserstein_is_that_of_scipy():
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        x, y = (draw.integers(0, 12, size).tolist() for size in (30, 17))
+        assert wasserstein(x, y) == pytest.approx(scipy.stats.wasserstein_distance(x, y))
+    assert wasserstein([3, 5], [5, 3]) == 0
+    assert wasserstein([0], [4]) == 4
+
+
+def test_total_variation_by_hand():
+    assert total_variation({"C": 3, "N": 1}, {"C": 1, "N": 3}) == 0.5
+    assert total_variation({"C": 3}, {"N": 7}) == 1
+    assert total_variation({"C": 2, "N": 2}, {"N": 5, "C": 5}) == 0
+    assert math.isnan(total_variation({}, {"C": 1}))
+
+
+def test_frechet_is_the_formula_with_the_root_of_a_matrix():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(50, 4)) @ draw.normal(size=(4, 4)), draw.normal(size=(30, 4)) + 1
+    c1, c2 = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(c1 @ c2).real
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(c1 + c2 - 2 * root)
+    assert frechet(x, y) == pytest.approx(expected)
+    assert frechet(y, x) == pytest.approx(expected)
+
+
+def test_frechet_of_independent_columns_and_of_what_is_constant():
+    x = np.array([[1.0, 0.0], [3.0, 0.0]])  # means 2 and 0, standard deviations sqrt(2) and 0
+    y = np.array([[2.0, 5.0], [8.0, 5.0]])  # means 5 and 5, standard deviations sqrt(18) and 0
+    assert frechet(x, y) == pytest.approx(9 + 25 + (math.sqrt(18) - math.sqrt(2)) ** 2)
+    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
+    assert math.isnan(frechet(x[:1], y))
+
+
+def test_statistics_of_strings_by_hand():
+    strings = ["C[nH]c", "C", ""]
+    assert lengths(strings) == [3, 1, 0]
+    assert unigrams(strings) == Counter({"C": 2, "[nH]": 1, "c": 1})
+    assert bigrams(strings) == Counter(
+        {("", "C"): 2, ("C", "[nH]"): 1, ("[nH]", "c"): 1, ("c", ""): 1, ("C", ""): 1, ("", ""): 1}
+    )
+
+
+def test_statistics_of_rings_by_hand():
+    mols = molecules(["CC", "C1CC1", "C1CC2CC2C1"])
+    assert ring_counts(mols) == Counter({0: 1, 1: 1, 2: 1})
+    assert ring_sizes(mols) == Counter({0: 1, 3: 2, 5: 1})
+
+
+def test_descriptors_are_a_row_a_molecule():
+    mols = molecules(["C", "CCO"])
+    assert descriptors(mols).tolist() == [list(mol.descriptors) for mol in mols]
+    assert descriptors([]).shape == (0, len(DESCRIPTORS))

@@ -1,0 +1,200 @@
+import json
+import math
+
+import pytest
+import torch
+from drift_qm9 import PRESETS, MoleculeGenerator
+from drift_qm9.model import Block
+from torch import Generator, nn
+from torch.nn import functional as F
+
+TINY = {"length": 6, "letters": 5, "width": 16, "blocks": 2, "heads": 2, "condition": 8, "global_noise": 3}
+
+
+def tiny(**arguments):
+    torch.manual_seed(0)
+    return MoleculeGenerator(**{**TINY, **arguments})
+
+
+@pytest.fixture(
+    params=[
+        {},
+        {"geometry": "euclidean"},
+        {"position_noise": 0},
+        {"noise": "gaussian", "position_noise": 1},
+    ],
+    ids=str,
+)
+def model(request):
+    return tiny(**request.param)
+
+
+def agreement(tokens):
+    """How often two samples have the same letter at the same position."""
+    counts = F.one_hot(tokens).sum(0).double()
+    n = len(tokens)
+    return float(((counts * (counts - 1)).sum(-1) / (n * (n - 1))).mean())
+
+
+def test_outputs_are_points_of_their_geometry(model, generator):
+    x = model(model.latent(50, generator))
+    assert x.shape == (50, 6, 5)
+    assert x.dtype == torch.float32
+    assert (x >= 0).all()
+    power = 2 if model.geometry == "spherical" else 1
+    torch.testing.assert_close(x.pow(power).sum(-1), torch.ones(50, 6))
+
+
+def test_logits_are_the_same_in_both_geometries(generator):
+    sphere, simplex = tiny(), tiny(geometry="euclidean")
+    z = sphere.latent(20, generator)
+    torch.testing.assert_close(sphere(z).square(), simplex(z))
+
+
+def test_samples_depend_on_the_generator_alone(model):
+    tokens = model.sample(100, Generator().manual_seed(3))
+    assert tokens.shape == (100, 6)
+    assert tokens.dtype == torch.int64
+    assert torch.equal(model.sample(100, Generator().manual_seed(3), batch_size=7), tokens)
+    assert not torch.equal(model.sample(100, Generator().manual_seed(4)), tokens)
+    assert torch.equal(tokens, model(model.latent(100, Generator().manual_seed(3))).argmax(-1))
+
+
+def test_noise_is_fair_signs_or_standard_normal(generator):
+    binary = tiny().latent(4000, generator)
+    assert binary.shape == (4000, 3 + 6 * 4)
+    assert {*binary.flatten().tolist()} == {-1.0, 1.0}
+    assert binary.mean(0).abs().max() < 5 / 4000**0.5
+    gaussian = tiny(noise="gaussian").latent(4000, generator)
+    assert gaussian.mean(0).abs().max() < 5 / 4000**0.5
+    assert (gaussian.std(0) - 1).abs().max() < 0.06
+    assert gaussian.unique().numel() > 100_000
+
+
+def test_the_noise_of_a_position_enters_there(generator):
+    """Without blocks nothing mixes positions, so that only the global part of the noise is shared."""
+    model = tiny(blocks=0, position_noise=2)
+    z = model.latent(1, generator)
+    x = model(z)[0]
+    for position in range(6):
+        other = z.clone()
+        other[0, 3 + 2 * position] *= -1
+        moved = (model(other)[0] - x).abs().amax(-1) > 1e-6
+        assert moved.tolist() == [i == position for i in range(6)]
+    other = z.clone()
+    other[0, 0] *= -1
+    assert ((model(other)[0] - x).abs().amax(-1) > 1e-6).all()
+
+
+def test_all_noise_reaches_all_positions(generator):
+    model = tiny()
+    z = model.latent(1, generator).requires_grad_()
+    for position in range(6):
+        (gradient,) = torch.autograd.grad(model(z)[0, position, 0], z)
+        assert (gradient != 0).all()
+
+
+def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
+    """Against torch's own attention, with the equations of DiT written out."""
+    torch.manual_seed(0)
+    block = Block(width=16, heads=4, condition=8).double()
+    h, c = (torch.randn(3, *shape, generator=generator).double() for shape in ((5, 16), (8,)))
+    attention = nn.MultiheadAttention(16, 4, bias=False, batch_first=True).double()
+    attention.load_state_dict({"in_proj_weight": block.qkv.weight, "out_proj.weight": block.out.weight})
+    a, b, alpha, d, e, beta = (c @ block.modulation.weight.T + block.modulation.bias)[:, None].split(
+        16, dim=-1
+    )
+    seen = (1 + b) * F.layer_norm(h, (16,)) + a
+    expected = h + alpha * attention(seen, seen, seen, need_weights=False)[0]
+    expected = expected + beta * block.mlp((1 + e) * F.layer_norm(expected, (16,)) + d)
+    torch.testing.assert_close(block(h, c), expected)
+
+
+def test_untrained_outputs_are_spread_out(generator):
+    """Two samples agree at few positions, and each is close to a string, for every kind of noise."""
+    for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}):
+        torch.manual_seed(0)
+        model = MoleculeGenerator(length=16, **arguments)
+        tokens = model.sample(256, generator)
+        assert agreement(tokens) < 0.25  # of the toy data: 0.41
+        with torch.no_grad():
+            likeliest = model(model.latent(256, generator)).amax(-1).square()
+        assert 0.5 < likeliest.mean() < 0.8
+
+
+def test_gradients_reach_every_weight_and_are_finite(model, generator):
+    x = model(model.latent(8, generator))
+    (x[..., 0] ** 2).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_certain_letters_have_finite_gradients():
+    model = tiny()
+    with torch.no_grad():
+        model.logits.weight.mul_(1e4)
+    x = model(model.latent(8, Generator().manual_seed(0)))
+    assert (x == 0).any()
+    x.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_saved_model_is_the_same_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
+    again = MoleculeGenerator.from_pretrained(tmp_path)
+    assert (again.geometry, again.noise, again.latent_dim) == (model.geometry, model.noise, model.latent_dim)
+    seeds = (Generator().manual_seed(5) for _ in range(2))
+    assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("small", 1.25), ("base", 92.4)])
+def test_presets_have_their_sizes(preset, millions):
+    with torch.device("meta"):
+        model = MoleculeGenerator(**PRESETS[preset])
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_half_precision_stays_inside_the_network(monkeypatch, generator):
+    """On a GPU; here the same autocast runs on the CPU."""
+    model = tiny(bf16=True)
+    z = model.latent(64, generator)
+    exact = model(z)
+    monkeypatch.setattr(MoleculeGenerator, "_half", lambda self, z: True)
+    half = model(z)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.square().sum(-1), torch.ones(64, 6))
+    assert 1e-5 < (half - exact).abs().mean() < 0.02
+
+
+def test_double_weights_give_double_points(generator):
+    model = tiny(bf16=True).double()
+    x = model(model.latent(8, generator))
+    assert x.dtype == torch.float64
+    torch.testing.assert_close(x.square().sum(-1), torch.ones(8, 6, dtype=torch.float64), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"geometry": "hyperbolic"}, "hyperbolic"),
+        ({"noise": "pink"}, "pink"),
+        ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
+        ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
+        ({"heads": 3}, "3 heads do not divide the width 16"),
+    ],
+)
+def test_what_makes_no_network_is_refused(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tiny(**arguments)
+
+
+def test_a_uniform_letter_is_a_point_in_the_middle():
+    model = tiny(blocks=0)
+    with torch.no_grad():
+        model.logits.weight.zero_()
+    x = model(model.latent(1, Generator()))
+    torch.testing.assert_close(x, torch.full_like(x, math.sqrt(1 / 5)))

@@ -1,0 +1,173 @@
+"""The molecules' applications end to end: a run and what it leaves, sampling, resuming, bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--steps", "6", "--batch-size", "16", "--save-every", "3", "--log-every", "2", "--eval-draws", "2")
+METRICS = {
+    "valid", "unique_of_valid", "unique_of_all", "novel", "coverage",
+    "lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet",
+}  # fmt: skip
+ALKANES = ["C" * i for i in range(1, 31)] + ["C" * i + "O" for i in range(1, 30)]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of tokenised data that is not the user's."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A finished run on the toy data, started as a user does, on one thread."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    command = [sys.executable, str(ROOT / "apps" / "train_qm9.py"), *SMALL, "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "unique_of_all" in result.stdout
+    return out
+
+
+@pytest.fixture
+def smi(tmp_path: Path) -> Callable[..., Path]:
+    def write(*lines: str) -> Path:
+        path = tmp_path / "mine.smi"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    return write
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One clear line, exit status 2, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    message = lines[-1] if lines else result.stderr
+    for word in words:
+        assert word in message
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["domain"], config["steps"], config["dataset"]) == ("qm9", 6, "toy")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == METRICS
+    assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
+    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6]
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    assert figures == {"molecules.png", "properties.png", "training.png"}
+    assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
+    assert {path.name for path in (finished / "model").iterdir()} >= {"model.safetensors", "config.json"}
+    assert len((finished / "samples.smi").read_text().split("\n")) == 2_001
+
+
+def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):
+    from drift_qm9 import tokenize
+
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = app_inside("sample", finished, "--n", 50, "--seed", seed, "--out", tmp_path / f"{name}.smi")
+        assert result.returncode == 0, result.stderr
+    a, b, c = ((tmp_path / f"{name}.smi").read_text() for name in "abc")
+    assert a == b != c
+    lines = a.split("\n")
+    assert len(lines) == 51
+    assert all(len(tokenize(line)) <= 16 for line in lines)
+    refused(app_inside("sample", finished, "--out", tmp_path / "a.smi"), "--out", "a.smi exists")
+    assert (tmp_path / "a.smi").read_text() == a
+
+
+def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
+    before = json.loads((finished / "metrics.json").read_text())
+    assert app_inside("evaluate", finished, "--draws", 1, "--on", "val").returncode == 0
+    assert json.loads((finished / "metrics.json").read_text()) == before
+    result = app_inside("evaluate", finished, "--draws", 3)
+    assert result.returncode == 0, result.stderr
+    after = json.loads((finished / "metrics.json").read_text())
+    assert after["tokens_tv"] != before["tokens_tv"]
+    assert after["tokens_tv"]["value"] == pytest.approx(before["tokens_tv"]["value"], rel=0.1)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(tmp_path, app_inside):
+    """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for out in (whole, cut):
+        assert app_inside("train_qm9", *SMALL, "--eval-draws", 1, "--out", out).returncode == 0
+    (cut / "checkpoints" / "step_000000006.pt").unlink()
+    (cut / "samples.smi").unlink()
+    result = app_inside("train_qm9", "--resume", "--out", cut)  # the other settings come from the run
+    assert result.returncode == 0, result.stderr
+    for name in ("samples.smi", "metrics.jsonl", "model/model.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    changed = app_inside("train_qm9", "--resume", "--out", cut, "--position-noise", 2)
+    refused(changed, "position_noise was", "is 2")
+
+
+def test_own_molecules(smi, tmp_path, app_inside):
+    """With bad lines skipped and counted, whole-set positives, and every flag of the baselines."""
+    path = smi("# mine", "C1CC unclosed", *ALKANES, "CCCl a token of others")
+    flags = ["--data", path, "--geometry", "euclidean", "--direction", "displacement", "--noise", "gaussian"]
+    flags += ["--position-noise", 0, "--data-batch-size", 1000, "--skip-bad", "--out", tmp_path / "run"]
+    result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--eval-draws", 1)
+    assert result.returncode == 0, result.stderr
+    assert f"2 lines of {path} were skipped" in result.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics) == METRICS - {"coverage"}
+    assert metrics["novel"]["floor"] is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], ["mine.smi", "no molecule"]),
+        ([*ALKANES, "C1CC"], ["mine.smi, line 60", "'C1CC'", "unclosed ring"]),
+        ([*ALKANES, "CCCl"], ["mine.smi, line 60", "'Cl'", "30 of QM9"]),
+        (["C" * 31, *ALKANES], ["mine.smi, line 1:", "31 tokens", "at most 30"]),
+        (["CCO", "OCC"] * 40, ["mine.smi", "all 80 lines are one molecule"]),
+        (ALKANES[:39], ["mine.smi", "39 molecules", "at least 40"]),
+    ],
+    ids=["empty", "not a molecule", "token", "long", "duplicates", "few"],
+)
+def test_bad_molecules(smi, tmp_path, app_inside, lines, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_qm9", *SMALL, "--data", smi(*lines), "--out", out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "zinc"], ["--dataset", "zinc"]),
+        (["--preset", "huge"], ["--preset", "huge"]),
+        (["--kernel", "spectral"], ["--kernel spectral"]),
+        (["--lengthscale", "long"], ["lengthscale", "long"]),
+        (["--global-noise", "0"], ["--global-noise", "at least 1", "0"]),
+        (["--position-noise", "-1"], ["--position-noise", "-1"]),
+        (["--max-step", "4"], ["max_step", "4"]),
+        (["--data", "nowhere.smi"], ["nowhere.smi"]),
+        (["--dataset", "qm9", "--data-dir", "nowhere"], ["nowhere"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_flags(tmp_path, app_inside, flags, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_qm9", *flags, "--out", out), *words)
+    assert not out.exists()
