@@ -36,7 +36,7 @@ def make_accelerator(tracker: str = "none") -> Accelerator:
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,
-        project_dir=".",  # `open_run` makes it the run folder
+        project_dir=".",  # trackers want one now; `open_run` puts their files into the run folder
     )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:

@@ -168,7 +168,7 @@ def open_run(config: RunConfig, domain: str, accelerator: Accelerator) -> Path:
     """
     out = config.out or Path("runs") / domain / time.strftime("%Y%m%d-%H%M%S")
     out = on_main(accelerator, partial(_open_run, out, config, domain, partial(warn, accelerator)))
-    accelerator.project_configuration.set_directories(str(out))
+    accelerator.project_configuration.logging_dir = str(out)
     accelerator.init_trackers(domain, _flat(_settings(config, domain)))
     return out
 
