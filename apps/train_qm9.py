@@ -23,7 +23,16 @@ def main(config: Config) -> None:
     if data.skipped:
         warn(accelerator, f"{data.skipped:,} lines of {config.data} were skipped")
     sample = experiment.positives(config, data)
-    trained = train(generator, field, sample, config, out, accelerator=accelerator, resume=config.resume)
+    trained = train(
+        generator,
+        field,
+        sample,
+        config,
+        out,
+        accelerator=accelerator,
+        resume=config.resume,
+        validate=experiment.validation(config, data),
+    )
     if accelerator.is_main_process:
         experiment.report(out, trained, data)
         metrics = experiment.score(config, trained, draws=config.eval_draws)

@@ -22,7 +22,14 @@ def main(config: Config) -> None:
     out = open_run(config, experiment.DOMAIN, accelerator)
     start = experiment.field_on_grid(field, generator, split.train)
     trained = train(
-        generator, field, resample(split.train), config, out, accelerator=accelerator, resume=config.resume
+        generator,
+        field,
+        resample(split.train),
+        config,
+        out,
+        accelerator=accelerator,
+        resume=config.resume,
+        validate=experiment.validation(config, split),
     )
     if accelerator.is_main_process:
         trained = trained.cpu()

@@ -71,8 +71,11 @@ def test_a_run_leaves_what_it_promises(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == METRICS
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
-    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [2, 4, 6]
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 3, 4, 6]
+    scores = {record["step"]: record["validation"] for record in records if "validation" in record}
+    assert list(scores) == [3, 6]
+    assert (finished / "checkpoints" / "best.pt").exists()
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == {"molecules.png", "properties.png", "training.png"}
     assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)

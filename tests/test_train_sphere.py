@@ -51,8 +51,11 @@ def test_a_run_leaves_what_it_promises(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "nn_accuracy"}
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
-    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [4, 8, 12]
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [4, 5, 8, 10, 12]
+    scores = {record["step"]: record["validation"] for record in records if "validation" in record}
+    assert list(scores) == [5, 10, 12]
+    assert (finished / "checkpoints" / "best.pt").exists()
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == {"samples.png", "density.png", "field.png", "training.png"}
     assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)

@@ -10,6 +10,8 @@ FOREIGN = {
     "drift_qm9",
     "matplotlib",
     "ot",
+    "scipy",
+    "sklearn",
     "rdkit",
     "pyBigWig",
 }

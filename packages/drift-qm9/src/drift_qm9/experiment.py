@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import Metrics, evaluate
 from drift_qm9.figures import molecules_figure, properties_figure, training_figure
+from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.smi import write_smi
 from drift_qm9.tokens import LETTERS, to_smiles
@@ -30,7 +31,7 @@ from drift_qm9.tokens import LETTERS, to_smiles
 DOMAIN = "qm9"
 SAMPLES = 2_000
 """Strings in a run's samples.smi and figures."""
-_SAMPLING, _AUTO = 2, 3
+_SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 
 
 @dataclass(kw_only=True)
@@ -168,6 +169,20 @@ def score(
     """Metrics of a generator against the "test" split, for reports, or "val", for choosing settings."""
     progress = partial(tqdm, desc="evaluate")
     return evaluate(generator.sample, load_data(config), on, draws, config.seed, progress)
+
+
+def validation(config: Config, data: Molecules) -> Callable[[MoleculeGenerator], float]:
+    """Score by which `train` keeps the best checkpoint: bigrams of samples against the validation split.
+
+    They see repetition, length and grammar, whatever the share of valid molecules.
+    """
+    real = bigrams(to_smiles(data.val))
+
+    def distance(generator: MoleculeGenerator) -> float:
+        drawn = generator.sample(SAMPLES, generator_for(config.seed, _VALIDATING))
+        return total_variation(bigrams(to_smiles(drawn)), real)
+
+    return distance
 
 
 def draw(generator: MoleculeGenerator, n: int, seed: int) -> Int64[Tensor, "n length"]:

@@ -1,5 +1,6 @@
 """A run on the sphere: its settings, its parts, and the report that it ends with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from drift_sphere.coordinates import sphere_to_latlon, spiral_grid
 from drift_sphere.data import Split, load
 from drift_sphere.evaluate import evaluate
 from drift_sphere.figures import density_figure, field_figure, samples_figure, training_figure
+from drift_sphere.metrics import kernel_sum, mmd2_unbiased
 from drift_sphere.model import SphereGenerator
 from drift_sphere.table import write_csv
 
@@ -28,7 +30,9 @@ SAMPLES = 5_000
 """Points in a run's samples.csv and figures."""
 GRID = 600
 """Points at which the drift field is drawn."""
-_SAMPLING = 2
+VALIDATION = 1_024
+"""Points that are drawn to score a checkpoint."""
+_SAMPLING, _VALIDATING = 2, 3
 
 Metrics = dict[str, dict[str, float]]
 """Value, std, floor and floor_std by name of metric."""
@@ -139,6 +143,17 @@ def score(config: Config, generator: SphereGenerator, *, draws: int, on: str = "
     held_out = split.test if on == "test" else split.val
     progress = partial(tqdm, desc="evaluate")
     return evaluate(generator.sample, split.train, held_out, draws, config.seed, progress)
+
+
+def validation(config: Config, split: Split) -> Callable[[SphereGenerator], float]:
+    """Score by which `train` keeps the best checkpoint: unbiased MMD^2 to the validation points."""
+    y_sum = kernel_sum(split.val)
+
+    def unbiased(generator: SphereGenerator) -> float:
+        samples = generator.sample(VALIDATION, generator_for(config.seed, _VALIDATING)).cpu()
+        return mmd2_unbiased(samples, split.val, y_sum)
+
+    return unbiased
 
 
 def draw(generator: SphereGenerator, n: int, seed: int) -> Float[Tensor, "n 3"]:

@@ -1,0 +1,52 @@
+"""Train a one-step generator of a checkerboard or a swiss roll, score it and draw it.
+
+uv run apps/train_synthetic.py                  the checkerboard on the sphere, about a minute on a CPU
+uv run apps/train_synthetic.py --target swiss-roll --space hyperboloid
+uv run apps/train_synthetic.py --direction displacement --geometry euclidean
+"""
+
+import _cli
+from drift_core.parallel import make_accelerator
+from drift_core.runs import METRICS, open_run, write_json
+from drift_core.train import Field, train
+from drift_synthetic import experiment
+from drift_synthetic.experiment import Config
+from drift_synthetic.snapshots import Snapshots
+
+
+def main(config: Config) -> None:
+    """Train on every process; report on the first."""
+    problem = experiment.problem_of(config)
+    field: Field = experiment.make_field(config)
+    generator = experiment.make_generator(config)
+    accelerator = make_accelerator(config.tracker)
+    out = open_run(config, experiment.DOMAIN, accelerator)
+    if accelerator.is_main_process:
+        field = Snapshots(field, problem.space, out, config.steps)
+    trained = train(
+        generator,
+        field,
+        problem.sample,
+        config,
+        out,
+        accelerator=accelerator,
+        resume=config.resume,
+        validate=experiment.validation(config),
+    )
+    if accelerator.is_main_process:
+        trained = trained.cpu()
+        experiment.report(out, config, trained)
+        metrics = experiment.score(config, trained, draws=config.eval_draws)
+        write_json(out / METRICS, metrics)
+        _cli.show(metrics)
+        print(f"run folder: {out}")
+    accelerator.end_training()
+
+
+def parse() -> Config:
+    """Settings from the command line."""
+    return _cli.train_config(Config)
+
+
+if __name__ == "__main__":
+    _cli.run(main, parse)

@@ -1,0 +1,82 @@
+"""Plane, sphere and hyperboloid, each with a two-dimensional chart: the logarithm at its origin."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from drift_core import Euclidean, Hyperboloid, Manifold, Sphere
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+_NUDGE = 1e-5
+
+
+@dataclass(frozen=True)
+class Space:
+    """A surface with the chart u = log_o(x), whose inverse is x = exp_o(u): normal coordinates at o.
+
+    Distances from the origin are those of the chart; circles of radius r have the length 2 pi r on the
+    plane, 2 pi sin r on the sphere and 2 pi sinh r on the hyperboloid.
+    """
+
+    name: str
+    manifold: Manifold
+    origin: tuple[float, ...]
+    """Point at the centre of the chart."""
+    columns: tuple[str, ...]
+    """Names of the ambient coordinates."""
+    plane: slice
+    """The two ambient coordinates in which tangent vectors at the origin lie."""
+    board: float
+    """Half the width of the checkerboard in the chart."""
+    roll: float
+    """Radius at which the swiss roll ends."""
+    edge: float = math.inf
+    """Distance from the origin within which float32 points are kept."""
+
+    def lift(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
+        """Points exp_o(u) of chart coordinates u, in the precision of u."""
+        tangent = u.new_zeros(len(u), len(self.origin))
+        tangent[:, self.plane] = u
+        return self.manifold.expmap(u.new_tensor(self.origin), tangent)
+
+    def within(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+        """Chart coordinates u drawn in smoothly, so that none lies beyond the edge; most hardly move.
+
+        A distance r from the origin becomes r / (1 + (r/edge)^8)^(1/8).
+        """
+        r = u.norm(dim=1, keepdim=True)
+        return u / (1 + (r / self.edge) ** 8) ** 0.125
+
+    def chart(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"]:
+        """Chart coordinates log_o(x) of points x; the sphere's antipode of the origin goes to 0."""
+        return self.manifold.logmap(x.new_tensor(self.origin), x)[:, self.plane]
+
+    def push(self, x: Float[Tensor, "n d"], v: Float[Tensor, "n d"]) -> Float64[Tensor, "n 2"]:
+        """Vectors v at points x as the chart shows them: the differential of chart(projx(x)) applied to v.
+
+        Tangent vectors are carried by the differential of the chart, ambient ones are projected first, as
+        samples are. It is a central difference over 1e-5 |v|, with an error of about 1e-10 |v| in float64.
+        """
+        x, v = self.manifold.projx(x.double()), v.double()
+        length = v.norm(dim=1, keepdim=True)
+        step = _NUDGE * v / length.clamp_min(torch.finfo(v.dtype).tiny)
+        ahead, behind = (self.chart(self.manifold.projx(x + s * step)) for s in (1, -1))
+        return length * (ahead - behind) / (2 * _NUDGE)
+
+
+SPACES = {
+    space.name: space
+    for space in (
+        Space("plane", Euclidean(), (0.0, 0.0), ("x", "y"), slice(0, 2), board=1.0, roll=1.0),
+        # The corners of the board, and the end of the roll but for its noise, are 2 radians from the pole.
+        Space("sphere", Sphere(), (0.0, 0.0, 1.0), ("x", "y", "z"), slice(0, 2), board=2**0.5, roll=2.0),
+        # Corners, and the end of the roll with its noise, are 2.5 from the origin. Beyond the edge, the
+        # rounding of float32 coordinates alone moves the Minkowski norm by up to 1e-5.
+        Space(
+            "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), slice(1, 3),
+            board=2.5 * 0.5**0.5, roll=2.25, edge=2.7,
+        ),
+    )
+}  # fmt: skip
+"""The spaces by name."""

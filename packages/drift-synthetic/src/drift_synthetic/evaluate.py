@@ -1,0 +1,101 @@
+"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Literal, NamedTuple
+
+import torch
+from drift_core.seeds import generator_for
+from torch import Generator, Tensor
+
+from drift_synthetic.chart import Space
+from drift_synthetic.data import Checkerboard, Problem
+from drift_synthetic.metrics import c2st, sliced_wasserstein, tile_accuracy
+
+Sampler = Callable[[int, Generator], Tensor]
+"""Draws n points [n, d] of a space with a generator of random numbers."""
+
+SIZE = 2_048
+"""Points of each sample."""
+
+C2ST_DRAWS = 3
+"""The most draws of `c2st`, of which each takes as long as ten of the others."""
+
+METRICS = ("sliced_wasserstein", "tile_accuracy", "c2st")
+"""The names of the metrics; `tile_accuracy` is one of checkerboards."""
+
+_STREAMS = {"test": 10, "val": 11}
+
+
+class Metric(NamedTuple):
+    """A statistic of a sample against a reference sample, and over how many draws it is averaged."""
+
+    statistic: Callable[[Tensor, Tensor], float]
+    draws: int
+
+
+def evaluate(
+    sampler: Sampler,
+    problem: Problem,
+    draws: int = 20,
+    seed: int = 0,
+    on: Literal["test", "val"] = "test",
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    names: Collection[str] = METRICS,
+) -> dict[str, dict[str, float]]:
+    """Score a sampler: {metric: {"value", "std", "floor", "floor_std"}} over the draws, `c2st` over 3.
+
+    Each draw compares 2,048 generated points with a fresh sample of the target. The floor is the same
+    metric for a second fresh sample against the same reference. "test", for reports, and "val", for
+    choosing settings, are independent streams of references. The standard deviations are those of one
+    draw (0 if there is only one). `progress` wraps the iterable of draws, as tqdm does; `names` are the
+    metrics wanted.
+    Raises ValueError for draws < 1 and for samples off the space.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    metrics = {name: m for name, m in problem_metrics(problem, draws).items() if name in names}
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    floors: dict[str, list[float]] = {name: [] for name in metrics}
+    for k in progress(range(draws)):
+        reference, fresh, sample = (
+            draw(SIZE, generator_for(seed, _STREAMS[on], k, i))
+            for i, draw in enumerate((problem.sample, problem.sample, sampler))
+        )
+        check_on_space(problem.space, sample)
+        for name, (statistic, most) in metrics.items():
+            if k < most:
+                values[name].append(statistic(sample, reference))
+                floors[name].append(statistic(fresh, reference))
+    return {name: _summary(values[name], floors[name]) for name in metrics}
+
+
+def problem_metrics(problem: Problem, draws: int) -> dict[str, Metric]:
+    """The metrics of a problem: tile accuracy on boards alone, C2ST in the chart."""
+    chart, board = problem.space.chart, problem.target
+    metrics = {
+        "sliced_wasserstein": Metric(sliced_wasserstein, draws),
+        "c2st": Metric(lambda x, y: c2st(chart(x), chart(y)), min(draws, C2ST_DRAWS)),
+    }
+    if isinstance(board, Checkerboard):
+        metrics["tile_accuracy"] = Metric(lambda x, _: tile_accuracy(board, chart(x)), draws)
+    return metrics
+
+
+def check_on_space(space: Space, points: Tensor) -> None:
+    """Raise ValueError unless points are finite, of the space's dimension, and on it to 1e-4."""
+    shape = ("n", len(space.origin))
+    if points.ndim != 2 or points.shape[1] != shape[1]:
+        raise ValueError(f"points of the {space.name} have shape {list(shape)}, got {list(points.shape)}")
+    off = (space.manifold.projx(points) - points).abs().amax(dim=1)
+    if not bool((off < 1e-4).all()):
+        row = int((~(off < 1e-4)).nonzero()[0])
+        raise ValueError(f"samples: row {row} is not on the {space.name}: {points[row].tolist()}")
+
+
+def _summary(values: list[float], floors: list[float]) -> dict[str, float]:
+    summary = {}
+    for name, spread, draws in (("value", "std", values), ("floor", "floor_std", floors)):
+        x = torch.tensor(draws, dtype=torch.float64)
+        summary[name] = float(x.mean())
+        summary[spread] = float(x.std()) if len(x) > 1 else 0.0
+    return summary

@@ -1,0 +1,87 @@
+"""Evaluation: a perfect generator is at its floor, others are not, and seeds say which draws are compared."""
+
+import numpy as np
+import pytest
+import torch
+from drift_core.seeds import generator_for
+from drift_synthetic import make_problem
+from drift_synthetic.evaluate import SIZE, evaluate
+from drift_synthetic.metrics import sliced_wasserstein
+
+BOARD = make_problem("checkerboard", "sphere")
+
+
+def constant(n, generator):
+    return torch.tensor([[0.0, 0.0, 1.0]]).expand(n, 3)
+
+
+@pytest.fixture
+def no_classifier(monkeypatch):
+    """What is tested here is the bookkeeping; c2st, which is slow, has tests of its own."""
+    monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: 0.5)
+
+
+def test_a_perfect_generator_is_at_its_floor_and_another_target_is_not():
+    perfect = evaluate(BOARD.sample, BOARD, draws=2)
+    roll = evaluate(make_problem("swiss-roll", "sphere").sample, BOARD, draws=2)
+    assert set(perfect) == {"sliced_wasserstein", "tile_accuracy", "c2st"}
+    for name in perfect:
+        assert list(perfect[name]) == ["value", "std", "floor", "floor_std"]
+        assert roll[name]["floor"] == perfect[name]["floor"]
+    assert perfect["sliced_wasserstein"]["value"] < 2 * perfect["sliced_wasserstein"]["floor"]
+    assert perfect["tile_accuracy"]["value"] > 0.999 < perfect["tile_accuracy"]["floor"]
+    assert perfect["c2st"]["value"] == pytest.approx(0.5, abs=0.03)
+    assert roll["sliced_wasserstein"]["value"] > 3 * roll["sliced_wasserstein"]["floor"]
+    assert roll["tile_accuracy"]["value"] < 0.7
+    assert roll["c2st"]["value"] > 0.7
+
+
+def test_rolls_have_no_tiles(no_classifier):
+    roll = make_problem("swiss-roll", "hyperboloid")
+    assert set(evaluate(roll.sample, roll, draws=1)) == {"sliced_wasserstein", "c2st"}
+
+
+def test_values_are_those_of_the_metric_over_the_draws(no_classifier):
+    seen = []
+
+    def sampler(n, generator):
+        seen.append(BOARD.sample(n, generator))
+        return seen[-1]
+
+    result = evaluate(sampler, BOARD, draws=3, seed=7)["sliced_wasserstein"]
+    references = [BOARD.sample(SIZE, generator_for(7, 10, k, 0)) for k in range(3)]
+    values = [sliced_wasserstein(x, y) for x, y in zip(seen, references, strict=True)]
+    assert [len(x) for x in seen] == [SIZE] * 3
+    assert result["value"] == pytest.approx(np.mean(values))
+    assert result["std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_draws_depend_on_the_seed_and_the_stream(no_classifier):
+    first, again, other = (evaluate(constant, BOARD, draws=1, seed=seed) for seed in (3, 3, 4))
+    chosen = evaluate(constant, BOARD, draws=1, seed=3, on="val")
+    assert first == again
+    floors = {r["sliced_wasserstein"]["floor"] for r in (first, other, chosen)}
+    assert len(floors) == 3
+    assert first["sliced_wasserstein"]["std"] == first["sliced_wasserstein"]["floor_std"] == 0
+
+
+def test_the_classifier_is_asked_about_three_draws_and_progress_sees_all(monkeypatch):
+    asked, seen = [], []
+    monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: asked.append(len(x)) or 0.5)
+    evaluate(BOARD.sample, BOARD, draws=4, progress=lambda draws: (seen.append(k) or k for k in draws))
+    assert asked == [SIZE] * 6
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "draws", "message"),
+    [
+        (lambda n, _: torch.full((n, 3), torch.nan), 1, "samples: row 0 is not on the sphere"),
+        (lambda n, _: torch.ones(n, 3), 1, "samples: row 0 is not on the sphere"),
+        (lambda n, _: torch.ones(n, 2), 1, r"points of the sphere have shape \['n', 3\], got \[2048, 2\]"),
+        (constant, 0, "draws must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(sampler, draws, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(sampler, BOARD, draws=draws)

@@ -1,0 +1,148 @@
+"""The parts of a run: files, snapshots, fields, and what is refused."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from drift_core import Euclidean
+from drift_core.train import train
+from drift_synthetic import experiment
+from drift_synthetic.experiment import Config
+from drift_synthetic.snapshots import Snapshots, read_snapshots, snapshot_steps
+from drift_synthetic.table import read_csv, write_csv
+
+TINY = {"steps": 16, "batch_size": 32, "log_every": 8, "warmup": 2}
+
+
+def run(folder, config):
+    """Train and keep snapshots, as the application does."""
+    problem = experiment.problem_of(config)
+    field = Snapshots(experiment.make_field(config), problem.space, folder, config.steps)
+    return train(experiment.make_generator(config), field, problem.sample, config, folder)
+
+
+def test_files_hold_ambient_and_chart_coordinates_to_nine_digits(space, tmp_path, generator):
+    u = torch.randn(50, 2, generator=generator, dtype=torch.float64).clamp(-1.4, 1.4)
+    x = space.lift(u)
+    write_csv(tmp_path / "a.csv", space, x)
+    header, *rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert header == {"plane": "x,y", "sphere": "x,y,z", "hyperboloid": "t,x,y"}[space.name] + ",u1,u2"
+    table = np.array([[float(field) for field in row.split(",")] for row in rows])
+    np.testing.assert_allclose(table, torch.cat([x, u], dim=1).numpy(), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(read_csv(tmp_path / "a.csv", space), x, rtol=1e-8, atol=1e-8)
+
+
+def test_a_file_of_another_space_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,u1,u2\n1,2,1,2\n")
+    with pytest.raises(ValueError, match=r"a.csv, line 1: expected the header x,y,z,u1,u2, found x,y,u1,u2"):
+        read_csv(tmp_path / "a.csv", experiment.problem_of(Config()).space)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 16, 6000])
+def test_snapshots_begin_at_the_start_and_end_half_way(steps):
+    marks = snapshot_steps(steps)
+    assert marks == sorted(set(marks))
+    assert (marks[0], marks[-1]) == (0, steps // 2)
+    assert len(marks) <= 5
+
+
+@pytest.mark.parametrize("geometry", ["intrinsic", "euclidean"])
+def test_snapshots_are_the_batches_of_training_and_change_nothing_else(tmp_path, geometry):
+    config = Config(**TINY, space="hyperboloid", geometry=geometry)
+    seen = []
+    generator = experiment.make_generator(config)
+    generator.register_forward_hook(lambda module, args, x: seen.append(x.detach()))
+    problem = experiment.problem_of(config)
+    plain = train(generator, experiment.make_field(config), problem.sample, config, tmp_path / "plain")
+    kept = run(tmp_path / "kept", config)
+    assert all(map(torch.equal, plain.state_dict().values(), kept.state_dict().values()))
+    snapshots = read_snapshots(tmp_path / "kept", problem.space)
+    assert list(snapshots) == [0, 1, 2, 4, 8]
+    for step, points in snapshots.items():
+        projected = problem.space.manifold.projx(seen[step])
+        torch.testing.assert_close(points.float(), projected, rtol=1e-6, atol=1e-6)
+
+
+def test_training_on_the_hyperboloid_keeps_every_sample_finite_and_on_it(tmp_path):
+    """The Minkowski norm of all float32 samples is within 1e-5 of -1, summed in float64."""
+    config = Config(**{**TINY, "steps": 150, "batch_size": 128}, space="hyperboloid")
+    worst, farthest = [], []
+
+    def check(module, args, x):
+        square = x.detach().double().square()
+        worst.append(float((square[:, 1:].sum(1) - square[:, 0] + 1).abs().max()))
+        farthest.append(float(x.detach()[:, 0].max()))
+
+    generator, problem = experiment.make_generator(config), experiment.problem_of(config)
+    generator.register_forward_hook(check)
+    train(generator, experiment.make_field(config), problem.sample, config, tmp_path)
+    assert max(worst) < 1e-5
+    assert max(farthest) > 0.8 * math.cosh(2.5)  # training has reached the corners of the board
+
+
+def test_a_report_writes_what_a_run_promises(tmp_path):
+    config = Config(**TINY, target="swiss-roll", space="plane")
+    experiment.report(tmp_path, config, run(tmp_path, config))
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert figures == {"samples.png", "evolution.png", "field.png", "training.png"}
+    samples = experiment.draw(experiment.load_generator(tmp_path), 5_000, seed=0)
+    stored = read_csv(tmp_path / "samples.csv", samples.space)
+    torch.testing.assert_close(stored.float(), samples.points, rtol=1e-6, atol=1e-6)
+    row = experiment.evolution(tmp_path, config)
+    assert list(row.panels) == ["step 0", "step 1", "step 2", "step 4", "step 8", "step 16"]
+    assert row.title == "intrinsic gradient"
+
+
+def test_both_directions_of_the_field_are_drawn_and_differ():
+    x, fields = experiment.fields_on_lattice(Config(space="hyperboloid", lengthscale="0.5"))
+    assert list(fields) == ["Displacement", "Kernel gradient"]
+    a, b = fields.values()
+    assert a.shape == b.shape == x.shape
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)
+    assert 0.2 < float(cosine) < 0.99
+
+
+def test_gaussian_fields_of_both_directions_differ_by_the_square_of_the_lengthscale():
+    _, fields = experiment.fields_on_lattice(Config(kernel="gaussian", lengthscale="0.5"))
+    displacement, gradient = fields.values()
+    torch.testing.assert_close(displacement, 0.25 * gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_settings_decide_the_parts():
+    config = Config(space="hyperboloid", geometry="euclidean", direction="displacement", codes=0)
+    field, generator = experiment.make_field(config), experiment.make_generator(config)
+    assert isinstance(field.manifold, Euclidean)
+    assert field.direction == "displacement"
+    assert generator.code is None
+    assert generator.geometry == "euclidean"
+    again, other = (experiment.make_generator(replace(config, seed=seed)) for seed in (0, 1))
+    weights = [torch.nn.utils.parameters_to_vector(g.parameters()) for g in (generator, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_lengthscale_can_be_read_off_the_data():
+    scales = experiment.make_field(Config(lengthscale="auto")).lengthscales
+    assert 0.02 < scales.stop[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel": "spectral", "space": "plane"}, "--kernel spectral needs --space sphere"),
+        ({"kernel": "spectral", "geometry": "euclidean"}, "got sphere and euclidean"),
+        ({"lengthscale": "wide"}, "lengthscale 'wide'"),
+        ({"max_step": 4.0}, r"max_step must lie in \(0, 3.142\)"),
+        ({"kernel": "matern", "nu": -1.0}, "nu"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.make_field(Config(**settings))
+
+
+def test_a_run_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no trained model yet"):
+        experiment.load_generator(tmp_path)

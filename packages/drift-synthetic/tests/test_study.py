@@ -1,0 +1,111 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from drift_synthetic import figure4, table1
+from drift_synthetic.experiment import Config
+from drift_synthetic.study import Budget, Trial, choose, estimate, run_trials, winner
+
+TINY = Budget(steps=2, batch_size=16, seeds=2, eval_draws=1, candidates=(("0.2", 0.05),))
+
+
+def metrics(value: float, floor: float = 0.1) -> dict[str, dict[str, float]]:
+    return {"sliced_wasserstein": {"value": value, "std": 0.0, "floor": floor, "floor_std": 0.0}}
+
+
+def test_estimates_are_over_seeds():
+    e = estimate([metrics(0.2), metrics(0.4, floor=0.3)], "sliced_wasserstein")
+    assert (e.mean, e.sd, e.floor, e.n) == pytest.approx((0.3, 0.02**0.5, 0.2, 2))
+    assert e.error == pytest.approx(0.1)
+    assert estimate([metrics(0.2)], "sliced_wasserstein").sd == 0
+
+
+@pytest.mark.parametrize(
+    ("gradient", "verdict"),
+    # Standard errors are 0.1 and 0.1: differences up to 2 sqrt(0.02) = 0.283 are ties.
+    [((0.2, 0.4), "tie"), ((0.48, 0.68), "tie"), ((0.49, 0.69), "displacement"), ((-0.1, 0.1), "gradient")],
+)
+def test_a_direction_wins_by_two_standard_errors(gradient, verdict):
+    pair = {
+        "displacement": estimate([metrics(0.2), metrics(0.4)], "sliced_wasserstein"),
+        "gradient": estimate([metrics(v) for v in gradient], "sliced_wasserstein"),
+    }
+    assert winner("sliced_wasserstein", pair) == verdict
+
+
+def test_higher_tile_accuracy_wins():
+    low, high = (
+        estimate([{"tile_accuracy": {"value": v, "floor": 1.0}} for v in (v0, v0 + 0.01)], "tile_accuracy")
+        for v0 in (0.5, 0.9)
+    )
+    assert winner("tile_accuracy", {"displacement": low, "gradient": high}) == "gradient"
+    with pytest.raises(ValueError, match="two"):
+        winner("tile_accuracy", {"gradient": high})
+
+
+def trial(name: str, lengthscale: str, on="test") -> Trial:
+    config = Config(steps=2, batch_size=16, eval_draws=1, lengthscale=lengthscale)
+    return Trial(name, config, on, ("sliced_wasserstein",))
+
+
+def test_finished_trials_are_read_and_others_refused(tmp_path):
+    first = run_trials([trial("a", "0.2"), trial("b", "0.5")], tmp_path, 2, "test")
+    assert set(first) == {"a", "b"}
+    assert set(first["a"]) == {"sliced_wasserstein"}
+    stored = tmp_path / "a" / "metrics.json"
+    stored.write_text(json.dumps(metrics(0.123)))
+    assert run_trials([trial("a", "0.2")], tmp_path, 1, "test") == {"a": metrics(0.123)}
+    with pytest.raises(ValueError, match="lengthscale"):
+        run_trials([trial("a", "0.3")], tmp_path, 1, "test")
+
+
+def test_the_best_setting_is_chosen_for_each_key(tmp_path):
+    for name, value in (("p-1", 0.3), ("p-2", 0.2), ("q-1", 0.1), ("q-2", 0.4)):
+        folder = tmp_path / name
+        if name == "p-1":
+            run_trials([trial(name, "0.2", "val")], tmp_path, 1, "test")
+        else:
+            folder.mkdir()
+            settings = json.loads((tmp_path / "p-1" / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(settings | {"out": str(folder)}))
+        (folder / "metrics.json").write_text(json.dumps(metrics(value)))
+    candidates = {
+        (key, (setting, 0.05)): trial(f"{key}-{setting}", "0.2", "val") for key in "pq" for setting in "12"
+    }
+    chosen = choose(candidates, "sliced_wasserstein", tmp_path, 1)
+    assert chosen == {"p": ("2", 0.05), "q": ("1", 0.05)}
+
+
+def test_table_1_is_the_whole_design(tmp_path, monkeypatch):
+    assert len(table1.CELLS) == len(set(table1.CELLS)) == 16
+    monkeypatch.setattr(table1, "CELLS", table1.CELLS[4:8])  # the checkerboard on the hyperboloid
+    monkeypatch.setattr(table1, "FLOW_STEPS", (0, 1))
+    rows = table1.run_table1(TINY, tmp_path, 1)
+    assert [(row["geometry"], row["direction"]) for row in rows] == [
+        ("euclidean", "displacement"), ("euclidean", "gradient"),
+        ("intrinsic", "displacement"), ("intrinsic", "gradient"),
+    ]  # fmt: skip
+    for row in rows:
+        seeds = [
+            json.loads((tmp_path / f"checkerboard-hyperboloid-{row['geometry']}-{row['direction']}"
+                        / f"seed-{s}" / "metrics.json").read_text())["sliced_wasserstein"]["value"]
+            for s in (0, 1)
+        ]  # fmt: skip
+        assert row["sliced_wasserstein"]["mean"] == pytest.approx(sum(seeds) / 2)
+    assert json.loads((tmp_path / "table1.json").read_text())["cells"] == rows
+    table = (tmp_path / "table1.md").read_text()
+    assert table.count("checkerboard on the hyperboloid") == 4  # two metrics, two geometries
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    problem = "checkerboard-hyperboloid.png"
+    assert names == {"samples.png", "flow.png", f"evolution-{problem}", f"field-{problem}"}
+
+
+def test_figure_4_ends_at_the_gaussian(tmp_path, monkeypatch):
+    # The classifier has tests of its own, and takes seconds.
+    monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: float((x.mean() - y.mean()).abs()))
+    rows = figure4.run_figure4(replace(TINY, seeds=1), (0.5, math.inf), tmp_path, 1)
+    assert [row["nu"] for row in rows] == [0.5, "inf"]
+    assert {"displacement", "gradient", "better"} == set(rows[0]["c2st"])
+    assert "| inf |" in (tmp_path / "figure4.md").read_text()
+    assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5_000
