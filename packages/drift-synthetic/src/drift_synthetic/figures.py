@@ -78,7 +78,7 @@ def field_figure(
     given by a key: the displacement and the kernel gradient differ by the order of lengthscale^2.
     """
     u = problem.space.chart(x).numpy()
-    with written_figure(path, 4.6 * len(fields), 4.9) as figure:
+    with written_figure(path, 4.6 * len(fields), 5.15) as figure:
         for axes, (title, v) in zip(
             figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True
         ):
@@ -91,7 +91,7 @@ def field_figure(
                 width=0.0035, scale=typical * 16, minlength=0.3, headwidth=4, zorder=3,
             )  # fmt: skip
             length = float(f"{typical:.1g}")
-            axes.set_xlabel(" ", fontsize=10)  # room for the key
+            axes.set_xlabel(" \n ", fontsize=9)  # room for the key
             axes.quiverkey(quiver, 0.84, -0.04, length, f"|V| = {length:g}", labelpos="E")
 
 
