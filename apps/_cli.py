@@ -22,7 +22,7 @@ from drift_core.runs import read_config, restore_config
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
 
-DOMAINS = ("sphere", "synthetic", "qm9")
+DOMAINS = ("sphere", "synthetic", "qm9", "promoter")
 
 
 def run(main: Callable[[C], None], parse: Callable[[], C]) -> None:
@@ -72,11 +72,11 @@ def experiment_of(run: Path) -> tuple[ModuleType, Any]:
     return module, restore_config(module.Config, stored)
 
 
-def show(metrics: dict[str, dict[str, float]]) -> None:
+def show(metrics: dict[str, dict[str, Any]]) -> None:
     """Print metrics beside their floors, mean and standard deviation over the draws."""
-    print(f"{'metric':<16}{'value':>20}{'floor':>20}{'value / floor':>16}")
+    print(f"{'metric':<26}{'value':>20}{'floor':>20}{'value / floor':>16}")
     for name, m in metrics.items():
-        value = f"{m['value']:.4f} +- {m['std']:.4f}"
+        value = f"{m['value']:.4f} +- {m['std']:.4f}" if m["value"] is not None else "-"
         floor = f"{m['floor']:.4f} +- {m['floor_std']:.4f}" if m["floor"] is not None else "-"
-        ratio = f"{m['value'] / m['floor']:.2f}" if m["floor"] and m["floor"] > 0 else "-"
-        print(f"{name:<16}{value:>20}{floor:>20}{ratio:>16}")
+        ratio = f"{m['value'] / m['floor']:.2f}" if m["value"] is not None and (m["floor"] or 0) > 0 else "-"
+        print(f"{name:<26}{value:>20}{floor:>20}{ratio:>16}")

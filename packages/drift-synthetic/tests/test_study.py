@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from drift_synthetic import figure4, table1
 from drift_synthetic.experiment import Config
-from drift_synthetic.study import Budget, Trial, choose, estimate, run_trials, winner
+from drift_synthetic.study import Budget, Choice, Trial, choose, estimate, run_trials, winner
 
-TINY = Budget(steps=2, batch_size=16, seeds=2, eval_draws=1, candidates=(("0.2", 0.05),))
+TINY = Budget(
+    steps=2, batch_size=16, seeds=2, eval_draws=1, lengthscales=("0.2", "0.4:0.3"), step_sizes=(0.05,)
+)
 
 
 def metrics(value: float, floor: float = 0.1) -> dict[str, dict[str, float]]:
@@ -70,42 +72,65 @@ def test_the_best_setting_is_chosen_for_each_key(tmp_path):
             settings = json.loads((tmp_path / "p-1" / "config.json").read_text())
             (folder / "config.json").write_text(json.dumps(settings | {"out": str(folder)}))
         (folder / "metrics.json").write_text(json.dumps(metrics(value)))
-    candidates = {
-        (key, (setting, 0.05)): trial(f"{key}-{setting}", "0.2", "val") for key in "pq" for setting in "12"
-    }
+    candidates = {(key, setting): trial(f"{key}-{setting}", "0.2", "val") for key in "pq" for setting in "12"}
     chosen = choose(candidates, "sliced_wasserstein", tmp_path, 1)
-    assert chosen == {"p": ("2", 0.05), "q": ("1", 0.05)}
+    assert chosen == {"p": Choice("2", 0.2), "q": Choice("1", 0.1)}
 
 
 def test_table_1_is_the_whole_design(tmp_path, monkeypatch):
-    assert len(table1.CELLS) == len(set(table1.CELLS)) == 16
-    monkeypatch.setattr(table1, "CELLS", table1.CELLS[4:8])  # the checkerboard on the hyperboloid
+    cells = table1.cells_of(TINY)
+    assert len(cells) == len(set(cells)) == 32
+    board = [cell for cell in cells if cell[:2] == ("checkerboard", "hyperboloid")]
+    monkeypatch.setattr(table1, "cells_of", lambda _: board)
     monkeypatch.setattr(table1, "FLOW_STEPS", (0, 1))
     rows = table1.run_table1(TINY, tmp_path, 1)
-    assert [(row["geometry"], row["direction"]) for row in rows] == [
-        ("euclidean", "displacement"), ("euclidean", "gradient"),
-        ("intrinsic", "displacement"), ("intrinsic", "gradient"),
+    assert [(row["geometry"], row["lengthscale"]) for row in rows] == [
+        ("euclidean", "0.2"), ("euclidean", "0.4:0.3"),
+        ("intrinsic", "0.2"), ("intrinsic", "0.4:0.3"), ("euclidean", "best"), ("intrinsic", "best"),
     ]  # fmt: skip
     for row in rows:
-        seeds = [
-            json.loads((tmp_path / f"checkerboard-hyperboloid-{row['geometry']}-{row['direction']}"
-                        / f"seed-{s}" / "metrics.json").read_text())["sliced_wasserstein"]["value"]
-            for s in (0, 1)
-        ]  # fmt: skip
-        assert row["sliced_wasserstein"]["mean"] == pytest.approx(sum(seeds) / 2)
-    assert json.loads((tmp_path / "table1.json").read_text())["cells"] == rows
-    table = (tmp_path / "table1.md").read_text()
-    assert table.count("checkerboard on the hyperboloid") == 4  # two metrics, two geometries
+        for direction in ("displacement", "gradient"):
+            lengthscale, step_size = row["settings"][direction]
+            assert step_size == 0.05
+            assert row["lengthscale"] in ("best", lengthscale)
+            cell = table1.Cell("checkerboard", "hyperboloid", row["geometry"], direction, lengthscale)
+            seeds = [
+                json.loads((tmp_path / cell.folder / f"seed-{s}" / "metrics.json").read_text())
+                for s in (0, 1)
+            ]
+            values = [seed["sliced_wasserstein"]["value"] for seed in seeds]
+            assert row["sliced_wasserstein"][direction]["mean"] == pytest.approx(sum(values) / 2)
+    assert json.loads((tmp_path / "table1.json").read_text())["rows"] == json.loads(json.dumps(rows))
+    assert (tmp_path / "table1.md").read_text().count("checkerboard on the hyperboloid") == 2 * len(rows)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    problem = "checkerboard-hyperboloid.png"
-    assert names == {"samples.png", "flow.png", f"evolution-{problem}", f"field-{problem}"}
+    scales = ("0.2", "0.4-to-0.3")
+    problem = "checkerboard-hyperboloid"
+    assert names == {"flow.png"} | {
+        f"{kind}-{scale}.png"
+        for kind in ("samples", f"evolution-{problem}", f"field-{problem}")
+        for scale in scales
+    }
+
+
+def test_the_best_lengthscale_is_that_of_validation():
+    cells = [
+        cell
+        for cell in table1.cells_of(TINY)
+        if cell[:4] == ("swiss-roll", "sphere", "intrinsic", "gradient")
+    ]
+    assert len(cells) == 2
+    for best in cells:
+        chosen = {cell: Choice(0.05, 0.1 if cell == best else 0.2) for cell in cells}
+        assert {table1.best_lengthscale(chosen, cell) for cell in cells} == {best}
 
 
 def test_figure_4_ends_at_the_gaussian(tmp_path, monkeypatch):
     # The classifier has tests of its own, and takes seconds.
     monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: float((x.mean() - y.mean()).abs()))
     rows = figure4.run_figure4(replace(TINY, seeds=1), (0.5, math.inf), tmp_path, 1)
-    assert [row["nu"] for row in rows] == [0.5, "inf"]
+    assert [(row["lengthscale"], row["nu"]) for row in rows] == [
+        ("0.2", 0.5), ("0.2", "inf"), ("0.4:0.3", 0.5), ("0.4:0.3", "inf")
+    ]  # fmt: skip
     assert {"displacement", "gradient", "better"} == set(rows[0]["c2st"])
-    assert "| inf |" in (tmp_path / "figure4.md").read_text()
+    assert "| 0.2 | inf |" in (tmp_path / "figure4.md").read_text()
     assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5_000

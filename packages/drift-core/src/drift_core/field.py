@@ -72,10 +72,11 @@ class DriftField:
         progress: float = 1.0,
         *,
         data_log_weight: Float[Tensor, "..."] | None = None,
+        model_log_weight: Float[Tensor, "..."] | None = None,
     ) -> DriftTerms:
         """Attraction and repulsion at x when the fraction `progress` of training is over.
 
-        `data_log_weight` broadcasts to [n, m].
+        Log-weights broadcast to [n, m] and [n, k]; -inf excludes a pair.
         """
         scales = self.lengthscales.at(progress)
         kernels = [self.kernel(scale) for scale in scales]
@@ -89,7 +90,9 @@ class DriftField:
         )
         return DriftTerms(
             sum_scales(scales, towards(data, log_weight=data_log_weight), self.direction),
-            sum_scales(scales, towards(model, self_index=self_index), self.direction),
+            sum_scales(
+                scales, towards(model, log_weight=model_log_weight, self_index=self_index), self.direction
+            ),
         )
 
     def log_kernel(
@@ -99,8 +102,14 @@ class DriftField:
         return self.kernel(min(self.lengthscales.at(progress))).log(self.manifold.cdist(x, data))
 
     def effective_samples(
-        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
+        self,
+        x: Float[Tensor, "n ..."],
+        data: Float[Tensor, "m ..."],
+        progress: float = 1.0,
+        *,
+        data_log_weight: Float[Tensor, "..."] | None = None,
     ) -> float:
         """Mean effective number of data points per query, at the smallest lengthscale."""
         kernel = self.kernel(min(self.lengthscales.at(progress)))
-        return float(effective_sample_size(self.manifold, kernel, x, data).mean())
+        sizes = effective_sample_size(self.manifold, kernel, x, data, log_weight=data_log_weight)
+        return float(sizes.mean())

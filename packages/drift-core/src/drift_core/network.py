@@ -21,13 +21,13 @@ class MicroBatches(nn.Module):
         self.module = module
         self.size = size
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs [n, ...] for inputs [n, ...], in float32 at least."""
-        if 0 < self.size < len(z):
-            parts = [checkpoint(self.module, rows, use_reentrant=False) for rows in torch.split(z, self.size)]
-            x = torch.cat(parts)
+        if 0 < self.size < len(inputs[0]):
+            rows = zip(*(torch.split(part, self.size) for part in inputs), strict=True)
+            x = torch.cat([checkpoint(self.module, *some, use_reentrant=False) for some in rows])
         else:
-            x = self.module(z)
+            x = self.module(*inputs)
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

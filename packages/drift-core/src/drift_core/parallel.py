@@ -79,16 +79,16 @@ def pool(accelerator: Accelerator, x: Tensor, sizes: list[int]) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
-def settle(accelerator: Accelerator, model: nn.Module, z: Tensor) -> None:
+def settle(accelerator: Accelerator, model: nn.Module, *inputs: Tensor) -> None:
     """Make the sums of gradients over processes the same in the first step as in all later ones.
 
     DistributedDataParallel orders its buckets anew after the first backward pass, and sums over three or
     more processes are then rounded differently: a resumed run would differ from one that never stopped.
-    That pass is done here, with latents z [n, *latent], and its gradients are dropped.
+    That pass is done here, with some inputs, and its gradients are dropped.
     """
     if accelerator.num_processes > 1:
         with evaluating(model):
-            accelerator.backward(0 * model(z).sum())
+            accelerator.backward(0 * model(*inputs).sum())
         model.zero_grad(set_to_none=True)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -133,7 +134,8 @@ def load_model(cls: type[H], folder: Path) -> H:
         raise ValueError(f"{folder.parent} has no trained model yet; finish it with --resume")
     _check_sums(folder)
     try:
-        return cls.from_pretrained(str(folder), strict=True)
+        with redirect_stdout(io.StringIO()):  # it reports where it found the weights
+            return cls.from_pretrained(str(folder), strict=True)
     except Exception as error:  # whatever foreign arguments make a constructor raise
         raise ValueError(f"{folder} holds no {cls.__name__}: {shorten(str(error), 300)}") from error
 

@@ -1,7 +1,7 @@
 """One training loop for every domain: draw, drift, regress, average."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
@@ -42,13 +42,16 @@ from drift_core.signals import deferred_stop
 
 M = TypeVar("M", bound=nn.Module)
 
-LATENT, DATA, NETWORK = 0, 1, 2
+LATENT, DATA, NETWORK, CONDITION = 0, 1, 2, 3
 """Random streams of a training step; the network's own (dropout) is one a process."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A one-step generator: a module that maps noise to points, and knows its noise."""
+    """A one-step generator: a module that maps noise to points, and knows its noise.
+
+    A conditional one is called with the noise and the conditions [n, ...].
+    """
 
     def __call__(self, z: Tensor) -> Tensor:
         """Map noise [n, *latent] to points [n, *point]."""
@@ -74,6 +77,34 @@ class Field(Protocol):
         """Mean effective number of data points per query."""
 
 
+@runtime_checkable
+class ConditionalField(Protocol):
+    """A drift field that depends on the conditions under which samples were generated.
+
+    `data` identifies data points and their conditions, for instance by their numbers.
+    """
+
+    @property
+    def manifold(self) -> Manifold:
+        """The geometry of the points."""
+
+    def terms(
+        self,
+        x: Tensor,
+        data: Tensor,
+        model: Tensor,
+        self_index: Tensor,
+        progress: float,
+        *,
+        condition: Tensor,
+        model_condition: Tensor,
+    ) -> DriftTerms:
+        """Attraction of x, of conditions [n, ...], to the data, and repulsion from the model's [k, ...]."""
+
+    def effective_samples(self, x: Tensor, data: Tensor, progress: float, *, condition: Tensor) -> float:
+        """Mean effective number of data points per query."""
+
+
 def resample(data: Tensor) -> Callable[[int, torch.Generator], Tensor]:
     """Sampler of a finite data set: n distinct rows at a time, or all of them where n is not smaller."""
 
@@ -85,11 +116,12 @@ def resample(data: Tensor) -> Callable[[int, torch.Generator], Tensor]:
 
 def train(
     module: M,
-    field: Field,
+    field: Field | ConditionalField,
     sample_data: Callable[[int, torch.Generator], Tensor],
     config: TrainConfig,
     out: Path,
     *,
+    sample_condition: Callable[[int, torch.Generator], Tensor] | None = None,
     accelerator: Accelerator | None = None,
     resume: bool = False,
     validate: Callable[[M], float] | None = None,
@@ -107,6 +139,8 @@ def train(
         sample_data: maps (n, random generator) to n data points, or tokens, on the CPU.
         config: optimiser, step and logging settings.
         out: the run folder.
+        sample_condition: maps (n, random generator) to n conditions on the CPU; the module is then called
+            with noise and conditions, and the field is a `ConditionalField`.
         accelerator: where to run; one process on the best device by default.
         resume: continue exactly from the newest sound checkpoint under `out`; from the start if there is
             none.
@@ -123,7 +157,7 @@ def train(
     device, rank, main = accelerator.device, accelerator.process_index, accelerator.is_main_process
     check_engine(accelerator)
     check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
-    latent = cast(Generator, module).latent
+    draw = partial(_inputs, cast(Generator, module), sample_condition, config.seed)
     rows = shard(accelerator, config.batch_size)
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(MicroBatches(module, config.micro_batch_size), optimizer)
@@ -138,7 +172,7 @@ def train(
     if start > config.steps:
         raise ValueError(f"{out} is at step {start} already, beyond --steps {config.steps}")
     on_main(accelerator, partial(_make_room, out, module, start, config.keep))
-    settle(accelerator, model, latent(len(rows.own), generator_for(config.seed)).to(device))
+    settle(accelerator, model, *draw(len(rows.own), 0, device))
     watch = Watch(tell)
     silent = {} if main else {"disable": True}  # otherwise TQDM_DISABLE decides
     bar = tqdm(initial=start, total=config.steps, desc="train", mininterval=0.5, **silent)
@@ -150,14 +184,16 @@ def train(
             progress, done = step / config.steps, step + 1
             torch.manual_seed(generator_for(config.seed, step, NETWORK, rank).initial_seed())
             n, count = config.batch_size, config.data_batch_size or config.batch_size
-            z = latent(n + config.negatives, generator_for(config.seed, step, LATENT)).to(device)
+            inputs = draw(n + config.negatives, step, device)
+            own = [part[rows.own] for part in inputs]
+            known = {"condition": own[1], "model_condition": inputs[1]} if sample_condition else {}
             data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
             with torch.no_grad():
-                negatives = _negatives(accelerator, model, z[n:])
-            x = model(z[rows.own])
+                negatives = _negatives(accelerator, model, [part[n:] for part in inputs])
+            x = model(*own)
             with torch.no_grad():
                 pooled = torch.cat([pool(accelerator, x, rows.sizes), *negatives])
-                terms = field.terms(x.detach(), data, pooled, rows.own, progress)
+                terms = field.terms(x.detach(), data, pooled, rows.own, progress, **known)
             loss = drift_loss(
                 field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step
             )
@@ -173,7 +209,7 @@ def train(
             bar.update()
             saves = done % config.save_every == 0 or done == config.steps
             if done % config.log_every == 0 or done == config.steps or (saves and validate):
-                record = _record(field, config, x.detach(), data, terms, loss, step)
+                record = _record(field, config, x.detach(), data, terms, loss, step, *own[1:])
                 record = mean_over_processes(accelerator, record, rows.share)
                 if saves and validate and main:
                     with evaluating(ema.module), torch.no_grad():
@@ -196,12 +232,27 @@ def _make_room(out: Path, module: nn.Module, start: int, keep: int) -> None:
     check_space(out, module, keep)
 
 
-def _negatives(accelerator: Accelerator, model: nn.Module, z: Tensor) -> list[Tensor]:
+def _inputs(
+    module: Generator,
+    sample_condition: Callable[[int, torch.Generator], Tensor] | None,
+    seed: int,
+    n: int,
+    step: int,
+    device: torch.device,
+) -> list[Tensor]:
+    """Noise of n samples at a step and, if the generator is conditional, their conditions."""
+    inputs = [module.latent(n, generator_for(seed, step, LATENT))]
+    if sample_condition is not None:
+        inputs.append(sample_condition(n, generator_for(seed, step, CONDITION)))
+    return [part.to(device) for part in inputs]
+
+
+def _negatives(accelerator: Accelerator, model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Samples that only repel, pooled over processes."""
-    if not len(z):
+    if not len(inputs[0]):
         return []
-    rows = shard(accelerator, len(z))
-    return [pool(accelerator, model(z[rows.own]), rows.sizes)]
+    rows = shard(accelerator, len(inputs[0]))
+    return [pool(accelerator, model(*(part[rows.own] for part in inputs)), rows.sizes)]
 
 
 def _lr_factor(config: TrainConfig, step: int) -> float:
@@ -211,23 +262,25 @@ def _lr_factor(config: TrainConfig, step: int) -> float:
 
 
 def _record(
-    field: Field,
+    field: Field | ConditionalField,
     config: TrainConfig,
     x: Tensor,
     data: Tensor,
     terms: DriftTerms,
     loss: Tensor,
     step: int,
+    condition: Tensor | None = None,
 ) -> dict[str, float]:
     """What is logged of a step: loss, lengths of the raw field and its parts, sample size, capped share."""
     manifold = field.manifold
+    known = {} if condition is None else {"condition": condition[:256]}
     _, clipped = cap_step(manifold, x, config.step_size * terms.field, config.max_step)
     return {
         "loss": float(loss.detach()),
         "drift_norm": float(manifold.norm(x, terms.field).mean()),
         "attraction_norm": float(manifold.norm(x, terms.attraction).mean()),
         "repulsion_norm": float(manifold.norm(x, terms.repulsion).mean()),
-        "ess": field.effective_samples(x[:256], data, step / config.steps),
+        "ess": field.effective_samples(x[:256], data, step / config.steps, **known),
         "clipped": float(clipped.float().mean()),
         "lr": config.lr * _lr_factor(config, step),
     }

@@ -7,6 +7,7 @@ the polynomials in 1 - cos theta which would also do (degree 7 for float32) take
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from drift_core import Pairs
@@ -50,6 +51,24 @@ def fused_pairs(x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Pairs:
     return Pairs(dist, direction_sum)
 
 
+def fused_position_pairs(x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Iterator[Pairs]:
+    """Angles and unit directions of float32 points of the orthant, one position after the other; no autograd.
+
+    Allocates a few [n, m] arrays at a time.
+    """
+    for base, other in zip(*_lifted(x, y), strict=True):
+        z = (base @ other.T).to(x.dtype)
+        yield Pairs(z.sqrt().asin_().mul_(2), partial(_unit_directions, z, base, other))
+
+
+def _unit_directions(
+    z: Float[Tensor, "n m"], base: Float[Tensor, "n K1"], other: Float[Tensor, "m K1"], weight: Tensor
+) -> Float[Tensor, "n K"]:
+    """sum_j w_ij (y_j - cos theta_ij x) / sin theta_ij at one position."""
+    half_sine = torch.addcmul(z, z, z, value=-1).sqrt_()
+    return _tangent_sum(weight / half_sine, base, other, -1).to(z.dtype)
+
+
 def _directions(
     a: Float[Tensor, "n m"], base: Float[Tensor, "n K1"], other: Float[Tensor, "m K1"]
 ) -> Float[Tensor, "n K"]:
@@ -57,24 +76,33 @@ def _directions(
     z = (base @ other.T).to(a.dtype)
     half = z.sqrt().asin_()
     weight = half.div_(torch.addcmul(z, z, z, value=-1, out=z).sqrt_()).mul_(a)
-    total = (weight.double() @ other)[:, :-1] * -2
+    return _tangent_sum(weight, base, other, -2)
+
+
+def _tangent_sum(weight: Tensor, base: Tensor, other: Tensor, scale: int) -> Tensor:
+    """Tangent part at x of a weighted sum of lifted y, which hold -y / 2, times a scale."""
+    total = (weight.double() @ other)[:, :-1] * scale
     x = base[:, :-1]
     return total - (total * x).sum(-1, keepdim=True) * x
 
 
 def _tiles(x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Iterator[_Tile]:
-    """Positions, rows of x, and there the points lifted to [L, n, K + 1] and [L, m, K + 1] in float64.
-
-    The inner product of a lifted x and a lifted y is z = (1 - cos theta) / 2.
-    """
+    """Positions, rows of x, and there the lifted points [L, n, K + 1] and [L, m, K + 1]."""
     n, length = x.shape[:2]
     count = max(1, (_PAIRS_CUDA if x.is_cuda else _PAIRS_CPU) // max(1, len(y)))
     for first in range(0, length, _POSITIONS):
         positions = slice(first, first + _POSITIONS)
-        base = shortened(_unit(x[:, positions]))
-        base, other = pad(base, (0, 1), value=1.0), pad(_unit(y[:, positions]) * -0.5, (0, 1), value=0.5)
+        base, other = _lifted(x[:, positions], y[:, positions])
         for i in range(0, n, count):
             yield positions, slice(i, i + count), base[:, i : i + count], other
+
+
+def _lifted(
+    x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]
+) -> tuple[Float[Tensor, "L n K1"], Float[Tensor, "L m K1"]]:
+    """Float64 points with one coordinate more, of which inner products are z = (1 - cos theta) / 2."""
+    base = shortened(_unit(x))
+    return pad(base, (0, 1), value=1.0), pad(_unit(y) * -0.5, (0, 1), value=0.5)
 
 
 def _unit(x: Float[Tensor, "n L K"]) -> Float[Tensor, "L n K"]:

@@ -1,10 +1,10 @@
 """Product kernels over positions, k(x, y) = prod_l k1(theta_l), between soft points."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from drift_core import RadialKernel, Score, Sphere
+from drift_core import Pairs, RadialKernel, Score, Sphere
 from drift_core.reduction import (
     check_request,
     expand_log_weight,
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from drift_simplex.blocks import block_shape
 from drift_simplex.geometry import FisherRao
+from drift_simplex.pairs import fused_position_pairs
 
 _SPHERE = Sphere()
 
@@ -90,9 +91,9 @@ def _block(
     kernels: Sequence[RadialKernel], direction: str, x: Tensor, y: Tensor, log_weight: Tensor | None
 ) -> list[Score]:
     logits = [torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device) for _ in kernels]
-    for a, b in zip(x.unbind(1), y.unbind(1), strict=True):
-        theta = _SPHERE.cdist(a, b)
-        logits = [total + kernel.log(theta) for total, kernel in zip(logits, kernels, strict=True)]
+    for pairs in _positions(x, y):
+        for total, kernel in zip(logits, kernels, strict=True):
+            total += kernel.log(pairs.dist)
     if log_weight is not None:
         logits = [total + log_weight for total in logits]
     return [
@@ -104,7 +105,13 @@ def _block(
 def _direction_sum(kernel: RadialKernel, direction: str, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of the kernel's gradients (or of log_x(y)), one position at a time."""
     sums = []
-    for a, b in zip(x.unbind(1), y.unbind(1), strict=True):
-        theta, direction_sum = _SPHERE.pairs(a, b)
+    for theta, direction_sum in _positions(x, y):
         sums.append(direction_sum(weight * (theta if direction == "displacement" else -kernel.dlog(theta))))
     return torch.stack(sums, dim=1)
+
+
+def _positions(x: Tensor, y: Tensor) -> Iterator[Pairs]:
+    """Angles and directions of all pairs at one position after the other."""
+    if x.dtype == torch.float32:
+        return fused_position_pairs(x, y)
+    return (_SPHERE.pairs(a, b) for a, b in zip(x.unbind(1), y.unbind(1), strict=True))

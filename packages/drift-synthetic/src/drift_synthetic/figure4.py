@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -14,39 +14,44 @@ from drift_synthetic.experiment import Config
 from drift_synthetic.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from drift_synthetic.study import (
     LONGEST_STEP,
-    STEP_SIZES,
     TUNING_SEED,
     Budget,
     Direction,
-    Settings,
     Trial,
     choose,
     estimate,
+    folder_of,
     run_trials,
-    tuning_name,
     winner,
 )
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
+METRICS = ("c2st", "sliced_wasserstein")
 
 NUS = {"quick": (0.5, 1.5, 2.5, 10.0, math.inf), "full": (0.5, 1.5, 2.5, 3.5, 10.0, 50.0, math.inf)}
 """Smoothness of the Matern kernels by budget, from 1/2 (Laplace) to infinity (Gaussian)."""
 
 BUDGETS = {
-    "quick": Budget(600, 512, 3, 3, tuple(product(("1:0.03", "0.1"), STEP_SIZES))),
-    "full": Budget(6_000, 1_024, 5, 3, tuple(product(("1:0.02", "1:0.05", "1:0.1", "0.1"), STEP_SIZES))),
+    "quick": Budget(600, 512, 3, 2, ("0.2", "0.5")),
+    "full": Budget(6_000, 1_024, 5, 3, ("0.1", "0.2", "0.5", "1:0.03"), (0.05, 1.0, 10.0)),
 }
-"""Budgets by name: minutes on two cores, and hours."""
+"""Budgets by name: minutes on two cores, and a day."""
 
 
 class Point(NamedTuple):
     """A point of the figure."""
 
+    lengthscale: str
     nu: float
     direction: Direction
 
-    def config(self, budget: Budget, settings: Settings, seed: int) -> Config:
+    @property
+    def folder(self) -> str:
+        """Folder of its runs."""
+        return folder_of("nu", f"{self.nu:g}", self.direction, self.lengthscale)
+
+    def config(self, budget: Budget, step_size: float, seed: int) -> Config:
         """Settings of a run: the swiss roll in the plane."""
         return Config(
             target="swiss-roll",
@@ -54,8 +59,8 @@ class Point(NamedTuple):
             direction=self.direction,
             kernel="matern",
             nu=self.nu,
-            lengthscale=settings[0],
-            step_size=settings[1],
+            lengthscale=self.lengthscale,
+            step_size=step_size,
             max_step=LONGEST_STEP,
             steps=budget.steps,
             batch_size=budget.batch_size,
@@ -63,44 +68,44 @@ class Point(NamedTuple):
             eval_draws=budget.eval_draws,
         )
 
-    @property
-    def folder(self) -> str:
-        """Folder of its runs."""
-        return f"nu-{self.nu:g}-{self.direction}"
-
 
 def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -> list[dict[str, Any]]:
     """Tune, train and score both directions at every nu, and write figure4.json, .md and .png under `out`.
 
-    Settings are chosen by C2ST on the validation stream, all else is as in table 1.
+    Step sizes are chosen by C2ST on the validation stream, all else is as in table 1.
     """
-    points = [Point(*labels) for labels in product(nus, DIRECTIONS)]
+    points = [Point(*labels) for labels in product(budget.lengthscales, nus, DIRECTIONS)]
     candidates = {
-        (point, settings): Trial(
-            tuning_name(point.folder, settings),
-            point.config(budget, settings, TUNING_SEED),
+        (point, step_size): Trial(
+            f"{point.folder}/tuning-step-{step_size:g}",
+            replace(point.config(budget, step_size, TUNING_SEED), eval_draws=1),
             "val",
             ("c2st",),
         )
         for point in points
-        for settings in budget.candidates
+        for step_size in budget.step_sizes
     }
     chosen = choose(candidates, "c2st", out, workers)
     trials = {
         point: [
-            Trial(f"{point.folder}/seed-{seed}", point.config(budget, chosen[point], seed))
+            Trial(f"{point.folder}/seed-{seed}", point.config(budget, choice.setting, seed), metrics=METRICS)
             for seed in range(budget.seeds)
         ]
-        for point in points
+        for point, choice in chosen.items()
     }
     metrics = run_trials([t for group in trials.values() for t in group], out, workers, "figure 4")
     rows = []
-    for nu in nus:
-        row: dict[str, Any] = {"nu": nu if math.isfinite(nu) else "inf"}
-        for name in ("c2st", "sliced_wasserstein"):
-            pair = {d: estimate([metrics[t.name] for t in trials[Point(nu, d)]], name) for d in DIRECTIONS}
-            row[name] = {**{d: asdict(e) for d, e in pair.items()}, "better": winner(name, pair)}
-        rows.append(row | {"settings": {d: chosen[Point(nu, d)] for d in DIRECTIONS}})
+    for lengthscale, nu in product(budget.lengthscales, nus):
+        pair = {d: Point(lengthscale, nu, d) for d in DIRECTIONS}
+        row: dict[str, Any] = {
+            "lengthscale": lengthscale,
+            "nu": nu if math.isfinite(nu) else "inf",
+            "step_size": {d: chosen[point].setting for d, point in pair.items()},
+        }
+        for name in METRICS:
+            found = {d: estimate([metrics[t.name] for t in trials[p]], name) for d, p in pair.items()}
+            row[name] = {**{d: asdict(e) for d, e in found.items()}, "better": winner(name, found)}
+        rows.append(row)
     write_json(out / "figure4.json", {"budget": asdict(budget), "points": rows})
     with atomic_path(out / "figure4.md") as part:
         part.write_text(markdown(rows, budget))
@@ -114,38 +119,38 @@ def markdown(rows: Sequence[dict[str, Any]], budget: Budget) -> str:
         "C2ST accuracy (0.5 is best), swiss roll in the plane, Matern kernels: mean ± standard deviation "
         f"over {budget.seeds} seeds; {budget.steps:,} steps of {budget.batch_size:,}.",
         "",
-        "| nu | displacement | gradient | floor | better |",
-        "|---|---|---|---|---|",
+        "| lengthscale | nu | displacement | gradient | floor | better |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         x, y = row["c2st"]["displacement"], row["c2st"]["gradient"]
         lines.append(
-            f"| {row['nu']} | {x['mean']:.3f} ± {x['sd']:.3f} | {y['mean']:.3f} ± {y['sd']:.3f} "
-            f"| {y['floor']:.3f} | {row['c2st']['better']} |"
+            f"| {row['lengthscale']} | {row['nu']} | {x['mean']:.3f} ± {x['sd']:.3f} "
+            f"| {y['mean']:.3f} ± {y['sd']:.3f} | {y['floor']:.3f} | {row['c2st']['better']} |"
         )
     return "\n".join([*lines, ""])
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw C2ST accuracy against nu for both directions, with standard errors, over the floor."""
-    with written_figure(path, 5.0, 3.4) as figure:
-        axes: Axes = figure.subplots()
-        places = range(len(rows))
-        for direction, colour, marker in zip(DIRECTIONS, (DATA_COLOUR, MODEL_COLOUR), "so", strict=True):
-            found = [row["c2st"][direction] for row in rows]
-            errors = [e["sd"] / math.sqrt(e["n"]) for e in found]
-            axes.errorbar(
-                places,
-                [e["mean"] for e in found],
-                errors,
-                color=colour,
-                marker=marker,
-                capsize=3,
-                label=direction,
-            )
-        floor = [row["c2st"]["gradient"]["floor"] for row in rows]
-        axes.plot(places, floor, color="#888888", linestyle="--", label="floor")
-        axes.set_xticks(places, ["Gaussian" if row["nu"] == "inf" else f"{row['nu']:g}" for row in rows])
-        axes.set(xlabel="nu", ylabel="C2ST accuracy")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+    """Draw C2ST accuracy against nu for both directions, with standard errors, a panel a lengthscale."""
+    lengthscales = list(dict.fromkeys(row["lengthscale"] for row in rows))
+    with written_figure(path, 4.2 * len(lengthscales) + 0.4, 3.4) as figure:
+        grid = figure.subplots(1, len(lengthscales), sharey=True, squeeze=False)[0]
+        for axes, lengthscale in zip(grid, lengthscales, strict=True):
+            _draw_panel(axes, [row for row in rows if row["lengthscale"] == lengthscale])
+            axes.set_title(f"Lengthscale {lengthscale}")
+        grid[0].set_ylabel("C2ST accuracy")
+        grid[0].legend(frameon=False)
+
+
+def _draw_panel(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    places = range(len(rows))
+    for direction, colour, marker in zip(DIRECTIONS, (DATA_COLOUR, MODEL_COLOUR), "so", strict=True):
+        found = [row["c2st"][direction] for row in rows]
+        means, errors = [e["mean"] for e in found], [e["sd"] / math.sqrt(e["n"]) for e in found]
+        axes.errorbar(places, means, errors, color=colour, marker=marker, capsize=3, label=direction)
+    floor = [row["c2st"]["gradient"]["floor"] for row in rows]
+    axes.plot(places, floor, color="#888888", linestyle="--", label="floor")
+    axes.set_xticks(places, ["Gaussian" if row["nu"] == "inf" else f"{row['nu']:g}" for row in rows])
+    axes.set_xlabel("nu")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from drift_core.parallel import make_accelerator
 from drift_core.runs import CONFIG, open_run, save_model, write_json
@@ -24,20 +24,18 @@ from drift_synthetic.experiment import Config, Metrics
 from drift_synthetic.snapshots import Snapshots
 
 K = TypeVar("K")
+S = TypeVar("S")
 
 Direction = Literal["displacement", "gradient"]
 
-STEP_SIZES = (0.05, 10.0)
+STEP_SIZES = (0.05, 1.0)
 """The kernel gradient grows like 1 / lengthscale, the displacement like lengthscale: one suits each."""
 
 LONGEST_STEP = 1.0
 """Longest step of a sample: the large step size would throw some off the hyperboloid's chart."""
 
-Settings = tuple[str, float]
-"""Lengthscale and step size."""
-
 TUNING_SEED = 1000
-"""Seed of the runs that choose settings; they are scored on the validation stream."""
+"""Seed of the runs that choose step sizes; they are scored on the validation stream."""
 
 LOWER_IS_BETTER = {"sliced_wasserstein": True, "c2st": True, "tile_accuracy": False}
 """Which way the metrics point."""
@@ -54,8 +52,10 @@ class Budget:
     batch_size: int
     seeds: int
     eval_draws: int
-    candidates: tuple[Settings, ...]
-    """Settings of which every variant takes the best."""
+    lengthscales: tuple[str, ...]
+    """Lengthscales at each of which the directions are compared."""
+    step_sizes: tuple[float, ...] = STEP_SIZES
+    """Step sizes of which every variant takes the best at each lengthscale."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,31 @@ def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: st
     return metrics
 
 
+@dataclass(frozen=True)
+class Choice(Generic[S]):
+    """A setting, and the metric of the trial for which it was chosen."""
+
+    setting: S
+    value: float
+
+
 def choose(
-    candidates: Mapping[tuple[K, Settings], Trial], metric: str, out: Path, workers: int
-) -> dict[K, Settings]:
+    candidates: Mapping[tuple[K, S], Trial], metric: str, out: Path, workers: int
+) -> dict[K, Choice[S]]:
     """The setting with the best metric for each key, of trials by (key, setting)."""
     metrics = run_trials(list(candidates.values()), out, workers, "tuning")
     sign = 1 if LOWER_IS_BETTER[metric] else -1
-    score = {pair: sign * metrics[trial.name][metric]["value"] for pair, trial in candidates.items()}
-    best: dict[K, Settings] = {}
-    for key, setting in candidates:
-        if key not in best or score[key, setting] < score[key, best[key]]:
-            best[key] = setting
+    best: dict[K, Choice[S]] = {}
+    for (key, setting), trial in candidates.items():
+        value = metrics[trial.name][metric]["value"]
+        if key not in best or sign * value < sign * best[key].value:
+            best[key] = Choice(setting, value)
     return best
 
 
-def tuning_name(variant: str, settings: Settings) -> str:
-    """Name of the trial of a variant that tries settings."""
-    return f"{variant}/tuning/{settings[0].replace(':', '-to-')}-step-{settings[1]:g}"
+def folder_of(*labels: object) -> str:
+    """Name of a folder for labels, of which a lengthscale may hold colons."""
+    return "-".join(str(label) for label in labels).replace(":", "-to-")
 
 
 def run_trial(trial: Trial, out: Path) -> Metrics:

@@ -1,0 +1,146 @@
+"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from drift_core.seeds import generator_for
+from torch import Generator, Tensor
+
+from drift_promoter.data import Promoters, Windows
+from drift_promoter.metrics import (
+    Conditioning,
+    Known,
+    base_frequencies,
+    bases_tv,
+    cpg_ratio,
+    distinct,
+    gc_content,
+    kmer_correlation,
+    kmer_counts,
+    wasserstein,
+)
+from drift_promoter.toy import placed
+
+Draw = Callable[[Tensor, Generator], Tensor]
+"""Draws sequences [n, length] for signals [n, length, 2] with a generator of random numbers."""
+
+Metrics = dict[str, dict[str, Any]]
+"""Value, std, floor and floor_std by name of metric; those that are not defined are None."""
+
+SAMPLES = 2048
+"""Sequences of one draw, or as many as there are held-out windows if they are fewer."""
+
+_KNOWN, _RESPONSE = 4096, 8192
+"""Training windows among which copies are sought, and from which the response to the signal is taken."""
+
+_VALUE, _FLOOR, _REFERENCE = 0, 1, 2
+"""Random streams."""
+
+
+def evaluate(
+    draw: Draw,
+    data: Promoters,
+    on: Literal["val", "test"] = "test",
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Metrics:
+    """Score draws of 2,048 sequences: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+
+    Sequences are generated for the signals of a random set of held-out windows (of all, if they are fewer)
+    and compared with all held-out windows.
+
+    - `kmer_correlation`, the published metric: Pearson correlation of 6-mer counts, pooled over sequences;
+      `kmer3_correlation` to `kmer8_correlation` are those of the other lengths.
+    - `bases_tv`: total variation between the letters at a position, on average. `gc_w1` and `cpg_w1`:
+      Wasserstein-1 between the GC contents, and the CpG ratios, of single sequences.
+    - `distinct`: share of different sequences. `novelty`: share of 24-mers that do not occur in 4,096
+      training windows.
+    - `conditioning` (see `Conditioning`): 0 for a generator that ignores the signal, 1 for one that
+      follows it as real sequences do; `conditioning_shuffled` is the same against the signals of other
+      sequences. With motifs, `motif_placement` is the share of them that are where the signal has them,
+      and `motif_placement_shuffled` its level by chance.
+
+    The floor is the same, of the same size, for a perfect generator: training windows, without
+    replacement, and their signals, in place of the samples; for `novelty` it is the held-out windows.
+    Standard deviations are those of one draw (0 if there is only one). `progress` wraps the iterable of
+    draws, as tqdm does. Raises ValueError for draws < 1, or without held-out windows.
+    """
+    held_out = data.val if on == "val" else data.test
+    if draws < 1:
+        raise ValueError(f"{draws} draws are too few")
+    if not len(held_out):
+        raise ValueError(f"the data have no windows to evaluate on (split {on!r})")
+    size = min(SAMPLES, len(held_out))
+    measure = Measure(data, held_out, generator_for(seed, _REFERENCE))
+    values, floors = [], []
+    for i in progress(range(draws)):
+        generator, floor_generator = generator_for(seed, _VALUE, i), generator_for(seed, _FLOOR, i)
+        signals = held_out.signals(_subset(len(held_out), size, generator))
+        values.append(measure(draw(signals, generator), signals, generator))
+        floors.append(measure.floor(size, floor_generator))
+    return {name: _summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+
+
+class Measure:
+    """All metrics of sequences and their signals, against windows of which statistics are taken once."""
+
+    _LENGTHS = (6, 3, 4, 5, 7, 8)
+
+    def __init__(self, data: Promoters, held_out: Windows, generator: Generator) -> None:
+        self._train, self._motifs = data.train, data.motifs
+        self._held_out = held_out.tokens(torch.arange(len(held_out)))
+        self._kmers = {k: kmer_counts(self._held_out, k) for k in self._LENGTHS}
+        self._bases = base_frequencies(self._held_out)
+        self._gc, self._cpg = gc_content(self._held_out), cpg_ratio(self._held_out)
+        order = _subset(len(data.train), _RESPONSE, generator)
+        train = data.train.tokens(order)
+        self._known = Known(train[:_KNOWN])
+        signals = held_out.signals(torch.arange(len(held_out)))
+        self._conditioning = Conditioning(self._held_out, signals, train, data.train.signals(order))
+
+    def __call__(self, tokens: Tensor, signals: Tensor, generator: Generator) -> dict[str, float]:
+        """Metrics of n sequences by name; the generator shuffles signals."""
+        shuffled = signals[torch.randperm(len(signals), generator=generator)]
+        values = {
+            f"kmer{'' if k == 6 else k}_correlation": kmer_correlation(kmer_counts(tokens, k), counts)
+            for k, counts in self._kmers.items()
+        } | {
+            "bases_tv": bases_tv(base_frequencies(tokens), self._bases),
+            "gc_w1": wasserstein(gc_content(tokens), self._gc),
+            "cpg_w1": wasserstein(cpg_ratio(tokens), self._cpg),
+            "distinct": distinct(tokens),
+            "novelty": self._known.novelty(tokens),
+            "conditioning": self._conditioning(tokens, signals),
+            "conditioning_shuffled": self._conditioning(tokens, shuffled),
+        }
+        if self._motifs:
+            values["motif_placement"] = float(placed(tokens, signals).mean())
+            values["motif_placement_shuffled"] = float(placed(tokens, shuffled).mean())
+        return values
+
+    def floor(self, size: int, generator: Generator) -> dict[str, float]:
+        """Metrics of a perfect generator, of at most `size` sequences."""
+        rows = _subset(len(self._train), size, generator)
+        values = self(self._train.tokens(rows), self._train.signals(rows), generator)
+        fresh = self._held_out[_subset(len(self._held_out), size, generator)]
+        return {**values, "novelty": self._known.novelty(fresh)}
+
+
+def _subset(n: int, size: int, generator: Generator) -> Tensor:
+    """At most `size` of the numbers 0..n-1, in random order."""
+    return torch.randperm(n, generator=generator)[:size]
+
+
+def _summary(values: list[float], floors: list[float]) -> dict[str, Any]:
+    (value, std), (floor, floor_std) = _moments(values), _moments(floors)
+    return {"value": value, "std": std, "floor": floor, "floor_std": floor_std}
+
+
+def _moments(draws: list[float]) -> tuple[float | None, float | None]:
+    if any(map(math.isnan, draws)):
+        return None, None
+    return float(np.mean(draws)), float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0
