@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from drift_promoter.figures import (
@@ -9,7 +8,6 @@ from drift_promoter.figures import (
     kmer_figure,
     logo_figure,
     signal_figure,
-    training_figure,
 )
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -120,18 +118,6 @@ def test_close_ups_stay_inside_windows(length, tmp_path, generator):
     tokens = torch.randint(4, (3, length), generator=generator)
     signal_figure(signal, tokens, tokens[:, None], tmp_path / "signal.png")
     assert_is_picture(tmp_path / "signal.png")
-
-
-@pytest.mark.parametrize("loss", [1.0, 0.0, np.nan])
-def test_training_with_missing_keys_and_zeros(loss, tmp_path):
-    records = [{"step": 10.0 * i, "loss": loss, "drift_norm": 2.0, "clipped": 0.0} for i in range(5)]
-    training_figure([*records, {"step": 50.0, "loss": 1.0}], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
-
-
-def test_no_records_are_an_empty_figure(tmp_path):
-    training_figure([], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
 
 
 def test_a_failing_figure_leaves_what_was_there(windows, tmp_path, monkeypatch):

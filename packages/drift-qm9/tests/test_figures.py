@@ -1,7 +1,6 @@
 import matplotlib
-import numpy as np
 import pytest
-from drift_qm9 import molecules_figure, properties_figure, training_figure
+from drift_qm9 import molecules_figure, properties_figure
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -47,18 +46,6 @@ def test_histograms_are_shares_that_sum_to_one(tmp_path, monkeypatch):
     assert_is_picture(tmp_path / "properties.png")
     assert len(shares) == 18
     assert [share.sum() for share in shares] == pytest.approx([1] * 18)
-
-
-@pytest.mark.parametrize("loss", [1.0, 0.0, np.nan])
-def test_training_with_missing_keys_and_zeros(loss, tmp_path):
-    records = [{"step": 10.0 * i, "loss": loss, "drift_norm": 2.0, "clipped": 0.0} for i in range(5)]
-    training_figure([*records, {"step": 50.0, "loss": 1.0}], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
-
-
-def test_no_records_are_an_empty_figure(tmp_path):
-    training_figure([], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
 
 
 def test_a_failing_figure_leaves_what_was_there(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ from drift_sphere import (
     samples_figure,
     spiral_grid,
     toy,
-    training_figure,
 )
 from drift_sphere.figures import kernel_density
 from drift_sphere.world import map_arrows, some, world_axes
@@ -44,18 +43,6 @@ def test_fields(points, tmp_path):
     v = torch.linalg.cross(x, torch.tensor([[0.0, 0.0, 1.0]]).expand(100, 3))
     field_figure(x, v, torch.zeros_like(v), points, tmp_path / "field.png")
     assert_is_picture(tmp_path / "field.png")
-
-
-@pytest.mark.parametrize("loss", [1.0, 0.0])
-def test_training_with_missing_keys_and_zeros(loss, tmp_path):
-    records = [{"step": 10.0 * i, "loss": loss, "drift_norm": 2.0, "clipped": 0.0} for i in range(5)]
-    training_figure([*records, {"step": 50.0, "loss": 1.0}], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
-
-
-def test_no_records_are_an_empty_figure(tmp_path):
-    training_figure([], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
 
 
 def test_a_failing_figure_leaves_what_was_there(points, tmp_path, monkeypatch):
@@ -102,9 +89,3 @@ def test_arrows_keep_their_length_and_follow_the_map():
 def test_at_most_five_thousand_points_are_drawn(generator):
     assert len(some(toy(12_000, generator))) == 4000
     assert len(some(toy(1, generator))) == 1
-
-
-def test_losses_that_are_not_finite_can_be_drawn(tmp_path):
-    records = [{"step": i, "loss": loss, "ess": loss} for i, loss in enumerate((1.0, np.nan, np.inf))]
-    training_figure(records, tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from drift_core.seeds import generator_for
 from drift_synthetic import make_problem
-from drift_synthetic.evaluate import evaluate
+from drift_synthetic.evaluate import evaluate, floor
 from drift_synthetic.metrics import sliced_wasserstein
 
 BOARD = make_problem("checkerboard", "sphere")
@@ -16,6 +16,13 @@ def constant(n, generator):
 
 
 FEW = 100
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    floor.cache_clear()
+    yield
+    floor.cache_clear()
 
 
 @pytest.fixture
@@ -74,6 +81,8 @@ def test_the_classifier_is_asked_about_three_draws_and_progress_sees_all(quick, 
     monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: asked.append(len(x)) or 0.5)
     evaluate(BOARD.sample, BOARD, draws=4, progress=lambda draws: (seen.append(k) or k for k in draws))
     assert asked == [FEW] * 6
+    evaluate(constant, BOARD, draws=1)
+    assert len(asked) == 7  # the floor is remembered
     assert seen == [0, 1, 2, 3]
 
 

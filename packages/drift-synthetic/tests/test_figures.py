@@ -15,7 +15,6 @@ from drift_synthetic.figures import (
     grid_figure,
     lattice,
     scatter,
-    training_figure,
 )
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -70,27 +69,20 @@ def test_points_are_drawn_where_the_chart_has_them(generator):
     assert corners == {tuple(corner.tolist()) for corner in BOARD.target.corners()}
 
 
-@pytest.mark.parametrize("loss", [1.0, 0.0, float("nan")])
-def test_training_with_missing_keys_zeros_and_nan(loss, tmp_path):
-    records = [{"step": 10.0 * i, "loss": loss, "drift_norm": 2.0} for i in range(5)]
-    training_figure([*records, {"step": 50.0, "loss": 1.0}], tmp_path / "training.png")
-    assert_is_picture(tmp_path / "training.png")
-
-
-def test_a_failing_figure_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failing_figure_leaves_what_was_there(generator, tmp_path, monkeypatch):
     path = tmp_path / "training.png"
     path.write_text("old")
     monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        training_figure([], path)
+        grid_figure([Row("a", BOARD, {"b": BOARD.sample(9, generator)})], path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_figures_leave_pyplot_alone(tmp_path):
+def test_figures_leave_pyplot_alone(generator, tmp_path):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    training_figure([], tmp_path / "training.png")
+    grid_figure([Row("a", BOARD, {"b": BOARD.sample(9, generator)})], tmp_path / "a.png")
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before

@@ -1,5 +1,6 @@
 """A run on promoters: its settings, its parts, and the report that it ends with."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from drift_core import Euclidean, Laplace, Power, RadialKernel, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
+from drift_core.figures import training_figure
 from drift_core.lengthscale import Lengthscales, parse_lengthscales
 from drift_core.runs import load_model, read_config, read_records, restore_config, save_model
 from drift_core.seeds import generator_for
@@ -24,7 +26,7 @@ from drift_promoter.data import Promoters, Windows, load
 from drift_promoter.evaluate import Metrics, evaluate
 from drift_promoter.fasta import write_fasta
 from drift_promoter.field import Similarity, StretchField, SumField, WholeField, draw_places, draw_signals
-from drift_promoter.figures import kmer_figure, logo_figure, signal_figure, training_figure
+from drift_promoter.figures import kmer_figure, logo_figure, signal_figure
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
 from drift_promoter.toy import placed
@@ -87,8 +89,8 @@ class Config(RunConfig):
     """Drift on the orthant of the sphere, or of whole sequences in R^4 at every position."""
     condition: bool = True
     """Generate for a given CAGE signal, or without one."""
-    signal_lengthscale: float = 0.1
-    """Lengthscale, in log10(1 + x), of the Laplace kernel that compares signals."""
+    signal_lengthscale: float = 0.03
+    """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
     output: Literal["fold", "softmax"] = "fold"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
     noise: Literal["binary", "gaussian"] = "binary"
@@ -111,9 +113,15 @@ class Config(RunConfig):
             self.stretch = 0
         if self.stretch:
             check_range("--stretch", self.stretch, 2)
-        for flag, value in (("--whole", self.whole), ("--signal-lengthscale", self.signal_lengthscale)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{flag} must be finite and not negative, got {value}")
+        if not 0 <= self.whole < math.inf:
+            raise ValueError(f"--whole must be finite and not negative, got {self.whole}")
+        if not 0 < self.signal_lengthscale < math.inf:
+            raise ValueError(f"--signal-lengthscale must be positive, got {self.signal_lengthscale}")
+        # Both are refused here even where only one is used.
+        parse_lengthscales(self.lengthscale, auto=1.0)
+        if "auto" in self.stretch_lengthscale:
+            raise ValueError(f"--stretch-lengthscale {self.stretch_lengthscale}: auto is for --lengthscale")
+        parse_lengthscales(self.stretch_lengthscale)
 
 
 class Sampler(NamedTuple):
@@ -243,18 +251,18 @@ def validation(config: Config, data: Promoters) -> Callable[[PromoterGenerator],
 
 def report(run: Path, sampler: Sampler) -> None:
     """Write the model, samples.fasta and the figures of a run."""
+    samples = draw(sampler, SAMPLES, seed=0)
     save_model(run / "model", sampler.generator)
-    save(run / "samples.fasta", draw(sampler, SAMPLES, seed=0))
-    test, figures = sampler.data.test, run / "figures"
-    rows = _rows(test, SAMPLES, 0)
+    save(run / "samples.fasta", samples)
+    train, test, figures = sampler.data.train, sampler.data.test, run / "figures"
+    rows = _rows(test, SAMPLES, seed=0)  # those of the samples
     signals, real = test.signals(rows), test.tokens(rows)
-    samples = sampler.generate(signals, generator_for(0, _SAMPLING, 2))
-    logo_figure(real, signals, samples, signals, figures / "logos.png")
-    train = sampler.data.train
-    kmer_figure(train.tokens(_rows(train, SAMPLES, 0)), real, samples, figures / "kmers.png")
+    logo_figure(real, signals, samples.tokens, signals, figures / "logos.png")
+    known = train.tokens(_rows(train, SAMPLES, seed=0))
+    kmer_figure(known, real, samples.tokens, figures / "kmers.png")
     highest = signals[..., 0].amax(1).argsort(descending=True)
     few = highest[torch.linspace(0, len(highest) // 4, _CONDITIONS).long()]
-    drawn = [sampler.generate(signals[few], generator_for(0, _SAMPLING, 3, i)) for i in range(_DRAWS)]
+    drawn = [sampler.generate(signals[few], generator_for(0, _SAMPLING, 2, i)) for i in range(_DRAWS)]
     signal_figure(signals[few], real[few], torch.stack(drawn, dim=1), figures / "signals.png")
     training_figure(read_records(run), figures / "training.png")
 

@@ -1,5 +1,6 @@
 """Drift fields of promoters: of whole sequences and of all their short stretches, given the signal."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +8,7 @@ from functools import cached_property
 import torch
 from drift_core import DriftTerms, Manifold, RadialKernel
 from drift_core.field import DriftField
-from drift_simplex import CategoricalField, FisherRao
+from drift_simplex import CategoricalField, FisherRao, decode
 from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
@@ -19,8 +20,10 @@ _BINS = 32
 """Bins in which the signal of a whole sequence is compared."""
 _REACH, _BIN = 64, 4
 """How far around a stretch the signal is compared, and in bins of how many base pairs."""
-_QUERIES = 1024
-"""Stretches whose field is evaluated at once; memory is linear in the batch."""
+_FAINT, _SIZE = 0.1, 0.1
+"""Size at which a binned signal counts half by its shape, and the weight of the size itself."""
+_PAIRS = 2**23
+"""Pairs of stretches whose similarity is held at once; memory is linear in the batch."""
 
 
 def draw_places(data: Windows, stretch: int) -> Callable[[int, Generator], Int64[Tensor, "m 3"]]:
@@ -54,13 +57,12 @@ class Similarity:
     """Kernel of conditions: how alike two signals, or their parts around two stretches, are."""
 
     kernel: RadialKernel
-    """Of the root mean square difference of two binned signals, log10(1 + x)."""
+    """Of the distance between their `features`."""
 
     def log(self, a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
         """Log-similarity of all pairs of features."""
-        # Differences, not a matrix product: equal signals have distance zero exactly.
-        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-        return self.kernel.log(distance / a.shape[1] ** 0.5)
+        # A matrix product: equal features get a distance of 1e-3 or less, below any sensible lengthscale.
+        return self.kernel.log(torch.cdist(a, b, compute_mode="use_mm_for_euclid_dist"))
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class WholeField:
         references, near_data = self._references(data, x, condition)
         near_model = None
         if condition is not None and model_condition is not None and self.similarity is not None:
-            near_model = self.similarity.log(binned(condition), binned(model_condition))
+            near_model = self.similarity.log(whole_features(condition), whole_features(model_condition))
         return self.field.terms(
             x,
             references,
@@ -127,7 +129,7 @@ class WholeField:
         if condition is None or self.similarity is None:
             return points, None
         signals = self.data.signals(row, shift).to(condition)
-        return points, self.similarity.log(binned(condition), binned(signals))
+        return points, self.similarity.log(whole_features(condition), whole_features(signals))
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,14 @@ class StretchField:
 
     Sequences of a thousand letters are all about equally far from one another, and no training set holds
     two neighbours; stretches of eight recur thousands of times. The field of a sequence is the mean, at
-    each position, of the fields of the stretches that cover it, each against stretches of the data
-    and of all samples: at p = q it vanishes, since the stretches then have one law. References count by
-    the similarity of the signal around them; without `similarity`, all count alike.
+    each position, of the fields of the stretches that cover it, each against stretches of the data and
+    of all other samples. References count by the similarity of the signal around them; without
+    `similarity`, all count alike.
+
+    Samples repel as the letters that they decode to, with which they are compared in the end, and which
+    cost a lookup a letter, so that thousands of stretches can repel. A sample's own stretches do not
+    repel: what a sequence has in common with itself, such as its GC content, would drive it away from
+    itself, though p = q.
 
     Stretches start every half of their length, so that every pair of neighbours lies within one.
     """
@@ -147,7 +154,7 @@ class StretchField:
     data: Windows
     similarity: Similarity | None
     length: int = 8
-    most_repelling: int = 2048
+    most_repelling: int = 16_384
     """Stretches of the model, evenly spread over its samples, that repel."""
 
     def __post_init__(self) -> None:
@@ -178,34 +185,26 @@ class StretchField:
         model_condition: Float[Tensor, "k L tracks"] | None = None,
     ) -> DriftTerms:
         """Attraction to stretches of the data, and repulsion from stretches of the model."""
-        queries, S = self._cut(x), len(self.starts)
-        every = -(-len(model) * S // self.most_repelling)
-        own = queries.new_full((len(queries),), -1, dtype=torch.int64)
+        queries, repelling = self._cut(x), self._cut(model)
+        owner = self._numbers(len(model), x.device)
+        own = owner.new_full((len(queries),), -1)
         if self_index is not None:
-            place = (self_index[:, None] * S + torch.arange(S, device=x.device)).flatten()
-            own = torch.where(place % every == 0, place // every, -1)
+            own = self_index.repeat_interleave(len(self.starts))
+        every = self._spacing(len(model))
         tokens, around = self._references(data, condition)
-        repelling = self._cut(model)[::every]
         there = None if model_condition is None else self._around(model_condition)[::every]
         here = None if condition is None else self._around(condition)
-        parts = []
-        for rows in torch.split(torch.arange(len(queries), device=x.device), _QUERIES):
+        repelling, owner = decode(repelling[::every]), owner[::every]
+        attraction, repulsion = [], []
+        block = max(1, _PAIRS // max(len(tokens), len(repelling)))
+        for rows in torch.split(torch.arange(len(queries), device=x.device), block):
             some = None if here is None else here[rows]
-            parts.append(
-                self.field.terms(
-                    queries[rows],
-                    tokens,
-                    repelling,
-                    own[rows],
-                    progress,
-                    data_log_weight=self._log_similarity(some, around),
-                    model_log_weight=self._log_similarity(some, there),
-                )
-            )
-        attraction, repulsion = (
-            self._joined(torch.cat(list(sums)), len(x)) for sums in zip(*parts, strict=True)
-        )
-        return DriftTerms(attraction, repulsion)
+            near = self._log_similarity(some, around)
+            attraction.append(self.field.towards(queries[rows], tokens, progress, log_weight=near))
+            near = self._log_similarity(some, there)
+            near = torch.where(own[rows, None] == owner, -torch.inf, x.new_zeros(()) if near is None else near)
+            repulsion.append(self.field.towards(queries[rows], repelling, progress, log_weight=near))
+        return DriftTerms(*(self._joined(torch.cat(v), len(x)) for v in (attraction, repulsion)))
 
     def effective_samples(
         self,
@@ -216,12 +215,23 @@ class StretchField:
         condition: Float[Tensor, "n L tracks"] | None = None,
     ) -> float:
         """Mean effective number of stretches of the data per stretch of the first samples."""
-        few = max(1, _QUERIES // len(self.starts))
+        few = max(1, _PAIRS // (len(data) * len(self.starts)))
         tokens, around = self._references(data, condition)
         here = None if condition is None else self._around(condition[:few])
         return self.field.effective_samples(
             self._cut(x[:few]), tokens, progress, data_log_weight=self._log_similarity(here, around)
         )
+
+    def _numbers(self, samples: int, device: torch.device) -> Int64[Tensor, " kS"]:
+        """Which sample each of all stretches belongs to."""
+        return torch.arange(samples, device=device).repeat_interleave(len(self.starts))
+
+    def _spacing(self, samples: int) -> int:
+        """Every how many of the model's stretches one repels."""
+        every = math.ceil(samples * len(self.starts) / self.most_repelling)
+        while math.gcd(every, len(self.starts)) > 1:  # else some places would never repel
+            every += 1
+        return every
 
     def _cut(self, x: Float[Tensor, "n L 4"]) -> Float[Tensor, "nS w 4"]:
         places = self.starts[:, None] + torch.arange(self.length)
@@ -244,13 +254,13 @@ class StretchField:
         signal = F.pad(self.data.signals(row, shift), (0, 0, _REACH, _REACH))
         places = start[:, None] + torch.arange(self.length + 2 * _REACH)
         around = signal.gather(1, places[..., None].expand(-1, -1, TRACKS)).to(like)
-        return tokens, _pooled(around)
+        return tokens, local_features(around)
 
     def _around(self, signal: Float[Tensor, "n L tracks"]) -> Float[Tensor, "nS f"]:
         """Binned signal around every stretch."""
         padded = F.pad(signal, (0, 0, _REACH, _REACH))
         places = self.starts[:, None] + torch.arange(self.length + 2 * _REACH)
-        return _pooled(padded[:, places.to(signal.device)].flatten(0, 1))
+        return local_features(padded[:, places.to(signal.device)].flatten(0, 1))
 
     def _log_similarity(self, a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return None if a is None or b is None or self.similarity is None else self.similarity.log(a, b)
@@ -299,12 +309,23 @@ class SumField:
         return self.first.effective_samples(x, data, progress, condition=condition)
 
 
-def binned(signal: Float[Tensor, "n L tracks"]) -> Float[Tensor, "n f"]:
-    """Means of whole signals in 32 bins."""
+def whole_features(signal: Float[Tensor, "n L tracks"]) -> Float[Tensor, "n f"]:
+    """`features` of whole signals in 32 bins."""
     tracks = rearrange(signal, "n l t -> n t l")
-    return F.adaptive_avg_pool1d(tracks, min(_BINS, signal.shape[1])).flatten(1)
+    return features(F.adaptive_avg_pool1d(tracks, min(_BINS, signal.shape[1])).flatten(1))
 
 
-def _pooled(signal: Float[Tensor, "n l tracks"]) -> Float[Tensor, "n f"]:
-    """Means in bins of four base pairs."""
-    return F.avg_pool1d(rearrange(signal, "n l t -> n t l"), _BIN, ceil_mode=True).flatten(1)
+def local_features(signal: Float[Tensor, "n l tracks"]) -> Float[Tensor, "n f"]:
+    """`features` of the signal around stretches, in bins of four base pairs."""
+    tracks = rearrange(signal, "n l t -> n t l")
+    return features(F.avg_pool1d(tracks, _BIN, ceil_mode=True).flatten(1))
+
+
+def features(binned: Float[Tensor, "n b"]) -> Float[Tensor, "n f"]:
+    """The shape of a binned signal, a vector of length 1 (or less, if it is faint), and a little of its size.
+
+    Motifs have a place and peaks have heights of all sizes: without the division, two heights would differ
+    more than two places.
+    """
+    size = binned.norm(dim=1, keepdim=True)
+    return torch.cat([binned / (size + _FAINT), _SIZE * size], dim=1)

@@ -1,18 +1,15 @@
-"""Figures of sequences, of their words beside the data's, and of training; each is a PNG file."""
+"""Figures of sequences, and of their words beside the data's; each is a PNG file."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from drift_core.runs import atomic_path
+from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from jaxtyping import Float32, Float64, Int64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.textpath import TextPath
@@ -24,13 +21,9 @@ from torch.nn import functional as F
 from drift_promoter.bases import LETTERS
 from drift_promoter.metrics import base_frequencies, is_gc, kmer_correlation, kmer_counts
 
-DATA_COLOUR, MODEL_COLOUR = "#0072B2", "#D55E00"
-"""Blue and vermillion of the palette of Okabe and Ito (2008), safe for colour-blind readers."""
-
 LETTER_COLOURS = {"A": "#009E73", "C": "#0072B2", "G": "#E69F00", "T": "#D55E00"}
 """Of the same palette, and near the customary ones of sequence logos."""
 
-_GREEN = "#009E73"
 _AROUND = 40
 """Positions on each side of the peak of the signal in a logo."""
 _UPSTREAM, _DOWNSTREAM = 40, 20
@@ -148,38 +141,6 @@ def signal_figure(
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
 
 
-def training_figure(records: Sequence[Mapping[str, float | int]], path: str | Path) -> None:
-    """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl.
-
-    Records have the keys step, loss, drift_norm, attraction_norm, repulsion_norm, ess and clipped; a curve
-    is left out where its key is missing.
-    """
-    panels = {
-        "Loss": {"loss": "loss"},
-        "Norm of the field": {
-            "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
-        },
-        "Effective sample size": {"ess": "references"},
-        "Fraction of clipped steps": {"clipped": "clipped"},
-    }  # fmt: skip
-    with written_figure(path, 6.0) as figure:
-        grid = figure.subplots(2, 2, sharex=True).flat
-        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            _curves(axes, records, curves, logarithmic=title in ("Loss", "Norm of the field"))
-            axes.set_title(title, fontsize=11)
-        for axes in figure.axes[2:]:
-            axes.set_xlabel("step")
-
-
-@contextmanager
-def written_figure(path: str | Path, height: float) -> Iterator[Figure]:
-    """Make a figure, 11 inches wide, that is written to the PNG file `path` at the end, all or nothing."""
-    figure = Figure(figsize=(11, height), layout="constrained")
-    yield figure
-    with atomic_path(Path(path)) as part:
-        figure.savefig(part, dpi=150, format="png")
-
-
 def _logo(axes: Axes, heights: Float64[Tensor, "width 4"]) -> None:
     """Stack the letters of each position, the highest on top, around position 0."""
     first = -(len(heights) // 2)
@@ -265,24 +226,4 @@ def _scatter(
     axes.legend(frameon=False, loc="upper left", markerscale=2)
     axes.grid(True, color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _curves(
-    axes: Axes, records: Sequence[Mapping[str, float | int]], curves: Mapping[str, str], logarithmic: bool
-) -> None:
-    """Draw {key: label} against the step, from 0 up; losses and norms, which span decades, as logarithms."""
-    values: list[float] = []
-    for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, _GREEN), strict=False):
-        steps = [record["step"] for record in records if key in record]
-        curve = [record[key] for record in records if key in record]
-        axes.plot(steps, curve, color=colour, linewidth=1.4, label=label, clip_on=False, zorder=3)
-        values += filter(math.isfinite, curve)
-    if logarithmic and values and min(values) > 0:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.05 * max(values, default=0) or 1)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
-    axes.grid(True, color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)

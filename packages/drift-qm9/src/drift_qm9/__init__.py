@@ -3,7 +3,7 @@
 from drift_qm9.chemistry import DESCRIPTORS, Molecule, canonical, molecule
 from drift_qm9.data import DATASETS, Molecules, load, split, tokenise
 from drift_qm9.evaluate import evaluate
-from drift_qm9.figures import molecules_figure, properties_figure, training_figure
+from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
 from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.published import qm9_file
@@ -39,7 +39,6 @@ __all__ = [
     "tokenise",
     "tokenize",
     "total_variation",
-    "training_figure",
     "wasserstein",
     "write_smi",
 ]

@@ -10,6 +10,7 @@ import torch
 from drift_core import Euclidean, Power, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
+from drift_core.figures import training_figure
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import Metrics, evaluate
-from drift_qm9.figures import molecules_figure, properties_figure, training_figure
+from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.smi import write_smi

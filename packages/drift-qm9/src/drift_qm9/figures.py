@@ -1,15 +1,13 @@
-"""Figures of molecules, of their properties beside the data's, and of training; each is a PNG file."""
+"""Figures of molecules, and of their properties beside the data's; each is a PNG file."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from drift_core.runs import atomic_path
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rdkit import Chem
 from rdkit.Chem.Draw import rdMolDraw2D
@@ -17,10 +15,6 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from drift_qm9.chemistry import DESCRIPTORS
 from drift_qm9.metrics import descriptors, lengths, molecules
 
-DATA_COLOUR, MODEL_COLOUR = "#0072B2", "#D55E00"
-"""Blue and vermillion of the palette of Okabe and Ito (2008), safe for colour-blind readers."""
-
-_GREEN = "#009E73"
 _COLUMNS, _ROWS, _PANEL = 6, 4, 220
 
 
@@ -61,38 +55,6 @@ def properties_figure(data: Sequence[str], strings: Sequence[str], path: str | P
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
 
 
-def training_figure(records: Sequence[Mapping[str, float | int]], path: str | Path) -> None:
-    """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl.
-
-    Records have the keys step, loss, drift_norm, attraction_norm, repulsion_norm, ess and clipped; a curve
-    is left out where its key is missing.
-    """
-    panels = {
-        "Loss": {"loss": "loss"},
-        "Norm of the field": {
-            "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
-        },
-        "Effective sample size": {"ess": "references"},
-        "Fraction of clipped steps": {"clipped": "clipped"},
-    }  # fmt: skip
-    with written_figure(path, 6.0) as figure:
-        grid = figure.subplots(2, 2, sharex=True).flat
-        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            _curves(axes, records, curves, logarithmic=title in ("Loss", "Norm of the field"))
-            axes.set_title(title, fontsize=11)
-        for axes in figure.axes[2:]:
-            axes.set_xlabel("step")
-
-
-@contextmanager
-def written_figure(path: str | Path, height: float) -> Iterator[Figure]:
-    """Make a figure, 11 inches wide, that is written to the PNG file `path` at the end, all or nothing."""
-    figure = Figure(figsize=(11, height), layout="constrained")
-    yield figure
-    with atomic_path(Path(path)) as part:
-        figure.savefig(part, dpi=150, format="png")
-
-
 def _histograms(axes: Axes, real: np.ndarray, generated: np.ndarray) -> None:
     """Shares of both sides: of each value of counts, else of 24 bins over the data's range.
 
@@ -112,23 +74,3 @@ def _histograms(axes: Axes, real: np.ndarray, generated: np.ndarray) -> None:
     axes.stairs(shares[1], edges, color=MODEL_COLOUR, linewidth=1.4, label="generated")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def _curves(
-    axes: Axes, records: Sequence[Mapping[str, float | int]], curves: Mapping[str, str], logarithmic: bool
-) -> None:
-    """Draw {key: label} against the step, from 0 up; losses and norms, which span decades, as logarithms."""
-    values: list[float] = []
-    for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, _GREEN), strict=False):
-        steps = [record["step"] for record in records if key in record]
-        curve = [record[key] for record in records if key in record]
-        axes.plot(steps, curve, color=colour, linewidth=1.4, label=label, clip_on=False, zorder=3)
-        values += filter(math.isfinite, curve)
-    if logarithmic and values and min(values) > 0:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.05 * max(values, default=0) or 1)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
-    axes.grid(True, color="#dddddd", linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -65,15 +65,6 @@ class CategoricalField:
         """
         scales = self.lengthscales.at(progress)
         kernels = [self.kernel(scale) for scale in scales]
-        near_data = onehot_scores(
-            kernels,
-            x,
-            data,
-            log_weight=data_log_weight,
-            direction=self.direction,
-            chunk_size=self.chunk_size,
-            product=self.product,
-        )
         soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
         near_model = soft_scores(
             kernels,
@@ -84,8 +75,34 @@ class CategoricalField:
             chunk_size=self.chunk_size,
             self_index=self_index,
         )
-        attraction, repulsion = (sum_scales(scales, s, self.direction) for s in (near_data, near_model))
-        return DriftTerms(attraction, repulsion)
+        return DriftTerms(
+            self.towards(x, data, progress, log_weight=data_log_weight),
+            sum_scales(scales, near_model, self.direction),
+        )
+
+    def towards(
+        self,
+        x: Float[Tensor, "n L K"],
+        tokens: Integer[Tensor, "m L"],
+        progress: float = 1.0,
+        *,
+        log_weight: Float[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "n L K"]:
+        """The half of a drift field that tokens make: attraction to data, or repulsion from decoded samples.
+
+        `log_weight` broadcasts to [n, m]; -inf excludes a pair.
+        """
+        scales = self.lengthscales.at(progress)
+        scores = onehot_scores(
+            [self.kernel(scale) for scale in scales],
+            x,
+            tokens,
+            log_weight=log_weight,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+            product=self.product,
+        )
+        return sum_scales(scales, scores, self.direction)
 
     def log_kernel(
         self, x: Float[Tensor, "n L K"], data: Integer[Tensor, "m L"], progress: float = 1.0

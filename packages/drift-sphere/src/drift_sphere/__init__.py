@@ -4,7 +4,7 @@ from drift_sphere.coordinates import latlon_to_sphere, sphere_to_latlon, spiral_
 from drift_sphere.data import DATASETS, Split, load, split
 from drift_sphere.earth import EARTH, load_earth
 from drift_sphere.evaluate import evaluate
-from drift_sphere.figures import density_figure, field_figure, samples_figure, training_figure
+from drift_sphere.figures import density_figure, field_figure, samples_figure
 from drift_sphere.metrics import mmd, mmd2_unbiased, nn_accuracy, sinkhorn
 from drift_sphere.model import SphereGenerator
 from drift_sphere.table import read_csv, write_csv
@@ -31,6 +31,5 @@ __all__ = [
     "spiral_grid",
     "split",
     "toy",
-    "training_figure",
     "write_csv",
 ]

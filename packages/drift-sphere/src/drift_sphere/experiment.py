@@ -10,6 +10,7 @@ import torch
 from drift_core import Euclidean, Sphere, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
+from drift_core.figures import training_figure
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from drift_sphere.coordinates import sphere_to_latlon, spiral_grid
 from drift_sphere.data import Split, load
 from drift_sphere.evaluate import evaluate
-from drift_sphere.figures import density_figure, field_figure, samples_figure, training_figure
+from drift_sphere.figures import density_figure, field_figure, samples_figure
 from drift_sphere.metrics import kernel_sum, mmd2_unbiased
 from drift_sphere.model import SphereGenerator
 from drift_sphere.table import write_csv

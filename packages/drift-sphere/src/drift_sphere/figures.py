@@ -1,22 +1,17 @@
-"""Figures of points, densities, drift fields and training; each is written to a PNG file."""
+"""Figures of points, densities and drift fields; each is written to a PNG file."""
 
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from drift_sphere.coordinates import latlon_to_sphere
-from drift_sphere.world import map_arrows, map_coordinates, some, world_axes, written_figure
+from drift_sphere.world import map_arrows, map_coordinates, some, world_axes
 
-DATA_COLOUR, MODEL_COLOUR, FIELD_COLOUR = "#0072B2", "#D55E00", "#222222"
-"""Blue, vermillion and near black: the palette of Okabe and Ito (2008), safe for colour-blind readers."""
-
-_GREEN = "#009E73"
+FIELD_COLOUR = "#222222"
 
 
 def samples_figure(data: Float[Tensor, "n 3"], samples: Float[Tensor, "m 3"], path: str | Path) -> None:
@@ -79,29 +74,6 @@ def field_figure(
             axes.quiverkey(quiver, 0.86, -0.06, length, f"|V| = {length:g}", labelpos="E")
 
 
-def training_figure(records: Sequence[Mapping[str, float | int]], path: str | Path) -> None:
-    """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl.
-
-    Records have the keys step, loss, drift_norm, attraction_norm, repulsion_norm, ess and clipped; a curve
-    is left out where its key is missing.
-    """
-    panels = {
-        "Loss": {"loss": "loss"},
-        "Norm of the field": {
-            "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
-        },
-        "Effective sample size": {"ess": "references"},
-        "Fraction of clipped steps": {"clipped": "clipped"},
-    }  # fmt: skip
-    with written_figure(path, 6.0) as figure:
-        grid = figure.subplots(2, 2, sharex=True).flat
-        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            _curves(axes, records, curves, logarithmic=title in ("Loss", "Norm of the field"))
-            axes.set_title(title, fontsize=11)
-        for axes in figure.axes[2:]:
-            axes.set_xlabel("step")
-
-
 def kernel_density(
     x: Float[Tensor, "g 3"], points: Float[Tensor, "n 3"], bandwidth: float
 ) -> Float[Tensor, " g"]:
@@ -114,23 +86,3 @@ def kernel_density(
     exponents = (concentration * (rows @ points.T - 1) for rows in torch.split(x, 1024))
     mean = torch.cat([exponent.exp().mean(1) for exponent in exponents])
     return mean * 2 * concentration / -np.expm1(-2 * concentration)
-
-
-def _curves(
-    axes: Axes, records: Sequence[Mapping[str, float | int]], curves: Mapping[str, str], logarithmic: bool
-) -> None:
-    """Draw {key: label} against the step, from 0 up; losses and norms, which span decades, as logarithms."""
-    values: list[float] = []
-    for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, _GREEN), strict=False):
-        steps = [record["step"] for record in records if key in record]
-        curve = [record[key] for record in records if key in record]
-        axes.plot(steps, curve, color=colour, linewidth=1.4, label=label, clip_on=False, zorder=3)
-        values += filter(math.isfinite, curve)
-    if logarithmic and values and min(values) > 0:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.05 * max(values, default=0) or 1)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
-    axes.grid(True, color="#dddddd", linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)

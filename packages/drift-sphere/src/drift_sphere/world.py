@@ -1,12 +1,7 @@
-"""Maps of the world in Mollweide projection, and writing figures."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+"""Maps of the world in Mollweide projection."""
 
 import numpy as np
 import torch
-from drift_core.runs import atomic_path
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,15 +14,6 @@ from drift_sphere.coordinates import sphere_to_latlon, tangent_frame
 
 MOST_POINTS = 5_000
 """The most points that a figure shows or smooths."""
-
-
-@contextmanager
-def written_figure(path: str | Path, height: float) -> Iterator[Figure]:
-    """Make a figure, 11 inches wide, that is written to the PNG file `path` at the end, all or nothing."""
-    figure = Figure(figsize=(11, height), layout="constrained")
-    yield figure
-    with atomic_path(Path(path)) as part:
-        figure.savefig(part, dpi=150, format="png")
 
 
 def world_axes(figure: Figure, index: int, title: str) -> Axes:

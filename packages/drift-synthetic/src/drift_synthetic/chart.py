@@ -25,8 +25,8 @@ class Space:
     """Point at the centre of the chart."""
     columns: tuple[str, ...]
     """Names of the ambient coordinates."""
-    plane: slice
-    """The two ambient coordinates in which tangent vectors at the origin lie."""
+    first: int
+    """First of the two ambient coordinates in which tangent vectors at the origin lie."""
     board: float
     """Half the width of the checkerboard in the chart."""
     roll: float
@@ -37,7 +37,7 @@ class Space:
     def lift(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
         """Points exp_o(u) of chart coordinates u, in the precision of u."""
         tangent = u.new_zeros(len(u), len(self.origin))
-        tangent[:, self.plane] = u
+        tangent[:, self.first : self.first + 2] = u
         return self.manifold.expmap(u.new_tensor(self.origin), tangent)
 
     def within(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
@@ -50,7 +50,7 @@ class Space:
 
     def chart(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"]:
         """Chart coordinates log_o(x) of points x; the sphere's antipode of the origin goes to 0."""
-        return self.manifold.logmap(x.new_tensor(self.origin), x)[:, self.plane]
+        return self.manifold.logmap(x.new_tensor(self.origin), x)[:, self.first : self.first + 2]
 
     def push(self, x: Float[Tensor, "n d"], v: Float[Tensor, "n d"]) -> Float64[Tensor, "n 2"]:
         """Vectors v at points x as the chart shows them: the differential of chart(projx(x)) applied to v.
@@ -68,13 +68,13 @@ class Space:
 SPACES = {
     space.name: space
     for space in (
-        Space("plane", Euclidean(), (0.0, 0.0), ("x", "y"), slice(0, 2), board=1.0, roll=1.0),
+        Space("plane", Euclidean(), (0.0, 0.0), ("x", "y"), 0, board=1.0, roll=1.0),
         # The corners of the board, and the end of the roll but for its noise, are 2 radians from the pole.
-        Space("sphere", Sphere(), (0.0, 0.0, 1.0), ("x", "y", "z"), slice(0, 2), board=2**0.5, roll=2.0),
+        Space("sphere", Sphere(), (0.0, 0.0, 1.0), ("x", "y", "z"), 0, board=2**0.5, roll=2.0),
         # Corners, and the end of the roll with its noise, are 2.5 from the origin. Beyond the edge, the
         # rounding of float32 coordinates alone moves the Minkowski norm by up to 1e-5.
         Space(
-            "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), slice(1, 3),
+            "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), 1,
             board=2.5 * 0.5**0.5, roll=2.25, edge=2.7,
         ),
     )

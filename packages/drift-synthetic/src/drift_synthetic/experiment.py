@@ -10,6 +10,7 @@ import torch
 from drift_core import Euclidean, longest_step
 from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
+from drift_core.figures import training_figure
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from drift_synthetic.chart import Space
 from drift_synthetic.data import Problem, make_problem
 from drift_synthetic.evaluate import METRICS, evaluate
-from drift_synthetic.figures import DATA, Row, field_figure, grid_figure, lattice, training_figure
+from drift_synthetic.figures import DATA, Row, field_figure, grid_figure, lattice
 from drift_synthetic.metrics import sliced_wasserstein
 from drift_synthetic.model import SyntheticGenerator
 from drift_synthetic.snapshots import read_snapshots

@@ -7,11 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from drift_core.runs import atomic_path, write_json
 from matplotlib.axes import Axes
 
 from drift_synthetic.experiment import Config
-from drift_synthetic.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from drift_synthetic.study import (
     LONGEST_STEP,
     TUNING_SEED,
@@ -134,7 +134,7 @@ def markdown(rows: Sequence[dict[str, Any]], budget: Budget) -> str:
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw C2ST accuracy against nu for both directions, with standard errors, a panel a lengthscale."""
     lengthscales = list(dict.fromkeys(row["lengthscale"] for row in rows))
-    with written_figure(path, 4.2 * len(lengthscales) + 0.4, 3.4) as figure:
+    with written_figure(path, 3.4, 4.2 * len(lengthscales) + 0.4) as figure:
         grid = figure.subplots(1, len(lengthscales), sharey=True, squeeze=False)[0]
         for axes, lengthscale in zip(grid, lengthscales, strict=True):
             _draw_panel(axes, [row for row in rows if row["lengthscale"] == lengthscale])

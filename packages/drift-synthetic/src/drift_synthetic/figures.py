@@ -1,16 +1,14 @@
-"""Figures in the chart: samples, their evolution, flows, drift fields, training; each a PNG file."""
+"""Figures in the chart: samples, their evolution, flows, drift fields; each a PNG file."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from drift_core.runs import atomic_path
+from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -19,13 +17,12 @@ from drift_synthetic.data import Checkerboard, Problem
 DATA = "Data"
 """Title of the panels that are drawn in the colour of data."""
 
-DATA_COLOUR, MODEL_COLOUR, FIELD_COLOUR = "#0072B2", "#D55E00", "#222222"
-"""Blue, vermillion and near black: the palette of Okabe and Ito (2008), safe for colour-blind readers."""
+FIELD_COLOUR = "#222222"
 
 MOST_POINTS = 5_000
 """The most points that a panel shows."""
 
-_GREEN, _BACKDROP, _PANEL = "#009E73", "#e4e4e4", 2.1
+_BACKDROP, _PANEL = "#e4e4e4", 2.1
 
 
 class Row(NamedTuple):
@@ -37,15 +34,6 @@ class Row(NamedTuple):
     """Points of the problem's space, [n, d]."""
 
 
-@contextmanager
-def written_figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
-    """Make a figure (inches) that is written to the PNG file `path` at the end, whole or not at all."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    yield figure
-    with atomic_path(Path(path)) as part:
-        figure.savefig(part, dpi=150, format="png")
-
-
 def grid_figure(rows: Sequence[Row], path: str | Path) -> None:
     """Draw clouds of points in the chart, a row for each problem or variant, over the target's outline.
 
@@ -53,7 +41,7 @@ def grid_figure(rows: Sequence[Row], path: str | Path) -> None:
     column for each step) and of a particle flow (one row). At most 5,000 points of a cloud are shown.
     """
     columns = max(len(row.panels) for row in rows)
-    with written_figure(path, _PANEL * columns + 0.3, _PANEL * len(rows) + 0.3) as figure:
+    with written_figure(path, _PANEL * len(rows) + 0.3, _PANEL * columns + 0.3) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for i, (line, row) in enumerate(zip(grid, rows, strict=True)):
             titled = i == 0 or list(row.panels) != list(rows[i - 1].panels)
@@ -78,7 +66,7 @@ def field_figure(
     given by a key: the displacement and the kernel gradient differ by the order of lengthscale^2.
     """
     u = problem.space.chart(x).numpy()
-    with written_figure(path, 4.6 * len(fields), 5.15) as figure:
+    with written_figure(path, 5.15, 4.6 * len(fields)) as figure:
         for axes, (title, v) in zip(
             figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True
         ):
@@ -93,41 +81,6 @@ def field_figure(
             length = float(f"{typical:.1g}")
             axes.set_xlabel(" \n ", fontsize=9)  # room for the key
             axes.quiverkey(quiver, 0.84, -0.04, length, f"|V| = {length:g}", labelpos="E")
-
-
-def training_figure(records: Sequence[Mapping[str, float | int | None]], path: str | Path) -> None:
-    """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl."""
-    panels = {
-        "Loss": {"loss": "loss"},
-        "Norm of the field": {
-            "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
-        },
-        "Effective sample size": {"ess": "references"},
-    }  # fmt: skip
-    with written_figure(path, 11.0, 3.0) as figure:
-        for axes, (title, curves) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            for (key, label), colour in zip(
-                curves.items(), (DATA_COLOUR, MODEL_COLOUR, _GREEN), strict=False
-            ):
-                steps, values = _positive(records, key)
-                axes.plot(steps, values, color=colour, linewidth=1.4, label=label)
-                if steps:
-                    axes.set_yscale("log")
-            if len(curves) > 1:
-                axes.legend(frameon=False)
-            axes.set_title(title, fontsize=11)
-            axes.set_xlabel("step")
-            axes.grid(True, color="#dddddd", linewidth=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
-
-
-def _positive(
-    records: Sequence[Mapping[str, float | int | None]], key: str
-) -> tuple[list[float | int], list[float | int]]:
-    """Steps and values of a key where a logarithmic axis can show it."""
-    pairs = [(record["step"], record.get(key)) for record in records]
-    shown = [(s, v) for s, v in pairs if s is not None and v is not None and 0 < v < math.inf]
-    return [s for s, _ in shown], [v for _, v in shown]
 
 
 def lattice(problem: Problem, side: int = 24) -> Float[Tensor, "g d"]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from drift_core.flow import particle_flow
 from drift_core.runs import atomic_path, write_json
 from drift_core.seeds import generator_for
@@ -42,10 +44,10 @@ FLOW_STEPS = (0, 20, 100, 300)
 """Steps at which the particle flow is drawn; it has one lengthscale and a step that suits it."""
 
 BUDGETS = {
-    "quick": Budget(600, 512, 3, 3, ("0.2", "0.8")),
-    "full": Budget(6_000, 1_024, 5, 20, ("0.1", "0.2", "0.4", "0.8", "1:0.03"), (0.05, 1.0, 10.0)),
+    "quick": Budget(500, 512, 3, 3, ("0.2", "0.6")),
+    "full": Budget(6_000, 1_024, 5, 20, ("0.1", "0.2", "0.4", "0.6", "0.6:0.02"), (0.05, 1.0, 10.0)),
 }
-"""Budgets by name: minutes on two cores, and a day."""
+"""Budgets by name: minutes on two cores, and a day. Lengthscales are in units of `median_distance`."""
 
 
 class Cell(NamedTuple):
@@ -74,13 +76,14 @@ class Cell(NamedTuple):
 
     def config(self, budget: Budget, step_size: float, seed: int) -> Config:
         """Settings of a run, which differ between cells in what the table is about only."""
+        unit = median_distance(self.target, self.space, self.geometry)
         return Config(
             target=self.target,
             space=self.space,
             geometry=self.geometry,
             direction=self.direction,
             kernel="laplace",
-            lengthscale=self.lengthscale,
+            lengthscale=":".join(f"{float(end) * unit:.4g}" for end in self.lengthscale.split(":")),
             step_size=step_size,
             max_step=LONGEST_STEP,
             steps=budget.steps,
@@ -88,6 +91,18 @@ class Cell(NamedTuple):
             seed=seed,
             eval_draws=budget.eval_draws,
         )
+
+
+@lru_cache
+def median_distance(target: Target, space: Manifold, geometry: Geometry) -> float:
+    """Median distance between points of a target, straight in ambient coordinates or on the manifold.
+
+    A lengthscale is long or short beside it, in whatever geometry.
+    """
+    config = Config(target=target, space=space, geometry=geometry)
+    points = experiment.problem_of(config).sample(1_000, generator_for(TUNING_SEED))
+    r = experiment.make_field(config).manifold.cdist(points, points)
+    return float(r[~torch.eye(len(r), dtype=torch.bool)].median())
 
 
 def cells_of(budget: Budget) -> list[Cell]:
@@ -186,9 +201,9 @@ def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
     """The table as Markdown: mean ± standard deviation over seeds, the floor, and the better direction."""
     lines = [
         f"Mean ± standard deviation over {budget.seeds} seeds; {budget.steps:,} steps of "
-        f"{budget.batch_size:,}; Laplace kernel. A direction is better if its mean is, by more than two "
-        "standard errors of the difference. Lengthscale best: each direction at the one of its own that did "
-        "best on validation.",
+        f"{budget.batch_size:,}; Laplace kernel, lengthscales in units of the median distance between data. "
+        "A direction is better if its mean is, by more than two standard errors of the difference. "
+        "Lengthscale best: each direction at the one of its own that did best on validation.",
         "",
     ]
     for name, title in METRICS.items():
@@ -211,7 +226,7 @@ def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
 
 
 def draw_figures(budget: Budget, chosen: Mapping[Cell, Choice[float]], out: Path) -> None:
-    """Draw for each lengthscale final samples, their evolution and the field, and the field's flow."""
+    """Draw, for each lengthscale, final samples, their evolution and the field; and the field's flow."""
     figures = out / "figures"
     for lengthscale in budget.lengthscales:
         rows = []

@@ -1,0 +1,83 @@
+"""What figures of all domains share; matplotlib comes with `drift-core[figures]`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drift_core.runs import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR = "#0072B2", "#D55E00", "#009E73"
+"""Blue, vermillion and green of the palette of Okabe and Ito (2008), safe for colour-blind readers."""
+
+_PANELS = {
+    "Loss": {"loss": "loss"},
+    "Norm of the field": {
+        "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
+    },
+    "Effective sample size": {"ess": "references"},
+    "Fraction of clipped steps": {"clipped": "clipped"},
+}  # fmt: skip
+_LOGARITHMIC = ("Loss", "Norm of the field")
+
+
+@contextmanager
+def written_figure(path: str | Path, height: float, width: float = 11.0) -> "Iterator[Figure]":
+    """Make a figure (inches) that is written to the PNG file `path` at the end, whole or not at all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
+    with atomic_path(Path(path)) as part:
+        figure.savefig(part, dpi=150, format="png")
+
+
+def training_figure(records: Sequence[Mapping[str, float | int | None]], path: str | Path) -> None:
+    """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl.
+
+    Records have the keys step, loss, drift_norm, attraction_norm, repulsion_norm, ess and clipped; values
+    that are missing or not finite are left out.
+    """
+    with written_figure(path, 6.0) as figure:
+        grid = figure.subplots(2, 2, sharex=True).flat
+        for axes, (title, curves) in zip(grid, _PANELS.items(), strict=True):
+            _curves(axes, records, curves, logarithmic=title in _LOGARITHMIC)
+            axes.set_title(title, fontsize=11)
+        for axes in figure.axes[2:]:
+            axes.set_xlabel("step")
+
+
+def _curves(
+    axes: "Axes",
+    records: Sequence[Mapping[str, float | int | None]],
+    curves: Mapping[str, str],
+    logarithmic: bool,
+) -> None:
+    """Draw {key: label} against the step, from 0 up; what spans decades, as logarithms where it can be."""
+    drawn: list[float] = []
+    for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR), strict=False):
+        found = [(record["step"], record.get(key)) for record in records]
+        points = [(s, v) for s, v in found if s is not None and v is not None and math.isfinite(v)]
+        axes.plot(
+            [s for s, _ in points],
+            [v for _, v in points],
+            color=colour,
+            linewidth=1.4,
+            label=label,
+            clip_on=False,
+            zorder=3,
+        )
+        drawn += [v for _, v in points]
+    if logarithmic and drawn and min(drawn) > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.05 * max(drawn, default=0) or 1)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    axes.grid(True, color="#dddddd", linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)

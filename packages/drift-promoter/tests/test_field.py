@@ -1,0 +1,383 @@
+"""The fields of whole sequences and of stretches: equal to brute force in float64, and lawful."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from drift_core import Euclidean, Laplace, Power
+from drift_core.field import DriftField
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.train import ConditionalField
+from drift_promoter.data import Windows
+from drift_promoter.field import (
+    Similarity,
+    StretchField,
+    SumField,
+    WholeField,
+    draw_places,
+    draw_signals,
+    features,
+)
+from drift_simplex import CategoricalField
+from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ONE = parse_lengthscales("0.7")
+LETTERS = CategoricalField(4, Laplace, ONE, product=True)
+INNER = {
+    "spherical": CategoricalField(4, Laplace, ONE),
+    "euclidean": DriftField(Power(Euclidean()), Laplace, ONE),
+}
+ALIKE = Similarity(Laplace(0.8))
+
+
+def windows(n: int, length: int, margin: int = 3, seed: int = 0) -> Windows:
+    """Random promoters on both strands, with random signals."""
+    rng = np.random.default_rng(seed)
+    width = length + 2 * margin
+    bases = rng.integers(4, size=(n, width), dtype=np.uint8)
+    signal = rng.exponential(size=(n, width, 2)).astype(np.float16)
+    return Windows(bases, signal, ["1"] * n, np.arange(n) * 100, ["+-"[i % 2] for i in range(n)], margin)
+
+
+def soft(n: int, length: int, seed: int = 0) -> Tensor:
+    """Points inside the orthant."""
+    logits = 2 * torch.randn(n, length, 4, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    return logits.softmax(dim=-1).sqrt()
+
+
+def signals(n: int, length: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, length, 2, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def everywhere(data: Windows, stretch: int, starts: Sequence[int]) -> Tensor:
+    """Every stretch of every window that begins at one of `starts`."""
+    return torch.tensor([[row, 0, start] for row in range(len(data)) for start in starts])
+
+
+def read(data: Windows, place: Tensor) -> tuple[Tensor, Tensor, int]:
+    """One-hot letters [L, 4] and signal [L, 2] of the window at a place, base by base, and the start."""
+    row, shift, start = place.tolist()
+    first = data.margin + (-shift if data.strand[row] == "-" else shift)
+    at = range(first, first + data.length)
+    letters = [[float(data.bases[row, i] == k) for k in range(4)] for i in at]
+    signal = [[float(data.signal[row, i, t]) for t in range(2)] for i in at]
+    return *(torch.tensor(part, dtype=torch.float64) for part in (letters, signal)), start
+
+
+def log_alike(a: Tensor, b: Tensor) -> float:
+    """-distance / 0.8, what `ALIKE` says of two binned signals."""
+    u, v = (features(signal.flatten()[None]) for signal in (a, b))
+    return -float((u - v).norm()) / 0.8
+
+
+def near_whole(a: Tensor, b: Tensor) -> float:
+    """Log-likeness of two signals of 64 positions, in 32 bins."""
+    return log_alike(*((s[0::2] + s[1::2]) / 2 for s in (a, b)))
+
+
+def bins_around(signal: Tensor, start: int, width: int) -> Tensor:
+    """Means over four positions of the signal that is at most 64 bases from a stretch, 0 outside."""
+    outside, at = torch.zeros(2, dtype=torch.float64), range(start - 64, start + width + 64)
+    around = torch.stack([signal[i] if 0 <= i < len(signal) else outside for i in at])
+    return torch.stack([part.mean(0) for part in around.split(4)])
+
+
+def angles(x: Tensor, y: Tensor) -> Tensor:
+    return 2 * torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
+
+
+LOG_KERNELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "spherical": lambda x, y: -angles(x, y).norm(dim=-1) / 0.7,
+    "euclidean": lambda x, y: -(x - y).flatten(1).norm(dim=-1) / 0.7,
+    "product": lambda x, y: -angles(x, y).sum(dim=-1) / 0.7,
+}
+
+
+def score(geometry: str, x: Tensor, references: Sequence[Tensor], log_weight: Sequence[float]) -> Tensor:
+    """Gradient at one x of log sum_j exp(w_j) k(x, y_j) by autograd, along the orthant if there is one."""
+    leaf = x.clone().requires_grad_()
+    weights = torch.tensor(log_weight, dtype=torch.float64)
+    logits = LOG_KERNELS[geometry](leaf, torch.stack([*references])) + weights
+    (gradient,) = torch.autograd.grad(logits.logsumexp(0), leaf)
+    return gradient if geometry == "euclidean" else gradient - (gradient * x).sum(-1, keepdim=True) * x
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
+def test_whole_sequences_follow_the_gradients_of_their_log_densities(geometry, conditional, generator):
+    """log sum_j k_signal(s, s_j) k(x, y_j) of the data, less that of the other samples."""
+    data, pool, c = windows(12, 64), soft(7, 64), signals(7, 64)
+    own = torch.tensor([2, 5, 6])
+    places = draw_places(data, 64)(15, generator)
+    known = {"condition": c[own], "model_condition": c} if conditional else {}
+    field = WholeField(INNER[geometry], data, ALIKE if conditional else None)
+    terms = field.terms(pool[own], places, pool, own, **known)
+
+    letters, there, _ = zip(*(read(data, place) for place in places), strict=True)
+    near = near_whole if conditional else lambda a, b: 0.0
+    for row, i in enumerate(own.tolist()):
+        others = [j for j in range(7) if j != i]
+        attraction = score(geometry, pool[i], letters, [near(c[i], s) for s in there])
+        repulsion = score(geometry, pool[i], pool[others], [near(c[i], c[j]) for j in others])
+        torch.testing.assert_close(terms.attraction[row], attraction, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(terms.repulsion[row], repulsion, rtol=1e-8, atol=1e-9)
+
+
+def by_brute_force(
+    field: StretchField, x: Tensor, places: Tensor, pool: Tensor, own: Tensor, c: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attraction and repulsion, stretch by stretch; samples are x = pool[own], with conditions c[own]."""
+    w, L = field.length, field.data.length
+    starts = [*range(0, L - w, w // 2), L - w]
+    real = [read(field.data, place) for place in places]
+    repelling = [(k, s) for k in range(len(pool)) for s in starts]
+    every = math.ceil(len(repelling) / field.most_repelling)
+    while math.gcd(every, len(starts)) > 1:
+        every += 1
+    sums, covers = torch.zeros(2, *x.shape, dtype=torch.float64), torch.zeros(L, 1)
+
+    def near(a: Tensor, start: int, b: Tensor, there: int) -> float:
+        return log_alike(bins_around(a, start, w), bins_around(b, there, w))
+
+    for (row, i), start in itertools.product(enumerate(own.tolist()), starts):
+        here = slice(start, start + w)
+        others = [(k, s) for k, s in repelling[::every] if (k, s) != (i, start)]
+        to_data = [0.0 if c is None else near(c[i], start, signal, s) for _, signal, s in real]
+        to_model = [0.0 if c is None else near(c[i], start, c[k], s) for k, s in others]
+        letters = [y[s : s + w] for y, _, s in real]
+        sums[0, row, here] += score("product", x[row, here], letters, to_data)
+        sums[1, row, here] += score(
+            "product", x[row, here], [pool[k, s : s + w] for k, s in others], to_model
+        )
+        covers[here] += 1 / len(own)
+    assert covers.min() > 0.99
+    return sums[0] / covers, sums[1] / covers
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("most", [2048, 8], ids=["all", "thinned"])
+@pytest.mark.parametrize(("length", "stretch"), [(12, 4), (11, 4), (13, 5), (9, 3), (7, 2), (6, 6)], ids=str)
+def test_positions_follow_the_mean_of_all_stretches_over_them(length, stretch, most, conditional, generator):
+    data, pool = windows(5, length), soft(4, length)
+    c = signals(4, length) if conditional else None
+    own = torch.tensor([1, 2])
+    places = draw_places(data, stretch)(9, generator)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, stretch, most)
+    known = {} if c is None else {"condition": c[own], "model_condition": c}
+    terms = field.terms(pool[own], places, pool, own, **known)
+    attraction, repulsion = by_brute_force(field, pool[own], places, pool, own, c)
+    torch.testing.assert_close(terms.attraction, attraction, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(terms.repulsion, repulsion, rtol=1e-8, atol=1e-9)
+
+
+def test_every_position_of_the_model_repels_however_few_of_its_stretches_do():
+    """A sample has 5 stretches; if every 5th of all repelled, those would be the first ones."""
+    data, pool = windows(6, 12, margin=0), soft(20, 12)
+    field = StretchField(LETTERS, data, None, 4, most_repelling=20)
+    x, places = soft(2, 12, seed=1), everywhere(data, 4, [0])
+    before = field.terms(x, places, pool, None).repulsion
+    for position in range(12):
+        other = pool.clone()
+        other[:, position] = soft(20, 1, seed=2)[:, 0]
+        assert float((field.terms(x, places, other, None).repulsion - before).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("most", [2048, 40])
+def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, generator, monkeypatch):
+    data, pool, c = windows(30, 40), soft(6, 40), signals(6, 40)
+    places, own = draw_places(data, 8)(50, generator), torch.arange(6)
+    field = StretchField(LETTERS, data, ALIKE, 8, most)
+    given = {"condition": c, "model_condition": c}
+    whole = field.terms(pool, places, pool, own, **given)
+    for pairs in (1, 350, 3000):
+        monkeypatch.setattr("drift_promoter.field._PAIRS", pairs)
+        torch.testing.assert_close(
+            field.terms(pool, places, pool, own, **given), whole, rtol=1e-10, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("kind", ["whole", "stretches"])
+def test_equal_sets_of_data_and_samples_exert_no_drift(kind, conditional):
+    """The pool holds the windows themselves, and the data all stretches that the pool is cut into."""
+    data, starts = windows(8, 14, margin=0), [0, 2, 4, 6, 8, 10]
+    similarity = ALIKE if conditional else None
+    if kind == "whole":
+        field, places = WholeField(INNER["spherical"], data, similarity), everywhere(data, 14, [0])
+    else:
+        field, places = StretchField(LETTERS, data, similarity, 4, 10**6), everywhere(data, 4, starts)
+    rows = torch.arange(8)
+    pool = torch.nn.functional.one_hot(data.tokens(rows), 4).double()
+    known = {"condition": signals(5, 14), "model_condition": data.signals(rows).double()}
+    terms = field.terms(soft(5, 14), places, pool, None, **(known if conditional else {}))
+    assert float(terms.attraction.norm()) > 1
+    assert float(terms.field.abs().max()) < 1e-11
+
+
+@pytest.mark.parametrize("kind", ["whole", "stretches"])
+def test_swapping_data_and_samples_flips_the_drift(kind):
+    sides = [windows(8, 14, margin=0, seed=seed) for seed in (1, 2)]
+    rows, starts = torch.arange(8), [0, 2, 4, 6, 8, 10]
+
+    def drift(data: Windows, model: Windows) -> Tensor:
+        if kind == "whole":
+            field, places = WholeField(INNER["spherical"], data, ALIKE), everywhere(data, 14, [0])
+        else:
+            field, places = StretchField(LETTERS, data, ALIKE, 4), everywhere(data, 4, starts)
+        pool = torch.nn.functional.one_hot(model.tokens(rows), 4).double()
+        there = model.signals(rows).double()
+        c = signals(5, 14)
+        return field.terms(soft(5, 14), places, pool, None, condition=c, model_condition=there).field
+
+    a, b = sides
+    assert float(drift(a, b).norm()) > 0.1
+    torch.testing.assert_close(drift(a, b), -drift(b, a), rtol=1e-9, atol=1e-11)
+
+
+def test_only_references_of_the_same_signal_count_if_likeness_is_strict():
+    """Two kinds of windows with two signals: the drift of either is that towards its own kind alone."""
+    data, x = windows(10, 6, margin=0), soft(3, 6)
+    data.signal[:] = np.where(np.arange(10) < 4, 0.0, 1.0)[:, None, None]
+    places, own = everywhere(data, 6, [0]), torch.arange(3)
+    strict, plain = (StretchField(LETTERS, data, s, 6) for s in (Similarity(Laplace(1e-3)), None))
+    c = torch.tensor([0.0, 1.0, 1.0]).double()[:, None, None].expand(3, 6, 2)
+    given = strict.terms(x, places, x, own, condition=c, model_condition=c)
+    for samples, kind in ((own[:1], places[:4]), (own[1:], places[4:])):
+        some = x[samples]
+        alone = plain.terms(some, kind, some, torch.arange(len(some)))
+        torch.testing.assert_close(given.attraction[samples], alone.attraction, rtol=1e-8, atol=1e-9)
+        if len(some) > 1:  # the other one has none of its kind to be repelled from
+            torch.testing.assert_close(given.repulsion[samples], alone.repulsion, rtol=1e-8, atol=1e-9)
+        size = strict.effective_samples(some, places, condition=c[samples])
+        assert size == pytest.approx(plain.effective_samples(some, kind))
+
+
+def test_likeness_is_the_kernel_of_the_distance_between_features():
+    a, b = (features(signals(n, 6, seed=n).flatten(1)) for n in (4, 5))
+    found = ALIKE.log(a, b)
+    assert found.shape == (4, 5)
+    for i, j in itertools.product(range(4), range(5)):
+        assert float(found[i, j]) == pytest.approx(-math.dist(a[i].tolist(), b[j].tolist()) / 0.8, rel=1e-6)
+    assert float(ALIKE.log(a.float(), a.float()).diagonal().abs().max()) < 3e-3
+
+
+def test_signals_are_alike_by_shape_rather_than_by_height():
+    """Twice the height is nearer than another place, and a faint signal is near to none at all."""
+    here, there = torch.zeros(2, 1, 34).double()
+    here[0, 3:6], there[0, 8:11] = 1.0, 1.0
+    near = features(here)
+    assert float((near - features(2 * here)).norm()) < 0.5 * float((near - features(there)).norm())
+    assert float((near - features(2 * here)).norm()) > 0
+    assert float(features(torch.zeros(1, 34)).norm()) == 0
+    assert float(features(1e-3 * here).norm()) < 0.1
+
+
+def test_effective_samples_count_the_windows_that_attract(generator):
+    """1 / sum_j p_j^2, averaged over the samples; 1 where one window alone is like the condition."""
+    data, x, c = windows(9, 64, margin=0), soft(3, 64), signals(3, 64)
+    places = draw_places(data, 64)(9, generator)
+    letters, there, _ = zip(*(read(data, place) for place in places), strict=True)
+    sizes = []
+    for point, signal in zip(x, c, strict=True):
+        weights = torch.tensor([near_whole(signal, s) for s in there], dtype=torch.float64)
+        p = (LOG_KERNELS["spherical"](point, torch.stack(letters)) + weights).softmax(0)
+        sizes.append(1 / float(p.square().sum()))
+    whole = WholeField(INNER["spherical"], data, ALIKE)
+    assert whole.effective_samples(x, places, condition=c) == pytest.approx(sum(sizes) / 3)
+    same = data.signals(torch.tensor([4])).double()
+    only = WholeField(INNER["spherical"], data, Similarity(Laplace(1e-4)))
+    assert only.effective_samples(x[:1], places, condition=same) == pytest.approx(1)
+
+
+def test_a_sum_of_fields_is_their_sum(generator):
+    data, pool, c = windows(9, 16), soft(4, 16), signals(4, 16)
+    places, own = draw_places(data, 4)(12, generator), torch.arange(4)
+    stretches, whole = StretchField(LETTERS, data, ALIKE, 4), WholeField(INNER["spherical"], data, ALIKE)
+    both = SumField(stretches, whole, 0.3)
+    given = {"condition": c, "model_condition": c}
+    a, b, ab = (field.terms(pool, places, pool, own, **given) for field in (stretches, whole, both))
+    torch.testing.assert_close(ab.attraction, a.attraction + 0.3 * b.attraction)
+    torch.testing.assert_close(ab.repulsion, a.repulsion + 0.3 * b.repulsion)
+    size = both.effective_samples(pool, places, condition=c)
+    assert size == stretches.effective_samples(pool, places, condition=c)
+    for field in (stretches, whole, both):
+        assert isinstance(field, ConditionalField)
+        assert field.manifold.point_ndim == 2
+
+
+@pytest.mark.parametrize("stretch", [0, 1, 13])
+def test_stretches_that_do_not_fit_are_refused(stretch):
+    with pytest.raises(ValueError, match=f"2 to 12 base pairs, got {stretch}"):
+        StretchField(LETTERS, windows(3, 12), None, stretch)
+
+
+@pytest.mark.parametrize("n", [4, 10, 27])
+def test_places_cover_all_windows_before_any_comes_again(n):
+    data, draw = windows(10, 12), draw_places(windows(10, 12), 4)
+    seen = draw(n, Generator().manual_seed(1))
+    assert seen.shape == (n, 3)
+    for i in range(0, n, 10):
+        assert len(seen[i : i + 10, 0].unique()) == min(10, n - i)
+    torch.testing.assert_close(draw(n, Generator().manual_seed(1)), seen)
+    assert not torch.equal(draw(n, Generator().manual_seed(2)), seen)
+    assert data.tokens(seen[:, 0], seen[:, 1]).shape == (n, 12)  # shifts are within the margins
+
+
+def test_places_are_all_shifts_and_starts_alike():
+    seen = draw_places(windows(10, 12), 4)(7 * 9 * 100, Generator().manual_seed(0))
+    for column, values in ((0, range(10)), (1, range(-3, 4)), (2, range(9))):
+        counts = [int((seen[:, column] == value).sum()) for value in values]
+        assert sum(counts) == len(seen)
+        mean = len(seen) / len(values)
+        assert max(abs(count - mean) for count in counts) < 5 * math.sqrt(mean)
+    assert set(draw_places(windows(10, 12, margin=0), 12)(50, Generator())[:, 1:].flatten().tolist()) == {0}
+
+
+def test_conditions_are_shifted_signals_of_training_windows():
+    data = windows(10, 12)
+    rows = torch.arange(10)
+    known = {
+        signal.numpy().tobytes(): (row, shift)
+        for shift in range(-3, 4)
+        for row, signal in enumerate(data.signals(rows, shift))
+    }
+    assert len(known) == 70
+    drawn = draw_signals(data)(10, Generator().manual_seed(0))
+    found = [known[signal.numpy().tobytes()] for signal in drawn]
+    assert sorted(row for row, _ in found) == list(range(10))
+    assert len({shift for _, shift in found}) > 2
+    assert torch.equal(draw_signals(data)(10, Generator().manual_seed(0)), drawn)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest array that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for array in tree_leaves(made):
+            if isinstance(array, Tensor):
+                self.size = max(self.size, array.untyped_storage().nbytes())
+        return made
+
+
+def test_memory_is_linear_in_the_batch(monkeypatch):
+    """Each of 32 samples of 1,024 bases has 255 stretches: weights of all pairs would take 33 MB."""
+    monkeypatch.setattr("drift_promoter.field._PAIRS", 2**20)
+    data, m = windows(50, 1024), 1024
+    places = draw_places(data, 8)(m, Generator().manual_seed(0))
+    field = StretchField(LETTERS, data, ALIKE, most_repelling=128)
+    largest = {}
+    for n in (8, 32):
+        x, c = soft(n, 1024).float(), signals(n, 1024).float()
+        with Largest() as mode:
+            field.terms(x, places, x, torch.arange(n), condition=c, model_condition=c)
+        largest[n] = mode.size
+    assert largest[32] < 32 * 255 * m * 4 / 3
+    assert largest[32] < 4.1 * largest[8]

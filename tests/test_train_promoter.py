@@ -1,0 +1,285 @@
+"""The promoters' applications end to end: a run and what it leaves, sampling, resuming, bad input.
+
+Run by torchrun, this file is what each process of the last test does.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from drift_core.parallel import make_accelerator
+from drift_core.train import train
+from drift_promoter.published import NAMES, TSS
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--steps", "6", "--batch-size", "8", "--data-batch-size", "512", "--save-every", "3", "--log-every", "2",
+    "--eval-draws", "2",
+)  # fmt: skip
+METRICS = {
+    "kmer_correlation", *(f"kmer{k}_correlation" for k in (3, 4, 5, 7, 8)), "bases_tv", "gc_w1", "cpg_w1",
+    "distinct", "novelty", "conditioning", "conditioning_shuffled",
+}  # fmt: skip
+MOTIFS = {"motif_placement", "motif_placement_shuffled"}
+PLACE = re.compile(r">(chr\w+|toy):(\d+)-(\d+)\([+-]\) \d+")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of extracted windows that is not the user's."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few sequences in reports of runs inside this process."""
+    monkeypatch.setattr(import_module("drift_promoter.evaluate"), "SAMPLES", 40)
+    monkeypatch.setattr(import_module("drift_promoter.experiment"), "SAMPLES", 40)
+    monkeypatch.setattr(import_module("drift_promoter.experiment"), "VALIDATION", 40)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A finished run on the toy data, started as a user does, on one thread."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    command = [sys.executable, str(ROOT / "apps" / "train_promoter.py"), *SMALL, "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "motif_placement" in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def mini() -> Path:
+    """The miniature of the benchmark."""
+    folder = os.environ.get("DRIFT_DATA_DIR")
+    if not folder:
+        pytest.skip("DRIFT_DATA_DIR names no data folder")
+    return Path(folder) / "promoter" / "mini"
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One clear line, exit status 2, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    message = lines[-1] if lines else result.stderr
+    for word in words:
+        assert word in message
+
+
+def fasta(path: Path) -> dict[str, str]:
+    """Sequences by header."""
+    records = path.read_text().split(">")[1:]
+    return {">" + head: body.replace("\n", "") for head, _, body in (r.partition("\n") for r in records)}
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["domain"], config["steps"], config["dataset"]) == ("promoter", 6, "toy")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == METRICS | MOTIFS
+    assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 3, 4, 6]
+    assert [record["step"] for record in records if "validation" in record] == [3, 6]
+    assert (finished / "checkpoints" / "best.pt").exists()
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    assert figures == {"kmers.png", "logos.png", "signals.png", "training.png"}
+    assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
+    assert {path.name for path in (finished / "model").iterdir()} >= {"model.safetensors", "config.json"}
+    sequences = fasta(finished / "samples.fasta")
+    assert len(sequences) == 1_000
+    assert all(len(letters) == 128 and set(letters) <= set("ACGT") for letters in sequences.values())
+    assert all(PLACE.fullmatch(head) for head in sequences)
+
+
+def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = app_inside(
+            "sample", finished, "--n", 50, "--seed", seed, "--out", tmp_path / f"{name}.fasta"
+        )
+        assert result.returncode == 0, result.stderr
+    a, b, c = (fasta(tmp_path / f"{name}.fasta") for name in "abc")
+    assert a == b != c
+    assert len(a) == 50
+    for head in a:
+        place = PLACE.fullmatch(head)
+        assert int(place[3]) - int(place[2]) == 128
+    before = (tmp_path / "a.fasta").read_bytes()
+    refused(app_inside("sample", finished, "--out", tmp_path / "a.fasta"), "--out", "a.fasta exists")
+    assert (tmp_path / "a.fasta").read_bytes() == before
+
+
+def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
+    before = json.loads((finished / "metrics.json").read_text())
+    assert app_inside("evaluate", finished, "--draws", 1, "--on", "val").returncode == 0
+    assert json.loads((finished / "metrics.json").read_text()) == before
+    result = app_inside("evaluate", finished, "--draws", 1)
+    assert result.returncode == 0, result.stderr
+    after = json.loads((finished / "metrics.json").read_text())
+    assert after["bases_tv"] != before["bases_tv"]
+    assert after["bases_tv"]["value"] == pytest.approx(before["bases_tv"]["value"], rel=0.1)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
+    """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    result = app_inside("train_promoter", *SMALL, "--eval-draws", 1, "--out", whole)
+    assert result.returncode == 0, result.stderr
+    shutil.copytree(whole, cut)
+    (cut / "checkpoints" / "step_000000006.pt").unlink()
+    for name in ("samples.fasta", "metrics.json", "model/model.safetensors"):
+        (cut / name).unlink()
+    result = app_inside("train_promoter", "--resume", "--out", cut)  # the other settings come from the run
+    assert result.returncode == 0, result.stderr
+    for name in ("samples.fasta", "metrics.jsonl", "metrics.json", "model/model.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    refused(app_inside("train_promoter", "--resume", "--out", cut, "--stretch", 6), "stretch was", "is 6")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--no-condition", "--whole", "0.3", "--kernel", "matern", "--nu", "2.5"],
+        ["--geometry", "euclidean", "--kernel", "gaussian"],
+        ["--stretch", "0", "--direction", "displacement", "--output", "softmax", "--noise", "gaussian"],
+    ],
+    ids=["unconditional", "euclidean", "displacement"],
+)
+def test_baselines_are_a_flag_away(brief, tmp_path, app_inside, flags):
+    out = tmp_path / "run"
+    result = app_inside("train_promoter", *SMALL, "--steps", 2, "--eval-draws", 1, *flags, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads((out / "metrics.json").read_text())) == METRICS | MOTIFS
+    result = app_inside("sample", out, "--n", 3, "--out", tmp_path / "three.fasta")
+    assert result.returncode == 0, result.stderr
+    assert len(fasta(tmp_path / "three.fasta")) == 3
+
+
+def test_real_windows(mini, brief, tmp_path, app_inside):
+    """A table beside the genome, here every 64th of the tiled windows; samples are named by test windows."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for name in set(NAMES) - {TSS}:
+        (data / name).symlink_to(mini / name)
+    header, *rows = (mini / "tiled.tsv").read_text().splitlines()
+    (data / "tiled.tsv").write_text("\n".join([header, *rows[::64]]) + "\n")
+    flags = ["--tss", "tiled.tsv", "--data-dir", data, "--batch-size", 2, "--steps", 2, "--eval-draws", 1]
+    result = app_inside("train_promoter", *SMALL, *flags, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads((out / "metrics.json").read_text())) == METRICS
+    sequences = fasta(out / "samples.fasta")
+    assert len(sequences) == 40
+    assert all(len(letters) == 1024 for letters in sequences.values())
+    assert {PLACE.fullmatch(head)[1] for head in sequences} <= {"chr8", "chr9"}
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    refused(app_inside("train_promoter", *SMALL, "--out", finished), "--out", "already holds a run")
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "enhancer"], ["--dataset", "enhancer"]),
+        (["--preset", "huge"], ["--preset", "huge"]),
+        (["--strech", "8"], ["--strech"]),
+        (["--kernel", "spectral"], ["--kernel spectral"]),
+        (["--lengthscale", "long"], ["lengthscale", "long"]),
+        (["--signal-lengthscale", "-1"], ["--signal-lengthscale", "-1"]),
+        (["--stretch", "200"], ["stretches", "128", "200"]),
+        (["--max-step", "4"], ["max_step", "4"]),
+        (
+            ["--dataset", "promoter", "--data-dir", "nowhere"],
+            ["nowhere", "--data-dir", "drift_promoter.archive"],
+        ),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_flags(tmp_path, app_inside, flags, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_promoter", *flags, "--out", out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chrom\tstart\nchr1\t5000\n", ["sites.tsv", "no column chr or TSS or strand"]),
+        ("chr\tTSS\tstrand\nchr1\tnear\t+\n", ["sites.tsv, line 2", "'near'"]),
+        (None, ["no table", "sites.tsv"]),
+    ],
+    ids=["no columns", "no number", "no file"],
+)
+def test_bad_tables_leave_nothing(tmp_path, cache, app_inside, text, words):
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for name in set(NAMES) - {TSS}:
+        (data / name).touch()  # the table is read first
+    if text is not None:
+        (data / "sites.tsv").write_text(text)
+    before = sorted(cache.glob("drift/promoter/windows-*"))
+    flags = ["--tss", "sites.tsv", "--data-dir", data, "--out", out]
+    refused(app_inside("train_promoter", *SMALL, *flags), *words)
+    assert not out.exists()
+    assert sorted(cache.glob("drift/promoter/windows-*")) == before
+
+
+def train_shared(out: Path) -> None:
+    """Five steps of a run whose batch does not divide evenly, in float64; leave the weights in `out`."""
+    experiment = import_module("drift_promoter.experiment")
+    config = experiment.Config(steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, whole=0.5)
+    data = experiment.load_data(config)
+    generator, conditions = experiment.make_generator(config, data), experiment.conditions(config, data)
+    field = experiment.make_field(config, data)
+    field = replace(field, first=replace(field.first, most_repelling=50))
+    train(
+        generator.double(),
+        field,
+        experiment.positives(config, data),
+        config,
+        out,
+        sample_condition=lambda n, generator: conditions(n, generator).double(),
+    )
+    if make_accelerator().is_main_process:
+        torch.save([p.detach() for p in generator.parameters()], out / "weights.pt")
+
+
+def test_two_processes_train_the_same_generator_as_one(tmp_path):
+    """Samples, their conditions and all stretches are pooled; each excludes itself."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [__file__, str(tmp_path / "pair")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    train_shared(tmp_path / "one")
+    one, pair = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "pair"))
+    assert max(float((a - b).abs().max()) for a, b in zip(one, pair, strict=True)) < 1e-9
+    record, other = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("one", "pair"))
+    assert other == pytest.approx(record, rel=1e-6)
+
+
+if __name__ == "__main__":
+    train_shared(Path(sys.argv[1]))
