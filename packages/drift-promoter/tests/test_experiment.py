@@ -22,7 +22,8 @@ from drift_promoter.experiment import (
     score,
     validation,
 )
-from drift_promoter.field import StretchField, SumField, WholeField
+from drift_promoter.field import SumField, WholeField
+from drift_promoter.stretches import StretchField
 from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 

@@ -12,15 +12,10 @@ from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import ConditionalField
 from drift_promoter.data import Windows
-from drift_promoter.field import (
-    Similarity,
-    StretchField,
-    SumField,
-    WholeField,
-    draw_places,
-    draw_signals,
-    features,
-)
+from drift_promoter.field import SumField, WholeField
+from drift_promoter.places import draw_places, draw_signals
+from drift_promoter.similarity import Similarity, features
+from drift_promoter.stretches import StretchField
 from drift_simplex import CategoricalField
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,6 +43,17 @@ def soft(n: int, length: int, seed: int = 0) -> Tensor:
     """Points inside the orthant."""
     logits = 2 * torch.randn(n, length, 4, generator=Generator().manual_seed(seed), dtype=torch.float64)
     return logits.softmax(dim=-1).sqrt()
+
+
+def spelled(points: Tensor) -> Tensor:
+    """One-hot points of the likeliest letters, point by point."""
+    rows = [[float(value == max(row)) for value in row] for row in points.flatten(0, -2).tolist()]
+    return torch.tensor(rows, dtype=torch.float64).view_as(points)
+
+
+def blurred(tokens: Tensor, share: float = 0.3) -> Tensor:
+    """Points inside the orthant whose likeliest letters are the tokens."""
+    return ((1 - share) * torch.nn.functional.one_hot(tokens, 4).double() + share / 4).sqrt()
 
 
 def signals(n: int, length: int, seed: int = 0) -> Tensor:
@@ -135,7 +141,7 @@ def by_brute_force(
     w, L = field.length, field.data.length
     starts = [*range(0, L - w, w // 2), L - w]
     real = [read(field.data, place) for place in places]
-    repelling = [(k, s) for k in range(len(pool)) for s in starts]
+    repelling, spelling = [(k, s) for k in range(len(pool)) for s in starts], spelled(pool)
     every = math.ceil(len(repelling) / field.most_repelling)
     while math.gcd(every, len(starts)) > 1:
         every += 1
@@ -146,22 +152,23 @@ def by_brute_force(
 
     for (row, i), start in itertools.product(enumerate(own.tolist()), starts):
         here = slice(start, start + w)
-        others = [(k, s) for k, s in repelling[::every] if (k, s) != (i, start)]
+        others = [(k, s) for k, s in repelling[::every] if k != i]
         to_data = [0.0 if c is None else near(c[i], start, signal, s) for _, signal, s in real]
         to_model = [0.0 if c is None else near(c[i], start, c[k], s) for k, s in others]
         letters = [y[s : s + w] for y, _, s in real]
+        theirs = [spelling[k, s : s + w] for k, s in others]
         sums[0, row, here] += score("product", x[row, here], letters, to_data)
-        sums[1, row, here] += score(
-            "product", x[row, here], [pool[k, s : s + w] for k, s in others], to_model
-        )
+        sums[1, row, here] += score("product", x[row, here], theirs, to_model)
         covers[here] += 1 / len(own)
     assert covers.min() > 0.99
     return sums[0] / covers, sums[1] / covers
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("most", [2048, 8], ids=["all", "thinned"])
-@pytest.mark.parametrize(("length", "stretch"), [(12, 4), (11, 4), (13, 5), (9, 3), (7, 2), (6, 6)], ids=str)
+@pytest.mark.parametrize("most", [16_384, 10], ids=["all", "thinned"])
+@pytest.mark.parametrize(
+    ("length", "stretch"), [(12, 4), (11, 4), (13, 5), (9, 3), (7, 2), (6, 6), (250, 101)], ids=str
+)
 def test_positions_follow_the_mean_of_all_stretches_over_them(length, stretch, most, conditional, generator):
     data, pool = windows(5, length), soft(4, length)
     c = signals(4, length) if conditional else None
@@ -183,11 +190,59 @@ def test_every_position_of_the_model_repels_however_few_of_its_stretches_do():
     before = field.terms(x, places, pool, None).repulsion
     for position in range(12):
         other = pool.clone()
-        other[:, position] = soft(20, 1, seed=2)[:, 0]
+        other[:, position] = other[:, position].roll(1, dims=-1)
         assert float((field.terms(x, places, other, None).repulsion - before).abs().max()) > 1e-4
 
 
-@pytest.mark.parametrize("most", [2048, 40])
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("most", [16_384, 7], ids=["all", "thinned"])
+def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, generator):
+    data, pool, c = windows(5, 12), soft(4, 12), signals(4, 12)
+    places, own = draw_places(data, 4)(9, generator), torch.arange(4)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, most)
+
+    def repulsion(model: Tensor, own: Tensor | None) -> Tensor:
+        given = {"condition": c, "model_condition": c} if conditional else {}
+        return field.terms(pool, places, model, own, **given).repulsion
+
+    among = repulsion(pool, own)
+    torch.testing.assert_close(repulsion(spelled(pool), own), among, rtol=0, atol=0)
+    for i in range(4):
+        other = pool.clone()
+        other[i] = pool[i].roll(1, dims=-1)
+        differs = (repulsion(other, own) - among).abs().amax((1, 2)) > 1e-4
+        assert differs.tolist() == [k != i for k in range(4)]
+    alone = field.terms(pool[:1], places, pool[:1], own[:1]).repulsion
+    assert not alone.any()
+    torch.testing.assert_close(repulsion(pool, own + 4), repulsion(pool, None), rtol=0, atol=0)
+    assert float((repulsion(pool, None) - among).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_samples_like_the_data_are_not_driven_from_their_own_composition(conditional):
+    """Each of 4 samples and of 3 windows has its own GC content, so that what attracts a sample and what the
+    others repel it with have one law: the mean drift along its own content is zero, unless it repels itself.
+    """
+    rng, rows = np.random.default_rng(0), torch.arange(1400)
+    rich = rng.random((1400, 16)) < rng.random((1400, 1))
+    data = windows(1400, 16, margin=0)
+    data.bases[:] = np.where(rich, rng.integers(1, 3, rich.shape), rng.choice([0, 3], rich.shape))
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
+    to_gc = torch.tensor([-1, 1, 1, -1], dtype=torch.float64)
+    drifts: dict[str, list[float]] = {"others": [], "all": []}
+    for group in rows.split(7):
+        tokens, c = data.tokens(group[:4]), data.signals(group[:4]).double()
+        x, given = blurred(tokens), {"condition": c, "model_condition": c}
+        places = torch.tensor([[row, 0, start] for row in group[4:] for start in range(0, 13, 2)])
+        for name, own in (("others", torch.arange(4)), ("all", None)):
+            drift = (field.terms(x, places, x, own, **given).field @ to_gc).mean(1)
+            drifts[name].append(float((to_gc[tokens].mean(1) * drift).mean()))
+    mean = {name: np.mean(values) / (np.std(values) / math.sqrt(200)) for name, values in drifts.items()}
+    assert abs(mean["others"]) < 3  # standard errors
+    assert mean["all"] < -10
+
+
+@pytest.mark.parametrize("most", [16_384, 40])
 def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, generator, monkeypatch):
     data, pool, c = windows(30, 40), soft(6, 40), signals(6, 40)
     places, own = draw_places(data, 8)(50, generator), torch.arange(6)
@@ -195,24 +250,45 @@ def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, generato
     given = {"condition": c, "model_condition": c}
     whole = field.terms(pool, places, pool, own, **given)
     for pairs in (1, 350, 3000):
-        monkeypatch.setattr("drift_promoter.field._PAIRS", pairs)
+        monkeypatch.setattr("drift_promoter.stretches._PAIRS", pairs)
         torch.testing.assert_close(
             field.terms(pool, places, pool, own, **given), whole, rtol=1e-10, atol=1e-12
         )
 
 
+@pytest.mark.parametrize("kind", ["whole", "stretches", "sum"])
+def test_lengthscales_are_those_of_the_progress(kind, generator):
+    data, pool, own = windows(9, 12), soft(4, 12), torch.arange(4)
+    places = draw_places(data, 4)(12, generator)
+
+    def made(text: str) -> ConditionalField:
+        whole, letters = (
+            CategoricalField(4, Laplace, parse_lengthscales(text), product=product)
+            for product in (False, True)
+        )
+        fields = WholeField(whole, data, None), StretchField(letters, data, None, 4)
+        return SumField(fields[1], fields[0], 0.3) if kind == "sum" else fields[kind == "stretches"]
+
+    annealed = made("3:0.3")
+    for progress, text in ((0.0, "3"), (1.0, "0.3")):
+        terms = annealed.terms(pool, places, pool, own, progress)
+        torch.testing.assert_close(terms, made(text).terms(pool, places, pool, own))
+        size = annealed.effective_samples(pool, places, progress)
+        assert size == pytest.approx(made(text).effective_samples(pool, places))
+
+
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("kind", ["whole", "stretches"])
 def test_equal_sets_of_data_and_samples_exert_no_drift(kind, conditional):
-    """The pool holds the windows themselves, and the data all stretches that the pool is cut into."""
+    """The pool spells the windows themselves, and the data are all stretches that the pool is cut into."""
     data, starts = windows(8, 14, margin=0), [0, 2, 4, 6, 8, 10]
     similarity = ALIKE if conditional else None
     if kind == "whole":
         field, places = WholeField(INNER["spherical"], data, similarity), everywhere(data, 14, [0])
     else:
-        field, places = StretchField(LETTERS, data, similarity, 4, 10**6), everywhere(data, 4, starts)
+        field, places = StretchField(LETTERS, data, similarity, 4), everywhere(data, 4, starts)
     rows = torch.arange(8)
-    pool = torch.nn.functional.one_hot(data.tokens(rows), 4).double()
+    pool = blurred(data.tokens(rows), 0.0 if kind == "whole" else 0.3)
     known = {"condition": signals(5, 14), "model_condition": data.signals(rows).double()}
     terms = field.terms(soft(5, 14), places, pool, None, **(known if conditional else {}))
     assert float(terms.attraction.norm()) > 1
@@ -229,7 +305,7 @@ def test_swapping_data_and_samples_flips_the_drift(kind):
             field, places = WholeField(INNER["spherical"], data, ALIKE), everywhere(data, 14, [0])
         else:
             field, places = StretchField(LETTERS, data, ALIKE, 4), everywhere(data, 4, starts)
-        pool = torch.nn.functional.one_hot(model.tokens(rows), 4).double()
+        pool = blurred(model.tokens(rows), 0.0 if kind == "whole" else 0.3)
         there = model.signals(rows).double()
         c = signals(5, 14)
         return field.terms(soft(5, 14), places, pool, None, condition=c, model_condition=there).field
@@ -271,6 +347,8 @@ def test_signals_are_alike_by_shape_rather_than_by_height():
     here, there = torch.zeros(2, 1, 34).double()
     here[0, 3:6], there[0, 8:11] = 1.0, 1.0
     near = features(here)
+    found = features(torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(found, torch.tensor([[3 / 5.1, 4 / 5.1, 0.5]]))
     assert float((near - features(2 * here)).norm()) < 0.5 * float((near - features(there)).norm())
     assert float((near - features(2 * here)).norm()) > 0
     assert float(features(torch.zeros(1, 34)).norm()) == 0
@@ -292,6 +370,29 @@ def test_effective_samples_count_the_windows_that_attract(generator):
     same = data.signals(torch.tensor([4])).double()
     only = WholeField(INNER["spherical"], data, Similarity(Laplace(1e-4)))
     assert only.effective_samples(x[:1], places, condition=same) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_effective_samples_of_stretches_are_those_of_the_first_samples(conditional, generator, monkeypatch):
+    """As many whole samples as `_PAIRS` pairs allow, but one at least."""
+    data, x, c = windows(9, 12), soft(4, 12), signals(4, 12)
+    places = draw_places(data, 4)(20, generator)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
+    size = lambda n: field.effective_samples(x[:n], places, condition=c[:n])  # noqa: E731
+    first = {n: size(n) for n in (1, 2, 4)}
+    assert len(set(first.values())) == 3
+    for pairs, n in ((10, 1), (2 * 5 * 20, 2), (10**6, 4)):
+        monkeypatch.setattr("drift_promoter.stretches._PAIRS", pairs)
+        assert size(4) == pytest.approx(first[n])
+    sizes = []
+    for sample, start in itertools.product(range(4), range(0, 9, 2)):
+        logits = []
+        for y, signal, there in (read(data, place) for place in places):
+            near = log_alike(bins_around(c[sample], start, 4), bins_around(signal, there, 4))
+            far = LOG_KERNELS["product"](x[sample, start : start + 4], y[None, there : there + 4])
+            logits.append(float(far) + (near if conditional else 0.0))
+        sizes.append(1 / float(torch.tensor(logits, dtype=torch.float64).softmax(0).square().sum()))
+    assert size(4) == pytest.approx(np.mean(sizes))
 
 
 def test_a_sum_of_fields_is_their_sum(generator):
@@ -369,7 +470,7 @@ class Largest(TorchDispatchMode):
 
 def test_memory_is_linear_in_the_batch(monkeypatch):
     """Each of 32 samples of 1,024 bases has 255 stretches: weights of all pairs would take 33 MB."""
-    monkeypatch.setattr("drift_promoter.field._PAIRS", 2**20)
+    monkeypatch.setattr("drift_promoter.stretches._PAIRS", 2**20)
     data, m = windows(50, 1024), 1024
     places = draw_places(data, 8)(m, Generator().manual_seed(0))
     field = StretchField(LETTERS, data, ALIKE, most_repelling=128)

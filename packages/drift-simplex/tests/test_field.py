@@ -40,6 +40,26 @@ def test_tokens_drift_like_their_points(direction, scales, progress, soft, strin
 
 @pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_tokens_pull_as_they_attract_and_as_their_points_repel(progress, direction, product, soft, strings):
+    """Points go through the dense sums, tokens through lookups; a third of the pairs are excluded."""
+    x, tokens = soft(6, 5, 4), strings(20, 5, 4)
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(6, 20, generator=generator, dtype=torch.float64)
+    weight[torch.rand(6, 20, generator=generator) < 1 / 3] = -torch.inf
+    field = CategoricalField(4, Laplace, SEVERAL, direction, product)
+    for log_weight in (None, weight):
+        pull = field.towards(x, tokens, progress, log_weight=log_weight)
+        given = {"data_log_weight": log_weight, "model_log_weight": log_weight}
+        points = onehot_to_sphere(tokens, 4).double()
+        terms = field.terms(x, tokens, points, None, progress, **given)
+        torch.testing.assert_close(pull, terms.attraction, rtol=0, atol=0)
+        torch.testing.assert_close(pull, terms.repulsion, rtol=1e-9, atol=1e-9)
+        assert float(pull.norm()) > 0.1
+
+
+@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
 def test_swapping_data_and_model_flips_the_field(product, direction, soft, strings):
     x, a, b = soft(6, 5, 4), strings(20, 5, 4, 1), strings(20, 5, 4, 2)
     points = [onehot_to_sphere(tokens, 4).double() for tokens in (a, b)]

@@ -25,10 +25,13 @@ from drift_promoter.bases import LETTERS
 from drift_promoter.data import Promoters, Windows, load
 from drift_promoter.evaluate import Metrics, evaluate
 from drift_promoter.fasta import write_fasta
-from drift_promoter.field import Similarity, StretchField, SumField, WholeField, draw_places, draw_signals
+from drift_promoter.field import SumField, WholeField
 from drift_promoter.figures import kmer_figure, logo_figure, signal_figure
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
+from drift_promoter.places import draw_places, draw_signals
+from drift_promoter.similarity import Similarity
+from drift_promoter.stretches import StretchField
 from drift_promoter.toy import placed
 
 DOMAIN = "promoter"
