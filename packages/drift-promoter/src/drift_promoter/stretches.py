@@ -91,7 +91,7 @@ class StretchField:
         """Attraction to stretches of the data, and repulsion from stretches of the model.
 
         `self_index` is for each row of x the row of the model that it is, and whose stretches do not repel
-        it; an index outside excludes nothing, and neither does None.
+        it; None, or an index outside 0..k-1, excludes nothing.
         """
         queries = _Stretches(self._cut(x), self._around(condition), self._each(self_index))
         attracting = self._attracting(data, condition)
