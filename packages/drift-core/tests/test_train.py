@@ -235,3 +235,10 @@ def test_missing_tracker(monkeypatch):
     monkeypatch.setattr("drift_core.parallel.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--tracker wandb needs the package wandb"):
         make_accelerator("wandb")
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "decay"), [(9_000, 0.0, 0.999), (600, 0.0, 0.985), (5, 0.0, 0.0), (600, 0.9, 0.9)]
+)
+def test_the_average_is_over_a_share_of_the_training(steps, given, decay):
+    assert TrainConfig(steps=steps, ema_decay=given).ema_decay == pytest.approx(decay)

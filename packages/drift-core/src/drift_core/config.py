@@ -33,8 +33,9 @@ class TrainConfig:
     """Decoupled weight decay."""
     clip_norm: float = 1.0
     """Largest norm of the gradient of the weights."""
-    ema_decay: float = 0.999
-    """Decay per step of the moving average of the weights, which is what is evaluated and saved."""
+    ema_decay: float = 0.0
+    """Decay per step of the moving average of the weights, which is what is evaluated and saved; 0 stands for
+    1 - 9 / steps, an average over a ninth of the training."""
     step_size: float = 0.05
     """How far samples follow the drift at each step."""
     max_step: float | None = None
@@ -72,6 +73,7 @@ class TrainConfig:
         for name in ("ema_decay", "cooldown"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{_flag(name)} must lie in [0, 1), got {getattr(self, name)}")
+        self.ema_decay = self.ema_decay or max(0.0, 1 - 9 / self.steps)
 
 
 @dataclass(kw_only=True)

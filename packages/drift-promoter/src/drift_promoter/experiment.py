@@ -67,8 +67,6 @@ class Config(RunConfig):
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
-    ema_decay: float = 0.95
-    """Decay per step of the moving average of the weights, which is what is evaluated and saved."""
     step_size: float = 0.1
     """How far samples follow the drift at each step."""
     log_every: int = 10

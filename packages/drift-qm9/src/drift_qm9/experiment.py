@@ -57,8 +57,6 @@ class Config(RunConfig):
     """Steps of linear warm-up of the learning rate."""
     cooldown: float = 0.3
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    ema_decay: float = 0.95
-    """Decay per step of the moving average of the weights, which is what is evaluated and saved."""
     step_size: float = 0.3
     """How far samples follow the drift at each step."""
     log_every: int = 10

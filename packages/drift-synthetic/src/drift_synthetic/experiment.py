@@ -59,8 +59,6 @@ class Config(RunConfig):
     """Learning rate of AdamW after the warm-up."""
     cooldown: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    ema_decay: float = 0.99
-    """Decay per step of the moving average of the weights, which is what is evaluated and saved."""
     lengthscale: str = "1:0.03"
     """Lengthscale in units of distance: a number, several (0.5,0.05), annealed (1:0.03), or auto."""
     target: Literal["checkerboard", "swiss-roll"] = "checkerboard"
