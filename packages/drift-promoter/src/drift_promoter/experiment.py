@@ -54,7 +54,7 @@ class Config(RunConfig):
     """
 
     steps: int = 0
-    """Optimiser steps; 0 stands for 250 on toy (a minute or two on two cores) and 20,000 on other data."""
+    """Optimiser steps; 0 stands for 120 on toy (a minute or two on a CPU) and 20,000 on other data."""
     batch_size: int = 0
     """Samples per step, over all processes; 0 stands for 64 on toy and 16 on other data."""
     data_batch_size: int = 8_192
@@ -73,7 +73,7 @@ class Config(RunConfig):
     """Steps between two lines of metrics.jsonl."""
     stretch: int = 8
     """Base pairs of the stretches whose drift samples follow; 0: that of whole sequences, as published."""
-    stretch_lengthscale: str = "0.5"
+    stretch_lengthscale: str = "1.3:0.7"
     """Lengthscale of the kernel of a stretch, the product over its positions of --kernel of the angle."""
     whole: float = 0.0
     """Factor of the drift of whole sequences that is added to that of stretches."""
@@ -90,7 +90,7 @@ class Config(RunConfig):
     """Drift on the orthant of the sphere, or of whole sequences in R^4 at every position."""
     condition: bool = True
     """Generate for a given CAGE signal, or without one."""
-    signal_lengthscale: float = 0.03
+    signal_lengthscale: float = 0.05
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
     output: Literal["fold", "softmax"] = "fold"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
@@ -105,7 +105,7 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         toy = self.dataset == "toy" and self.tss is None
-        self.steps = self.steps or (250 if toy else 20_000)
+        self.steps = self.steps or (120 if toy else 20_000)
         self.batch_size = self.batch_size or (64 if toy else 16)
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
