@@ -158,7 +158,8 @@ def fit(out: Path, sample: Callable[[int, torch.Generator], Tensor] = normal, **
     torch.manual_seed(0)
     field = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
     resume = settings.pop("resume", False)
-    config = TrainConfig(**{"steps": 6, "batch_size": 8, "save_every": 3, "log_every": 2} | settings)
+    given = {"steps": 6, "batch_size": 8, "ema_decay": 0.9, "save_every": 3, "log_every": 2}
+    config = TrainConfig(**given | settings)
     return train(Affine(2, 2), field, sample, config, out, resume=resume)
 
 

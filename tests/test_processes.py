@@ -103,7 +103,9 @@ def run_case(out: Path, case: str) -> None:
     space, dtype, settings, wrap = CASES[case]
     manifold = MANIFOLDS[space]
     field = DriftField(manifold, Laplace, parse_lengthscales("0.5"))
-    config = TrainConfig(**{"batch_size": UNEVEN, "steps": STEPS, "log_every": 10, "warmup": 10} | settings)
+    config = TrainConfig(
+        **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 10, "warmup": 10} | settings
+    )
     draw = partial(sample, manifold, DTYPES[dtype])
     module = Mlp(manifold, DTYPES[dtype])
     train(module, wrap(field) if wrap else field, draw, config, out / case)

@@ -42,7 +42,8 @@ def data(n: int = 512) -> Tensor:
 
 
 def run(out: Path, steps: int = 30, *, module: nn.Module | None = None, resume: bool = False, **settings):
-    config = TrainConfig(**{"steps": steps, "batch_size": 64, "log_every": 5, "save_every": 10, **settings})
+    given = {"steps": steps, "batch_size": 64, "ema_decay": 0.99, "log_every": 5, "save_every": 10}
+    config = TrainConfig(**{**given, **settings})
     return train(module or Affine(), FIELD, resample(data()), config, out, resume=resume)
 
 
