@@ -160,7 +160,7 @@ def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--no-condition", "--whole", "0.3", "--kernel", "matern", "--nu", "2.5"],
+        ["--no-condition", "--kernel", "matern", "--nu", "2.5"],
         ["--geometry", "euclidean", "--kernel", "gaussian"],
         ["--stretch", "0", "--direction", "displacement", "--output", "softmax", "--noise", "gaussian"],
     ],
@@ -247,14 +247,17 @@ def test_bad_tables_leave_nothing(tmp_path, cache, app_inside, text, words):
     assert sorted(cache.glob("drift/promoter/windows-*")) == before
 
 
-def train_shared(out: Path) -> None:
+def train_shared(out: Path, stretch: int) -> None:
     """Five steps of a run whose batch does not divide evenly, in float64; leave the weights in `out`."""
     experiment = import_module("drift_promoter.experiment")
-    config = experiment.Config(steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, whole=0.5)
+    config = experiment.Config(
+        steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, stretch=stretch
+    )
     data = experiment.load_data(config)
     generator, conditions = experiment.make_generator(config, data), experiment.conditions(config, data)
     field = experiment.make_field(config, data)
-    field = replace(field, first=replace(field.first, most_repelling=50))
+    if stretch:
+        field = replace(field, most_repelling=50)
     train(
         generator.double(),
         field,
@@ -267,6 +270,12 @@ def train_shared(out: Path) -> None:
         torch.save([p.detach() for p in generator.parameters()], out / "weights.pt")
 
 
+def train_both_ways(out: Path) -> None:
+    """By the drift of whole sequences, and by that of stretches."""
+    for stretch in (0, 8):
+        train_shared(out / str(stretch), stretch)
+
+
 def test_two_processes_train_the_same_generator_as_one(tmp_path):
     """Samples, their conditions and all stretches are pooled; each excludes itself."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -274,12 +283,14 @@ def test_two_processes_train_the_same_generator_as_one(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
-    train_shared(tmp_path / "one")
-    one, pair = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("one", "pair"))
-    assert max(float((a - b).abs().max()) for a, b in zip(one, pair, strict=True)) < 1e-9
-    record, other = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("one", "pair"))
-    assert other == pytest.approx(record, rel=1e-6)
+    train_both_ways(tmp_path / "one")
+    for way in ("0", "8"):
+        one, pair = (tmp_path / name / way for name in ("one", "pair"))
+        a, b = (torch.load(out / "weights.pt", weights_only=True) for out in (one, pair))
+        assert max(float((p - q).abs().max()) for p, q in zip(a, b, strict=True)) < 1e-9
+        record, other = (json.loads((out / "metrics.jsonl").read_text()) for out in (one, pair))
+        assert other == pytest.approx(record, rel=1e-6)
 
 
 if __name__ == "__main__":
-    train_shared(Path(sys.argv[1]))
+    train_both_ways(Path(sys.argv[1]))

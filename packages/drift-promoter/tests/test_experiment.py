@@ -22,7 +22,7 @@ from drift_promoter.experiment import (
     score,
     validation,
 )
-from drift_promoter.field import SumField, WholeField
+from drift_promoter.field import WholeField
 from drift_promoter.stretches import StretchField
 from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
@@ -58,23 +58,19 @@ def perfect(toy) -> Sampler:
     return Sampler(generator, toy)
 
 
-def test_a_run_drifts_by_stretches_or_whole_sequences_or_both(little):
-    config = Config(stretch=6, stretch_lengthscale="1:0.4", signal_lengthscale=0.25, whole=0.0)
+def test_a_run_drifts_by_stretches_or_whole_sequences(little):
+    config = Config(stretch=6, stretch_lengthscale="1:0.4", signal_lengthscale=0.25)
     field = make_field(config, little)
     assert isinstance(field, StretchField)
     assert (field.length, field.field.product, field.data) == (6, True, little.train)
     assert (field.field.lengthscales.start, field.field.lengthscales.stop) == ((1.0,), (0.4,))
     assert field.similarity.kernel == Laplace(0.25)
-    both = make_field(Config(stretch=6, whole=0.5, lengthscale="2"), little)
-    assert isinstance(both, SumField)
-    assert both.weight == 0.5
-    assert both.second.field.lengthscales.start == (2.0,)
     whole = make_field(Config(stretch=0, lengthscale="0.3,3"), little)
     assert isinstance(whole, WholeField)
     assert isinstance(whole.field, CategoricalField)
     assert not whole.field.product
     assert whole.field.lengthscales.start == (0.3, 3.0)
-    for made in (field, both, whole):
+    for made in (field, whole):
         assert isinstance(made, ConditionalField)
         assert isinstance(made.manifold, FisherRao)
 
@@ -103,11 +99,9 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     ],
 )
 def test_kernel_and_direction_are_the_fields_own(little, flags, kernel):
-    config = Config(
-        lengthscale="0.4", stretch_lengthscale="0.4", whole=1.0, direction="displacement", **flags
-    )
-    both = make_field(config, little)
-    for field in (both.first.field, both.second.field):
+    given = {"lengthscale": "0.4", "stretch_lengthscale": "0.4", "direction": "displacement", **flags}
+    for stretch in (0, 8):
+        field = make_field(Config(stretch=stretch, **given), little).field
         assert field.kernel(0.4) == kernel
         assert field.direction == "displacement"
 
@@ -152,8 +146,6 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"signal_lengthscale": -0.1}, "--signal-lengthscale must be positive, got -0.1"),
         ({"signal_lengthscale": 0.0}, "--signal-lengthscale must be positive, got 0.0"),
         ({"signal_lengthscale": math.nan}, "--signal-lengthscale must be positive, got nan"),
-        ({"whole": -1.0}, "--whole must be finite and not negative, got -1.0"),
-        ({"whole": math.inf}, "--whole must be finite and not negative, got inf"),
         ({"lengthscale": "long"}, "lengthscale 'long': expected a positive number"),
         ({"lengthscale": "-1", "stretch": 0}, "lengthscale '-1': expected a positive number"),
         ({"stretch_lengthscale": "0.5,wide"}, "lengthscale '0.5,wide': expected .* 'wide' is none"),

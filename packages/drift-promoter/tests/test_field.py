@@ -12,7 +12,7 @@ from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import ConditionalField
 from drift_promoter.data import Windows
-from drift_promoter.field import SumField, WholeField
+from drift_promoter.field import WholeField
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity, features
 from drift_promoter.stretches import StretchField
@@ -256,7 +256,7 @@ def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, generato
         )
 
 
-@pytest.mark.parametrize("kind", ["whole", "stretches", "sum"])
+@pytest.mark.parametrize("kind", ["whole", "stretches"])
 def test_lengthscales_are_those_of_the_progress(kind, generator):
     data, pool, own = windows(9, 12), soft(4, 12), torch.arange(4)
     places = draw_places(data, 4)(12, generator)
@@ -267,7 +267,7 @@ def test_lengthscales_are_those_of_the_progress(kind, generator):
             for product in (False, True)
         )
         fields = WholeField(whole, data, None), StretchField(letters, data, None, 4)
-        return SumField(fields[1], fields[0], 0.3) if kind == "sum" else fields[kind == "stretches"]
+        return fields[kind == "stretches"]
 
     annealed = made("3:0.3")
     for progress, text in ((0.0, "3"), (1.0, "0.3")):
@@ -395,18 +395,9 @@ def test_effective_samples_of_stretches_are_those_of_the_first_samples(condition
     assert size(4) == pytest.approx(np.mean(sizes))
 
 
-def test_a_sum_of_fields_is_their_sum(generator):
-    data, pool, c = windows(9, 16), soft(4, 16), signals(4, 16)
-    places, own = draw_places(data, 4)(12, generator), torch.arange(4)
-    stretches, whole = StretchField(LETTERS, data, ALIKE, 4), WholeField(INNER["spherical"], data, ALIKE)
-    both = SumField(stretches, whole, 0.3)
-    given = {"condition": c, "model_condition": c}
-    a, b, ab = (field.terms(pool, places, pool, own, **given) for field in (stretches, whole, both))
-    torch.testing.assert_close(ab.attraction, a.attraction + 0.3 * b.attraction)
-    torch.testing.assert_close(ab.repulsion, a.repulsion + 0.3 * b.repulsion)
-    size = both.effective_samples(pool, places, condition=c)
-    assert size == stretches.effective_samples(pool, places, condition=c)
-    for field in (stretches, whole, both):
+def test_they_are_fields_of_the_training_loop():
+    data = windows(9, 16)
+    for field in (StretchField(LETTERS, data, ALIKE, 4), WholeField(INNER["spherical"], data, ALIKE)):
         assert isinstance(field, ConditionalField)
         assert field.manifold.point_ndim == 2
 

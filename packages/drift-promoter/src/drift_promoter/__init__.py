@@ -4,7 +4,7 @@ from drift_promoter.bases import LETTERS, decode, encode, reverse_complement
 from drift_promoter.data import DATASETS, Promoters, Windows, load
 from drift_promoter.evaluate import evaluate
 from drift_promoter.fasta import write_fasta
-from drift_promoter.field import SumField, WholeField
+from drift_promoter.field import WholeField
 from drift_promoter.metrics import Conditioning, cpg_ratio, gc_content, kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
 from drift_promoter.places import draw_places, draw_signals
@@ -22,7 +22,6 @@ __all__ = [
     "Promoters",
     "Similarity",
     "StretchField",
-    "SumField",
     "WholeField",
     "Windows",
     "cpg_ratio",

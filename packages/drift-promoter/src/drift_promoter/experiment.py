@@ -25,7 +25,7 @@ from drift_promoter.bases import LETTERS
 from drift_promoter.data import Promoters, Windows, load
 from drift_promoter.evaluate import Metrics, evaluate
 from drift_promoter.fasta import write_fasta
-from drift_promoter.field import SumField, WholeField
+from drift_promoter.field import WholeField
 from drift_promoter.figures import kmer_figure, logo_figure, signal_figure
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
@@ -75,8 +75,6 @@ class Config(RunConfig):
     """Base pairs of the stretches whose drift samples follow; 0: that of whole sequences, as published."""
     stretch_lengthscale: str = "1.3:0.7"
     """Lengthscale of the kernel of a stretch, the product over its positions of --kernel of the angle."""
-    whole: float = 0.0
-    """Factor of the drift of whole sequences that is added to that of stretches."""
     lengthscale: str = "auto"
     """Lengthscale of whole sequences in units of total distance: a number, several, annealed, or auto: the
     spread of the distances between the data."""
@@ -114,8 +112,6 @@ class Config(RunConfig):
             self.stretch = 0
         if self.stretch:
             check_range("--stretch", self.stretch, 2)
-        if not 0 <= self.whole < math.inf:
-            raise ValueError(f"--whole must be finite and not negative, got {self.whole}")
         if not 0 < self.signal_lengthscale < math.inf:
             raise ValueError(f"--signal-lengthscale must be positive, got {self.signal_lengthscale}")
         # Both are refused here even where only one is used.
@@ -184,13 +180,10 @@ def make_field(config: Config, data: Promoters) -> ConditionalField:
 
 def _stretch_field(
     config: Config, kernel: Callable[[float], RadialKernel], data: Windows, similarity: Similarity | None
-) -> StretchField | SumField:
+) -> StretchField:
     scales = _scales(config.stretch_lengthscale, kernel, None)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-    stretches = StretchField(letters, data, similarity, config.stretch)
-    if not config.whole:
-        return stretches
-    return SumField(stretches, _whole_field(config, kernel, data, similarity), config.whole)
+    return StretchField(letters, data, similarity, config.stretch)
 
 
 def _whole_field(

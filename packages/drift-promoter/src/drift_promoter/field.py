@@ -1,4 +1,4 @@
-"""Drift fields of promoters, given the signal: of whole sequences, and the sum with that of stretches."""
+"""The drift field of whole promoters, given the signal."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from drift_promoter.data import Windows
 from drift_promoter.similarity import Similarity, whole_features
-from drift_promoter.stretches import StretchField
 
 
 @dataclass(frozen=True)
@@ -79,46 +78,3 @@ class WholeField:
             return points, None
         signals = self.data.signals(row, shift).to(condition)
         return points, self.similarity.log(whole_features(condition), whole_features(signals))
-
-
-@dataclass(frozen=True)
-class SumField:
-    """Sum of two fields, a `ConditionalField`; the effective sample size is the first one's."""
-
-    first: StretchField
-    second: WholeField
-    weight: float
-    """Factor of the second."""
-
-    @property
-    def manifold(self) -> Manifold:
-        """The geometry of the sequences."""
-        return self.first.manifold
-
-    def terms(
-        self,
-        x: Float[Tensor, "n L 4"],
-        data: Int64[Tensor, "m 3"],
-        model: Float[Tensor, "k L 4"],
-        self_index: Int64[Tensor, " n"] | None,
-        progress: float = 1.0,
-        *,
-        condition: Float[Tensor, "n L tracks"] | None = None,
-        model_condition: Float[Tensor, "k L tracks"] | None = None,
-    ) -> DriftTerms:
-        """Sums of both attractions and of both repulsions."""
-        given = {"condition": condition, "model_condition": model_condition}
-        a = self.first.terms(x, data, model, self_index, progress, **given)
-        b = self.second.terms(x, data, model, self_index, progress, **given)
-        return DriftTerms(a.attraction + self.weight * b.attraction, a.repulsion + self.weight * b.repulsion)
-
-    def effective_samples(
-        self,
-        x: Float[Tensor, "n L 4"],
-        data: Int64[Tensor, "m 3"],
-        progress: float = 1.0,
-        *,
-        condition: Float[Tensor, "n L tracks"] | None = None,
-    ) -> float:
-        """That of the first field."""
-        return self.first.effective_samples(x, data, progress, condition=condition)
