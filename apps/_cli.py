@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 from drift_core.config import RunConfig
-from drift_core.runs import read_config, restore_config
+from drift_core.runs import METRICS, read_config, restore_config, write_json
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -70,6 +70,13 @@ def experiment_of(run: Path) -> tuple[ModuleType, Any]:
         raise ValueError(f"{run} is a run of {stored['domain']!r}; this version knows {', '.join(DOMAINS)}")
     module = import_module(f"drift_{stored['domain']}.experiment")
     return module, restore_config(module.Config, stored)
+
+
+def conclude(out: Path, metrics: dict[str, dict[str, Any]]) -> None:
+    """Write a run's metrics.json, print it, and say where the run is."""
+    write_json(out / METRICS, metrics)
+    show(metrics)
+    print(f"run folder: {out}")
 
 
 def show(metrics: dict[str, dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ uv run apps/train_promoter.py --tss tiled.tsv --data-dir DIR    another table of
 
 import _cli
 from drift_core.parallel import make_accelerator, warn
-from drift_core.runs import METRICS, open_run, write_json
+from drift_core.runs import open_run
 from drift_core.train import train
 from drift_promoter import experiment
 from drift_promoter.experiment import Config, Sampler
@@ -37,9 +37,7 @@ def main(config: Config) -> None:
         sampler = Sampler(trained, data)
         experiment.report(out, sampler)
         metrics = experiment.score(config, sampler, draws=config.eval_draws)
-        write_json(out / METRICS, metrics)
-        _cli.show(metrics)
-        print(f"run folder: {out}")
+        _cli.conclude(out, metrics)
     accelerator.end_training()
 
 

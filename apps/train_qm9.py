@@ -7,7 +7,7 @@ uv run apps/train_qm9.py --data FILE.smi                 one SMILES a line
 
 import _cli
 from drift_core.parallel import make_accelerator, warn
-from drift_core.runs import METRICS, open_run, write_json
+from drift_core.runs import open_run
 from drift_core.train import train
 from drift_qm9 import experiment
 from drift_qm9.experiment import Config
@@ -36,9 +36,7 @@ def main(config: Config) -> None:
     if accelerator.is_main_process:
         experiment.report(out, trained, data)
         metrics = experiment.score(config, trained, draws=config.eval_draws)
-        write_json(out / METRICS, metrics)
-        _cli.show(metrics)
-        print(f"run folder: {out}")
+        _cli.conclude(out, metrics)
     accelerator.end_training()
 
 

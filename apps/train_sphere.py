@@ -7,7 +7,7 @@ uv run apps/train_sphere.py --data FILE.csv             latitude and longitude i
 
 import _cli
 from drift_core.parallel import make_accelerator
-from drift_core.runs import METRICS, open_run, write_json
+from drift_core.runs import open_run
 from drift_core.train import resample, train
 from drift_sphere import experiment
 from drift_sphere.experiment import Config
@@ -36,9 +36,7 @@ def main(config: Config) -> None:
         end = experiment.field_on_grid(field, trained, split.train)
         experiment.report(out, trained, split.train, start, end)
         metrics = experiment.score(config, trained, draws=config.eval_draws)
-        write_json(out / METRICS, metrics)
-        _cli.show(metrics)
-        print(f"run folder: {out}")
+        _cli.conclude(out, metrics)
     accelerator.end_training()
 
 

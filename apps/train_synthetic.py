@@ -7,7 +7,7 @@ uv run apps/train_synthetic.py --direction displacement --geometry euclidean
 
 import _cli
 from drift_core.parallel import make_accelerator
-from drift_core.runs import METRICS, open_run, write_json
+from drift_core.runs import open_run
 from drift_core.train import Field, train
 from drift_synthetic import experiment
 from drift_synthetic.experiment import Config
@@ -37,9 +37,7 @@ def main(config: Config) -> None:
         trained = trained.cpu()
         experiment.report(out, config, trained)
         metrics = experiment.score(config, trained, draws=config.eval_draws)
-        write_json(out / METRICS, metrics)
-        _cli.show(metrics)
-        print(f"run folder: {out}")
+        _cli.conclude(out, metrics)
     accelerator.end_training()
 
 
