@@ -20,7 +20,7 @@ class Config:
     what: Annotated[Literal["table1", "figure4", "all"], tyro.conf.Positional]
     """table1: direction and geometry on synthetic targets; figure4: kernels from Laplace to Gaussian."""
     budget: Literal["quick", "full"] = "quick"
-    """quick: about a quarter of an hour each on two cores; full: the paper's scale, hours."""
+    """quick: about ten minutes each on two cores; full: the paper's scale, hours."""
     out: Path = Path("runs/reproduce")
     """Folder in which <what>-<budget> holds the runs, the tables and the figures."""
     workers: int = os.cpu_count() or 1

@@ -31,7 +31,7 @@ from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity
-from drift_promoter.stretches import StretchField
+from drift_promoter.stretches import Repel, StretchField
 from drift_promoter.toy import placed
 
 DOMAIN = "promoter"
@@ -39,6 +39,8 @@ SAMPLES = 1_000
 """Sequences in a run's samples.fasta and figures."""
 VALIDATION = 512
 """Sequences that are drawn to score a checkpoint."""
+MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384}
+"""Stretches of samples that repel at each step: pairs of points cost much more than lookups of letters."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _CONDITIONS, _DRAWS = 3, 4
 """Conditions in a figure, and sequences of each."""
@@ -54,11 +56,12 @@ class Config(RunConfig):
     """
 
     steps: int = 0
-    """Optimiser steps; 0 stands for 120 on toy (a minute or two on a CPU) and 20,000 on other data."""
+    """Optimiser steps; 0 stands for 300 on toy (two minutes on a CPU) and 20,000 on other data."""
     batch_size: int = 0
     """Samples per step, over all processes; 0 stands for 64 on toy and 16 on other data."""
     data_batch_size: int = 8_192
-    """Training windows that attract at each step, a stretch of each where --stretch is not 0."""
+    """Training windows that attract at each step, a stretch of each where --stretch is not 0; stretches of up
+    to 10 base pairs without conditions are attracted by all of them."""
     lr: float = 3e-3
     """Learning rate of AdamW after the warm-up."""
     warmup: int = 20
@@ -75,6 +78,9 @@ class Config(RunConfig):
     """Base pairs of the stretches whose drift samples follow; 0: that of whole sequences, as published."""
     stretch_lengthscale: str = "1.3:0.7"
     """Lengthscale of the kernel of a stretch, the product over its positions of --kernel of the angle."""
+    repel: Literal["auto", "points", "letters"] = "auto"
+    """Stretches of samples repel as soft points or as the letters that they decode to; auto: letters on toy,
+    points on other data."""
     lengthscale: str = "auto"
     """Lengthscale of whole sequences in units of total distance: a number, several, annealed, or auto: the
     spread of the distances between the data."""
@@ -103,8 +109,10 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         toy = self.dataset == "toy" and self.tss is None
-        self.steps = self.steps or (120 if toy else 20_000)
+        self.steps = self.steps or (300 if toy else 20_000)
         self.batch_size = self.batch_size or (64 if toy else 16)
+        if self.repel == "auto":
+            self.repel = "letters" if toy else "points"
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 1)
@@ -183,7 +191,8 @@ def _stretch_field(
 ) -> StretchField:
     scales = _scales(config.stretch_lengthscale, kernel, None)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-    return StretchField(letters, data, similarity, config.stretch)
+    repel: Repel = "letters" if config.repel == "letters" else "points"
+    return StretchField(letters, data, similarity, config.stretch, repel, MOST_REPELLING[repel])
 
 
 def _whole_field(

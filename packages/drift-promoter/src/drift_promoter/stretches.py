@@ -3,37 +3,44 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from drift_core import DriftTerms, Manifold
 from drift_simplex import CategoricalField, FisherRao, decode
+from drift_simplex.words import MAX_WORDS
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from drift_promoter.bases import LETTERS
 from drift_promoter.data import TRACKS, Windows
+from drift_promoter.metrics import kmer_counts
 from drift_promoter.similarity import REACH, Similarity, local_features
 
 _PAIRS = 2**23
 """Pairs of stretches whose similarity is held at once; memory is linear in the batch."""
+_WINDOWS = 2048
+"""Windows whose words are counted at once."""
+
+Repel = Literal["points", "letters"]
 
 
 class _Stretches(NamedTuple):
     """Stretches of samples or of data."""
 
     letters: Tensor
-    """Points [m, w, 4] of stretches that drift, tokens [m, w] of those that attract or repel."""
+    """Points [m, w, 4], or tokens [m, w]."""
     around: Tensor | None
     """Features of the signal around each."""
-    sample: Tensor | None
-    """Number of the sample that each is of."""
+    source: Tensor | None
+    """Number of what each comes from, [m]: stretches of one source do not repel one another."""
 
     def at(self, rows: slice) -> "_Stretches":
         around = None if self.around is None else self.around[rows]
-        sample = None if self.sample is None else self.sample[rows]
-        return _Stretches(self.letters[rows], around, sample)
+        source = None if self.source is None else self.source[rows]
+        return _Stretches(self.letters[rows], around, source)
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,11 @@ class StretchField:
     Sequences of a thousand letters are all about equally far from one another, and no training set holds
     two neighbours; stretches of eight recur about a thousand times. The field of a sequence is the mean,
     at each position, of the fields of the stretches that cover it, each against stretches of the data and
-    of the other samples. References count by the similarity of the signal around them; without
-    `similarity`, all count alike.
+    of the samples. References count by the similarity of the signal around them.
 
-    Samples repel as the letters that they decode to, with which they are compared in the end, and which
-    cost a lookup a letter, so that thousands of stretches can repel. A sample's own stretches do not
-    repel it, any of them: what they have in common, such as their GC content, would drive the sample away
-    from itself, though p = q.
+    Without `similarity` all count alike. Then stretches of up to 10 letters are attracted by all those of all
+    training windows, which a table counts once (`drift_simplex.word_scores`), and not only by those at the
+    places that are drawn.
 
     Stretches start every half of their length, so that every pair of neighbours lies within one.
     """
@@ -58,7 +63,10 @@ class StretchField:
     data: Windows
     similarity: Similarity | None
     length: int = 8
-    most_repelling: int = 16_384
+    repel: Repel = "points"
+    """Samples repel as the soft points that they are, except each stretch itself; or as the letters that they
+    decode to, a lookup a letter, except all stretches of the same sample."""
+    most_repelling: int = 1_024
     """Stretches of the model, evenly spread over its samples, that repel."""
 
     def __post_init__(self) -> None:
@@ -90,13 +98,16 @@ class StretchField:
     ) -> DriftTerms:
         """Attraction to stretches of the data, and repulsion from stretches of the model.
 
-        `self_index` is for each row of x the row of the model that it is, and whose stretches do not repel
-        it; None, or an index outside 0..k-1, excludes nothing.
+        `self_index` is for each row of x the row of the model that it is, and that `repel` excludes; None, or
+        an index outside 0..k-1, excludes nothing.
         """
-        queries = _Stretches(self._cut(x), self._around(condition), self._each(self_index))
-        attracting = self._attracting(data, condition)
-        repelling = self._repelling(model, model_condition)
-        return DriftTerms(*(self._towards(queries, some, progress) for some in (attracting, repelling)))
+        queries = _Stretches(self._cut(x), self._around(condition), self._sources(self_index))
+        repulsion = self._towards(queries, self._repelling(model, model_condition), progress)
+        if self._counted:
+            attraction = self._joined(self.field.towards_words(queries.letters, self._counts(x), progress))
+        else:
+            attraction = self._towards(queries, self._attracting(data, condition), progress)
+        return DriftTerms(attraction, repulsion)
 
     def effective_samples(
         self,
@@ -107,6 +118,8 @@ class StretchField:
         condition: Float[Tensor, "n L tracks"] | None = None,
     ) -> float:
         """Mean effective number of stretches of the data per stretch of the first samples."""
+        if self._counted:
+            return self.field.effective_words(self._cut(x), self._counts(x), progress)
         few = max(1, _PAIRS // (len(data) * len(self.starts)))
         queries = _Stretches(self._cut(x), self._around(condition), None).at(slice(few * len(self.starts)))
         references = self._attracting(data, condition)
@@ -115,6 +128,19 @@ class StretchField:
             queries.letters, references.letters, progress, data_log_weight=weight
         )
 
+    @property
+    def _counted(self) -> bool:
+        return self.similarity is None and len(LETTERS) ** self.length <= MAX_WORDS
+
+    @cached_property
+    def words(self) -> Float64[Tensor, " words"]:
+        """How often each word as long as a stretch occurs in the training windows, at every position."""
+        blocks = torch.split(torch.arange(len(self.data)), _WINDOWS)
+        return torch.stack([kmer_counts(self.data.tokens(rows), self.length) for rows in blocks]).sum(0)
+
+    def _counts(self, like: Tensor) -> Float64[Tensor, "1 words"]:
+        return self.words[None].to(like.device)
+
     def _towards(self, queries: _Stretches, references: _Stretches, progress: float) -> Tensor:
         """Mean at each position of the pulls of references on the stretches that cover it."""
         block = max(1, _PAIRS // max(1, len(references.letters)))
@@ -122,18 +148,20 @@ class StretchField:
         for low in range(0, max(1, len(queries.letters)), block):
             some = queries.at(slice(low, low + block))
             weight = self._log_weight(some, references)
-            parts.append(self.field.towards(some.letters, references.letters, progress, log_weight=weight))
+            soft = references.letters.is_floating_point()
+            towards = self.field.towards_points if soft else self.field.towards
+            parts.append(towards(some.letters, references.letters, progress, log_weight=weight))
         return self._joined(torch.cat(parts))
 
     def _log_weight(self, queries: _Stretches, references: _Stretches) -> Tensor | None:
-        """Log-similarity of the signals around all pairs; -inf for pairs of one sample."""
+        """Log-similarity of the signals around all pairs; -inf for pairs of one source."""
         near = None
         if queries.around is not None and references.around is not None and self.similarity is not None:
             near = self.similarity.log(queries.around, references.around)
-        if queries.sample is None or references.sample is None:
+        if queries.source is None or references.source is None:
             return near
         near = queries.letters.new_zeros(()) if near is None else near
-        return torch.where(queries.sample[:, None] == references.sample, -torch.inf, near)
+        return torch.where(queries.source[:, None] == references.source, -torch.inf, near)
 
     def _places(self, reach: int = 0) -> Int64[Tensor, "S w"]:
         """Positions of all stretches of a sample with `reach` more on both sides, if it is padded so."""
@@ -143,9 +171,14 @@ class StretchField:
         """Stretches of samples with `reach` positions more on both sides, zero outside."""
         return F.pad(x, (0, 0, reach, reach))[:, self._places(reach).to(x.device)].flatten(0, 1)
 
-    def _each(self, samples: Int64[Tensor, " n"] | None) -> Int64[Tensor, " nS"] | None:
-        """Numbers of samples, for each of their stretches."""
-        return None if samples is None else samples.repeat_interleave(len(self.starts))
+    def _sources(self, samples: Int64[Tensor, " n"] | None) -> Int64[Tensor, " nS"] | None:
+        """For each stretch of samples its own number, or that of its sample."""
+        if samples is None:
+            return None
+        count = len(self.starts)
+        if self.repel == "letters":
+            return samples.repeat_interleave(count)
+        return (count * samples[:, None] + torch.arange(count, device=samples.device)).flatten()
 
     def _around(self, signal: Float[Tensor, "n L tracks"] | None) -> Float[Tensor, "nS f"] | None:
         """Features of the signal around every stretch of samples, if signals are compared."""
@@ -174,9 +207,10 @@ class StretchField:
 
     def _repelling(self, model: Float[Tensor, "k L 4"], signal: Tensor | None) -> _Stretches:
         """Stretches of the samples, not all of them if there are more than `most_repelling`."""
-        sample = self._each(torch.arange(len(model), device=model.device))
+        source = self._sources(torch.arange(len(model), device=model.device))
         every = math.ceil(len(model) * len(self.starts) / self.most_repelling)
         while math.gcd(every, len(self.starts)) > 1:  # else some places would never repel
             every += 1
-        stretches = _Stretches(decode(self._cut(model)), self._around(signal), sample)
-        return stretches.at(slice(None, None, every))
+        cut = self._cut(model)
+        letters = decode(cut) if self.repel == "letters" else cut
+        return _Stretches(letters, self._around(signal), source).at(slice(None, None, every))

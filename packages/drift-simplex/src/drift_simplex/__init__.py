@@ -12,6 +12,7 @@ from drift_simplex.onehot import (
 )
 from drift_simplex.product import product_score, product_scores
 from drift_simplex.strings import StringGenerator, random_strings, support_metrics
+from drift_simplex.words import word_effective_sample_size, word_scores
 
 __all__ = [
     "CategoricalField",
@@ -32,4 +33,6 @@ __all__ = [
     "support_metrics",
     "to_simplex",
     "to_sphere",
+    "word_effective_sample_size",
+    "word_scores",
 ]

@@ -7,12 +7,13 @@ from functools import partial
 from drift_core import DriftTerms, Manifold, RadialKernel, smoothed_scores
 from drift_core.field import sum_scales
 from drift_core.lengthscale import Lengthscales
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from drift_simplex.geometry import FisherRao, check_tokens
 from drift_simplex.onehot import onehot_effective_sample_size, onehot_log_kernel, onehot_scores
 from drift_simplex.product import product_scores
+from drift_simplex.words import word_effective_sample_size, word_scores
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,9 @@ class CategoricalField:
 
         Log-weights broadcast to [n, m] and [n, k]; -inf excludes a pair.
         """
-        scales = self.lengthscales.at(progress)
-        kernels = [self.kernel(scale) for scale in scales]
-        soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
-        near_model = soft_scores(
-            kernels,
-            x,
-            model,
-            log_weight=model_log_weight,
-            direction=self.direction,
-            chunk_size=self.chunk_size,
-            self_index=self_index,
-        )
         return DriftTerms(
             self.towards(x, data, progress, log_weight=data_log_weight),
-            sum_scales(scales, near_model, self.direction),
+            self.towards_points(x, model, progress, log_weight=model_log_weight, self_index=self_index),
         )
 
     def towards(
@@ -88,10 +77,7 @@ class CategoricalField:
         *,
         log_weight: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "n L K"]:
-        """The half of a drift field that tokens make: attraction to data, or repulsion from decoded samples.
-
-        `log_weight` broadcasts to [n, m]; -inf excludes a pair.
-        """
+        """Attraction to tokens; `log_weight` broadcasts to [n, m], -inf excludes a pair."""
         scales = self.lengthscales.at(progress)
         scores = onehot_scores(
             [self.kernel(scale) for scale in scales],
@@ -103,6 +89,45 @@ class CategoricalField:
             product=self.product,
         )
         return sum_scales(scales, scores, self.direction)
+
+    def towards_points(
+        self,
+        x: Float[Tensor, "n L K"],
+        points: Float[Tensor, "m L K"],
+        progress: float = 1.0,
+        *,
+        log_weight: Float[Tensor, "..."] | None = None,
+        self_index: Integer[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "n L K"]:
+        """Attraction to soft points, which is what repels where they are the samples.
+
+        `log_weight` broadcasts to [n, m]; -inf excludes a pair, as does `self_index`, for each row of x the
+        row of points that it is.
+        """
+        scales = self.lengthscales.at(progress)
+        soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
+        scores = soft_scores(
+            [self.kernel(scale) for scale in scales],
+            x,
+            points,
+            log_weight=log_weight,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+            self_index=self_index,
+        )
+        return sum_scales(scales, scores, self.direction)
+
+    def towards_words(
+        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, "1 words"], progress: float = 1.0
+    ) -> Float[Tensor, "n w K"]:
+        """Attraction to all strings as short as the samples, each as often as `counts` says (`word_scores`).
+
+        Raises ValueError unless the field is one of product kernels.
+        """
+        self._check_product()
+        scales = self.lengthscales.at(progress)
+        kernels = [self.kernel(scale) for scale in scales]
+        return sum_scales(scales, word_scores(kernels, x, counts, direction=self.direction), self.direction)
 
     def log_kernel(
         self, x: Float[Tensor, "n L K"], data: Integer[Tensor, "m L"], progress: float = 1.0
@@ -125,3 +150,15 @@ class CategoricalField:
             kernel, x, data, log_weight=data_log_weight, product=self.product
         )
         return float(sizes.mean())
+
+    def effective_words(
+        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, "1 words"], progress: float = 1.0
+    ) -> float:
+        """Mean effective number of occurrences of words per short string, at the smallest lengthscale."""
+        self._check_product()
+        kernel = self.kernel(min(self.lengthscales.at(progress)))
+        return float(word_effective_sample_size(kernel, x, counts).mean())
+
+    def _check_product(self) -> None:
+        if not self.product:
+            raise ValueError("tables of words are for product kernels: CategoricalField(..., product=True)")
