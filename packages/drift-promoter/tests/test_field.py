@@ -140,8 +140,11 @@ def by_brute_force(
     """Attraction and repulsion, stretch by stretch; samples are x = pool[own], with conditions c[own]."""
     w, L = field.length, field.data.length
     starts = [*range(0, L - w, w // 2), L - w]
+    if c is None and w <= 10:
+        places = everywhere(field.data, w, range(L - w + 1))
     real = [read(field.data, place) for place in places]
-    repelling, spelling = [(k, s) for k in range(len(pool)) for s in starts], spelled(pool)
+    repelling = [(k, s) for k in range(len(pool)) for s in starts]
+    repels = pool if field.repel == "points" else spelled(pool)
     every = math.ceil(len(repelling) / field.most_repelling)
     while math.gcd(every, len(starts)) > 1:
         every += 1
@@ -152,11 +155,12 @@ def by_brute_force(
 
     for (row, i), start in itertools.product(enumerate(own.tolist()), starts):
         here = slice(start, start + w)
-        others = [(k, s) for k, s in repelling[::every] if k != i]
+        excluded = {(i, start)} if field.repel == "points" else {(i, s) for s in starts}
+        others = [each for each in repelling[::every] if each not in excluded]
         to_data = [0.0 if c is None else near(c[i], start, signal, s) for _, signal, s in real]
         to_model = [0.0 if c is None else near(c[i], start, c[k], s) for k, s in others]
         letters = [y[s : s + w] for y, _, s in real]
-        theirs = [spelling[k, s : s + w] for k, s in others]
+        theirs = [repels[k, s : s + w] for k, s in others]
         sums[0, row, here] += score("product", x[row, here], letters, to_data)
         sums[1, row, here] += score("product", x[row, here], theirs, to_model)
         covers[here] += 1 / len(own)
@@ -165,16 +169,19 @@ def by_brute_force(
 
 
 @pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("repel", ["points", "letters"])
 @pytest.mark.parametrize("most", [16_384, 10], ids=["all", "thinned"])
 @pytest.mark.parametrize(
     ("length", "stretch"), [(12, 4), (11, 4), (13, 5), (9, 3), (7, 2), (6, 6), (250, 101)], ids=str
 )
-def test_positions_follow_the_mean_of_all_stretches_over_them(length, stretch, most, conditional, generator):
+def test_positions_follow_the_mean_of_all_stretches_over_them(
+    length, stretch, most, repel, conditional, generator
+):
     data, pool = windows(5, length), soft(4, length)
     c = signals(4, length) if conditional else None
     own = torch.tensor([1, 2])
     places = draw_places(data, stretch)(9, generator)
-    field = StretchField(LETTERS, data, ALIKE if conditional else None, stretch, most)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, stretch, repel, most)
     known = {} if c is None else {"condition": c[own], "model_condition": c}
     terms = field.terms(pool[own], places, pool, own, **known)
     attraction, repulsion = by_brute_force(field, pool[own], places, pool, own, c)
@@ -182,10 +189,11 @@ def test_positions_follow_the_mean_of_all_stretches_over_them(length, stretch, m
     torch.testing.assert_close(terms.repulsion, repulsion, rtol=1e-8, atol=1e-9)
 
 
-def test_every_position_of_the_model_repels_however_few_of_its_stretches_do():
+@pytest.mark.parametrize("repel", ["points", "letters"])
+def test_every_position_of_the_model_repels_however_few_of_its_stretches_do(repel):
     """A sample has 5 stretches; if every 5th of all repelled, those would be the first ones."""
     data, pool = windows(6, 12, margin=0), soft(20, 12)
-    field = StretchField(LETTERS, data, None, 4, most_repelling=20)
+    field = StretchField(LETTERS, data, None, 4, repel, most_repelling=20)
     x, places = soft(2, 12, seed=1), everywhere(data, 4, [0])
     before = field.terms(x, places, pool, None).repulsion
     for position in range(12):
@@ -199,7 +207,7 @@ def test_every_position_of_the_model_repels_however_few_of_its_stretches_do():
 def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, generator):
     data, pool, c = windows(5, 12), soft(4, 12), signals(4, 12)
     places, own = draw_places(data, 4)(9, generator), torch.arange(4)
-    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, most)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, "letters", most)
 
     def repulsion(model: Tensor, own: Tensor | None) -> Tensor:
         given = {"condition": c, "model_condition": c} if conditional else {}
@@ -219,7 +227,30 @@ def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, 
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_samples_like_the_data_are_not_driven_from_their_own_composition(conditional):
+def test_points_repel_all_stretches_but_themselves(conditional):
+    """A stretch alone is not repelled; with all of its sample, only where they are no points of its own."""
+    data, pool, c = windows(5, 12), soft(3, 12), signals(3, 12)
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
+    places, own = everywhere(data, 4, [0]), torch.arange(3)
+    given = {"condition": c, "model_condition": c} if conditional else {}
+    among = field.terms(pool, places, pool, own, **given).repulsion
+    for other in (pool.clone(), pool.clone()):
+        other[0, :4] = other[0, :4].roll(1, dims=-1)
+        again = field.terms(pool, places, other, own, **given).repulsion
+        assert (again != among).any(dim=2).any(dim=1).all()
+    single = StretchField(LETTERS, windows(5, 4), None, 4)
+    x = pool[:1, :4]
+    assert not single.terms(x, places, x, own[:1]).repulsion.any()
+    assert single.terms(x, places, x, None).repulsion.norm() < 1e-6  # no direction to where it is
+    torch.testing.assert_close(
+        field.terms(pool, places, pool, own + 3, **given).repulsion,
+        field.terms(pool, places, pool, None, **given).repulsion,
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_samples_like_the_data_are_not_driven_from_their_own_composition():
     """Each of 4 samples and of 3 windows has its own GC content, so that what attracts a sample and what the
     others repel it with have one law: the mean drift along its own content is zero, unless it repels itself.
     """
@@ -227,7 +258,7 @@ def test_samples_like_the_data_are_not_driven_from_their_own_composition(conditi
     rich = rng.random((1400, 16)) < rng.random((1400, 1))
     data = windows(1400, 16, margin=0)
     data.bases[:] = np.where(rich, rng.integers(1, 3, rich.shape), rng.choice([0, 3], rich.shape))
-    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
+    field = StretchField(LETTERS, data, ALIKE, 4, "letters")
     to_gc = torch.tensor([-1, 1, 1, -1], dtype=torch.float64)
     drifts: dict[str, list[float]] = {"others": [], "all": []}
     for group in rows.split(7):
@@ -242,11 +273,12 @@ def test_samples_like_the_data_are_not_driven_from_their_own_composition(conditi
     assert mean["all"] < -10
 
 
+@pytest.mark.parametrize("repel", ["points", "letters"])
 @pytest.mark.parametrize("most", [16_384, 40])
-def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, generator, monkeypatch):
+def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, repel, generator, monkeypatch):
     data, pool, c = windows(30, 40), soft(6, 40), signals(6, 40)
     places, own = draw_places(data, 8)(50, generator), torch.arange(6)
-    field = StretchField(LETTERS, data, ALIKE, 8, most)
+    field = StretchField(LETTERS, data, ALIKE, 8, repel, most)
     given = {"condition": c, "model_condition": c}
     whole = field.terms(pool, places, pool, own, **given)
     for pairs in (1, 350, 3000):
@@ -278,24 +310,25 @@ def test_lengthscales_are_those_of_the_progress(kind, generator):
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("kind", ["whole", "stretches"])
+@pytest.mark.parametrize("kind", ["whole", "points", "letters"])
 def test_equal_sets_of_data_and_samples_exert_no_drift(kind, conditional):
     """The pool spells the windows themselves, and the data are all stretches that the pool is cut into."""
-    data, starts = windows(8, 14, margin=0), [0, 2, 4, 6, 8, 10]
+    length = 14 if conditional else 4  # without conditions all words of the data attract
+    data, starts = windows(8, length, margin=0), range(0, length - 3, 2)
     similarity = ALIKE if conditional else None
     if kind == "whole":
-        field, places = WholeField(INNER["spherical"], data, similarity), everywhere(data, 14, [0])
+        field, places = WholeField(INNER["spherical"], data, similarity), everywhere(data, length, [0])
     else:
-        field, places = StretchField(LETTERS, data, similarity, 4), everywhere(data, 4, starts)
+        field, places = StretchField(LETTERS, data, similarity, 4, kind), everywhere(data, 4, starts)
     rows = torch.arange(8)
-    pool = blurred(data.tokens(rows), 0.0 if kind == "whole" else 0.3)
-    known = {"condition": signals(5, 14), "model_condition": data.signals(rows).double()}
-    terms = field.terms(soft(5, 14), places, pool, None, **(known if conditional else {}))
+    pool = blurred(data.tokens(rows), 0.3 if kind == "letters" else 0.0)
+    known = {"condition": signals(5, length), "model_condition": data.signals(rows).double()}
+    terms = field.terms(soft(5, length), places, pool, None, **(known if conditional else {}))
     assert float(terms.attraction.norm()) > 1
     assert float(terms.field.abs().max()) < 1e-11
 
 
-@pytest.mark.parametrize("kind", ["whole", "stretches"])
+@pytest.mark.parametrize("kind", ["whole", "points", "letters"])
 def test_swapping_data_and_samples_flips_the_drift(kind):
     sides = [windows(8, 14, margin=0, seed=seed) for seed in (1, 2)]
     rows, starts = torch.arange(8), [0, 2, 4, 6, 8, 10]
@@ -304,8 +337,8 @@ def test_swapping_data_and_samples_flips_the_drift(kind):
         if kind == "whole":
             field, places = WholeField(INNER["spherical"], data, ALIKE), everywhere(data, 14, [0])
         else:
-            field, places = StretchField(LETTERS, data, ALIKE, 4), everywhere(data, 4, starts)
-        pool = blurred(model.tokens(rows), 0.0 if kind == "whole" else 0.3)
+            field, places = StretchField(LETTERS, data, ALIKE, 4, kind), everywhere(data, 4, starts)
+        pool = blurred(model.tokens(rows), 0.3 if kind == "letters" else 0.0)
         there = model.signals(rows).double()
         c = signals(5, 14)
         return field.terms(soft(5, 14), places, pool, None, condition=c, model_condition=there).field
@@ -315,22 +348,28 @@ def test_swapping_data_and_samples_flips_the_drift(kind):
     torch.testing.assert_close(drift(a, b), -drift(b, a), rtol=1e-9, atol=1e-11)
 
 
+def kept(data: Windows, rows: slice) -> Windows:
+    """Some of the windows."""
+    chosen = (part[rows] for part in (data.bases, data.signal, data.chrom, data.tss, data.strand))
+    return Windows(*chosen, data.margin)
+
+
 def test_only_references_of_the_same_signal_count_if_likeness_is_strict():
     """Two kinds of windows with two signals: the drift of either is that towards its own kind alone."""
     data, x = windows(10, 6, margin=0), soft(3, 6)
     data.signal[:] = np.where(np.arange(10) < 4, 0.0, 1.0)[:, None, None]
     places, own = everywhere(data, 6, [0]), torch.arange(3)
-    strict, plain = (StretchField(LETTERS, data, s, 6) for s in (Similarity(Laplace(1e-3)), None))
+    strict = StretchField(LETTERS, data, Similarity(Laplace(1e-3)), 6)
     c = torch.tensor([0.0, 1.0, 1.0]).double()[:, None, None].expand(3, 6, 2)
     given = strict.terms(x, places, x, own, condition=c, model_condition=c)
-    for samples, kind in ((own[:1], places[:4]), (own[1:], places[4:])):
-        some = x[samples]
-        alone = plain.terms(some, kind, some, torch.arange(len(some)))
+    for samples, kind in ((own[:1], slice(4)), (own[1:], slice(4, 10))):
+        some, plain = x[samples], StretchField(LETTERS, kept(data, kind), None, 6)
+        alone = plain.terms(some, places, some, torch.arange(len(some)))
         torch.testing.assert_close(given.attraction[samples], alone.attraction, rtol=1e-8, atol=1e-9)
         if len(some) > 1:  # the other one has none of its kind to be repelled from
             torch.testing.assert_close(given.repulsion[samples], alone.repulsion, rtol=1e-8, atol=1e-9)
         size = strict.effective_samples(some, places, condition=c[samples])
-        assert size == pytest.approx(plain.effective_samples(some, kind))
+        assert size == pytest.approx(plain.effective_samples(some, places))
 
 
 def test_likeness_is_the_kernel_of_the_distance_between_features():
@@ -372,27 +411,49 @@ def test_effective_samples_count_the_windows_that_attract(generator):
     assert only.effective_samples(x[:1], places, condition=same) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-def test_effective_samples_of_stretches_are_those_of_the_first_samples(conditional, generator, monkeypatch):
+def sizes_by_brute_force(x: Tensor, real: Sequence[tuple[Tensor, Tensor, int]], c: Tensor | None) -> float:
+    """Mean of 1 / sum_j p_j^2 over all stretches of 4 of samples of 12."""
+    sizes = []
+    for sample, start in itertools.product(range(len(x)), range(0, 9, 2)):
+        logits = []
+        for y, signal, there in real:
+            far = LOG_KERNELS["product"](x[sample, start : start + 4], y[None, there : there + 4])
+            near = 0.0
+            if c is not None:
+                near = log_alike(bins_around(c[sample], start, 4), bins_around(signal, there, 4))
+            logits.append(float(far) + near)
+        sizes.append(1 / float(torch.tensor(logits, dtype=torch.float64).softmax(0).square().sum()))
+    return float(np.mean(sizes))
+
+
+def test_effective_samples_of_stretches_are_those_of_the_first_samples(generator, monkeypatch):
     """As many whole samples as `_PAIRS` pairs allow, but one at least."""
     data, x, c = windows(9, 12), soft(4, 12), signals(4, 12)
     places = draw_places(data, 4)(20, generator)
-    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
+    field = StretchField(LETTERS, data, ALIKE, 4)
     size = lambda n: field.effective_samples(x[:n], places, condition=c[:n])  # noqa: E731
     first = {n: size(n) for n in (1, 2, 4)}
     assert len(set(first.values())) == 3
     for pairs, n in ((10, 1), (2 * 5 * 20, 2), (10**6, 4)):
         monkeypatch.setattr("drift_promoter.stretches._PAIRS", pairs)
         assert size(4) == pytest.approx(first[n])
-    sizes = []
-    for sample, start in itertools.product(range(4), range(0, 9, 2)):
-        logits = []
-        for y, signal, there in (read(data, place) for place in places):
-            near = log_alike(bins_around(c[sample], start, 4), bins_around(signal, there, 4))
-            far = LOG_KERNELS["product"](x[sample, start : start + 4], y[None, there : there + 4])
-            logits.append(float(far) + (near if conditional else 0.0))
-        sizes.append(1 / float(torch.tensor(logits, dtype=torch.float64).softmax(0).square().sum()))
-    assert size(4) == pytest.approx(np.mean(sizes))
+    assert size(4) == pytest.approx(sizes_by_brute_force(x, [read(data, place) for place in places], c))
+
+
+def test_without_conditions_effective_samples_are_of_all_words_of_the_data(generator):
+    data, x = windows(9, 12), soft(4, 12)
+    real = [read(data, place) for place in everywhere(data, 4, range(9))]
+    size = StretchField(LETTERS, data, None, 4).effective_samples(x, draw_places(data, 4)(2, generator))
+    assert size == pytest.approx(sizes_by_brute_force(x, real, None))
+
+
+def test_words_are_counted_once_however_many_windows_there_are(monkeypatch):
+    data = windows(23, 12)
+    monkeypatch.setattr("drift_promoter.stretches._WINDOWS", 5)
+    words = StretchField(LETTERS, data, None, 3).words
+    rows = data.tokens(torch.arange(23)).tolist()
+    found = [16 * a + 4 * b + c for row in rows for a, b, c in zip(row, row[1:], row[2:], strict=False)]
+    assert words.tolist() == [float(found.count(word)) for word in range(64)]
 
 
 def test_they_are_fields_of_the_training_loop():
@@ -459,12 +520,13 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_memory_is_linear_in_the_batch(monkeypatch):
+@pytest.mark.parametrize("repel", ["points", "letters"])
+def test_memory_is_linear_in_the_batch(repel, monkeypatch):
     """Each of 32 samples of 1,024 bases has 255 stretches: weights of all pairs would take 33 MB."""
     monkeypatch.setattr("drift_promoter.stretches._PAIRS", 2**20)
     data, m = windows(50, 1024), 1024
     places = draw_places(data, 8)(m, Generator().manual_seed(0))
-    field = StretchField(LETTERS, data, ALIKE, most_repelling=128)
+    field = StretchField(LETTERS, data, ALIKE, most_repelling=128, repel=repel)
     largest = {}
     for n in (8, 32):
         x, c = soft(n, 1024).float(), signals(n, 1024).float()
