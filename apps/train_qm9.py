@@ -17,7 +17,7 @@ def main(config: Config) -> None:
     """Train on every process; report on the first."""
     data = experiment.load_data(config)
     generator = experiment.make_generator(config, data)
-    field = experiment.make_field(config, generator, data)
+    field = experiment.make_field(config, data)
     accelerator = make_accelerator(config.tracker)
     out = open_run(config, experiment.DOMAIN, accelerator)
     if data.skipped:

@@ -7,13 +7,27 @@ import pytest
 import torch
 from drift_core import Euclidean, Gaussian, Laplace, Sphere, SphericalMatern, drift
 from drift_core.field import DriftField, make_kernel
-from drift_core.lengthscale import Lengthscales, auto_lengthscale, parse_lengthscales
+from drift_core.lengthscale import (
+    Lengthscales,
+    auto_lengthscale,
+    checked_lengthscales,
+    parse_lengthscales,
+)
 
 
 def test_flags():
     assert parse_lengthscales("0.2").at(0.3) == (0.2,)
     assert parse_lengthscales("0.2,0.6").at(1.0) == (0.2, 0.6)
     assert parse_lengthscales("auto,1", auto=0.4).at(0) == (0.4, 1.0)
+
+
+def test_lengthscales_that_a_kernel_refuses_are_refused_at_once():
+    tried = []
+    assert checked_lengthscales("3:0.2,auto", tried.append, 1.0) == parse_lengthscales("3:0.2,auto", auto=1.0)
+    assert sorted(tried) == [0.2, 1.0, 3.0]
+    heat = lambda scale: SphericalMatern(scale, math.inf, dim=2)  # noqa: E731
+    with pytest.raises(ValueError, match=r"0\.01"):
+        checked_lengthscales("1:0.01", heat)
 
 
 def test_annealing_is_geometric_and_then_holds():

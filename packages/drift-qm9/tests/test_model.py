@@ -19,6 +19,7 @@ def tiny(**arguments):
 @pytest.fixture(
     params=[
         {},
+        {"output": "softmax"},
         {"geometry": "euclidean"},
         {"position_noise": 0},
         {"noise": "gaussian", "position_noise": 1},
@@ -46,9 +47,17 @@ def test_outputs_are_points_of_their_geometry(model, generator):
 
 
 def test_logits_are_the_same_in_both_geometries(generator):
-    sphere, simplex = tiny(), tiny(geometry="euclidean")
+    sphere, simplex = tiny(output="softmax"), tiny(geometry="euclidean")
     z = sphere.latent(20, generator)
     torch.testing.assert_close(sphere(z).square(), simplex(z))
+    torch.testing.assert_close(tiny(geometry="euclidean", output="softmax")(z), simplex(z))
+
+
+def test_folded_outputs_are_absolute_values_of_unit_length(generator):
+    model = tiny()
+    z = model.latent(20, generator)
+    h = model._network(z)
+    torch.testing.assert_close(model(z), h.abs() / h.norm(dim=-1, keepdim=True))
 
 
 def test_samples_depend_on_the_generator_alone(model):
@@ -111,15 +120,18 @@ def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
 
 
 def test_untrained_outputs_are_spread_out(generator):
-    """Two samples agree at few positions, and each is close to a string, for every kind of noise."""
+    """Two samples agree at few positions, and by softmax each is close to a string, for any kind of noise."""
     for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}):
         torch.manual_seed(0)
-        model = MoleculeGenerator(length=16, **arguments)
+        model = MoleculeGenerator(length=16, output="softmax", **arguments)
         tokens = model.sample(256, generator)
         assert agreement(tokens) < 0.25  # of the toy data: 0.41
         with torch.no_grad():
             likeliest = model(model.latent(256, generator)).amax(-1).square()
         assert 0.5 < likeliest.mean() < 0.8
+        torch.manual_seed(0)
+        folded = MoleculeGenerator(length=16, **arguments)
+        assert agreement(folded.sample(256, generator)) < 0.25
 
 
 def test_gradients_reach_every_weight_and_are_finite(model, generator):
@@ -132,7 +144,7 @@ def test_gradients_reach_every_weight_and_are_finite(model, generator):
 
 
 def test_certain_letters_have_finite_gradients():
-    model = tiny()
+    model = tiny(output="softmax")
     with torch.no_grad():
         model.logits.weight.mul_(1e4)
     x = model(model.latent(8, Generator().manual_seed(0)))
@@ -147,6 +159,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = MoleculeGenerator.from_pretrained(tmp_path)
     assert (again.geometry, again.noise, again.latent_dim) == (model.geometry, model.noise, model.latent_dim)
+    assert again.folds == model.folds
     seeds = (Generator().manual_seed(5) for _ in range(2))
     assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
 
@@ -182,6 +195,7 @@ def test_double_weights_give_double_points(generator):
     [
         ({"geometry": "hyperbolic"}, "hyperbolic"),
         ({"noise": "pink"}, "pink"),
+        ({"output": "sigmoid"}, "sigmoid"),
         ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
         ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
@@ -193,7 +207,7 @@ def test_what_makes_no_network_is_refused(arguments, message):
 
 
 def test_a_uniform_letter_is_a_point_in_the_middle():
-    model = tiny(blocks=0)
+    model = tiny(blocks=0, output="softmax")
     with torch.no_grad():
         model.logits.weight.zero_()
     x = model(model.latent(1, Generator()))

@@ -157,3 +157,33 @@ def test_particles_spread_over_all_strings_of_a_small_language(strings):
     assert float(found.any(1).double().mean()) > 0.9
     shares = found.sum(0).double() / len(x)
     assert float((shares - 1 / 16).abs().sum()) < 0.3
+
+
+@pytest.mark.parametrize("scales", [ONE, SEVERAL], ids=["one", "several"])
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+def test_words_attract_like_the_tokens_that_they_count(direction, scales, soft, strings):
+    x, tokens = soft(6, 3, 4), strings(50, 3, 4)
+    counts = torch.zeros(1, 64, dtype=torch.int64)
+    for a, b, c in tokens.tolist():
+        counts[0, 16 * a + 4 * b + c] += 1
+    field = CategoricalField(4, Laplace, scales, direction, product=True)
+    towards = field.towards(x, tokens, 0.3)
+    torch.testing.assert_close(field.towards_words(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)
+    size = field.effective_samples(x, tokens, 0.3)
+    assert field.effective_words(x, counts, 0.3) == pytest.approx(size)
+    for method in (
+        CategoricalField(4, Laplace, ONE).towards_words,
+        CategoricalField(4, Laplace, ONE).effective_words,
+    ):
+        with pytest.raises(ValueError, match="product=True"):
+            method(x, counts)
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_points_attract_as_the_model_repels(product, soft, strings):
+    x, tokens, own = soft(6, 5, 4), strings(9, 5, 4), torch.arange(6)
+    field = CategoricalField(4, Laplace, SEVERAL, product=product)
+    weight = torch.linspace(-1, 1, 6).double()
+    repulsion = field.terms(x, tokens, x, own, 0.3, model_log_weight=weight).repulsion
+    found = field.towards_points(x, x, 0.3, log_weight=weight, self_index=own)
+    torch.testing.assert_close(found, repulsion)

@@ -9,6 +9,7 @@ from drift_core.field import make_kernel
 from drift_simplex import (
     onehot_cdist,
     onehot_effective_sample_size,
+    onehot_lengthscale,
     onehot_to_sphere,
     spread_lengthscale,
     to_sphere,
@@ -77,3 +78,13 @@ def test_from_the_middle_of_the_orthant_all_strings_look_alike(strings):
 def test_data_at_one_distance_have_no_spread(rows, soft, strings):
     with pytest.raises(ValueError, match="data at different distances"):
         spread_lengthscale(Laplace, soft(10, 6, 4), strings(1, 6, 4).expand(rows, 6))
+
+
+@pytest.mark.parametrize(("geometry", "apart"), [("spherical", torch.pi / 2), ("euclidean", 2**0.5)])
+def test_of_strings_it_is_their_own_spread_in_either_geometry(geometry, apart, strings):
+    tokens = strings(400, 20, 4)
+    r = apart * (tokens[:256, None] != tokens).sum(-1).double().sqrt()
+    others = r > 0
+    means = (r * others).sum(1, keepdim=True) / others.sum(1, keepdim=True)
+    by_hand = float(((r - means).square() * others).sum().div(others.sum()).sqrt())
+    assert onehot_lengthscale(Laplace, tokens, 4, geometry) == pytest.approx(by_hand, rel=1e-3)

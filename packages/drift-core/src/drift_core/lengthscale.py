@@ -1,6 +1,7 @@
 """Lengthscales: one, several, annealed over training, or read off the data."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,20 @@ def parse_lengthscales(text: str, *, auto: float | None = None) -> Lengthscales:
         start.append(ends[0])
         stop.append(ends[-1])
     return Lengthscales(tuple(start), tuple(stop))
+
+
+def checked_lengthscales(
+    text: str, kernel: Callable[[float], object], auto: float | None = None
+) -> Lengthscales:
+    """`parse_lengthscales` of values that the kernel takes: a refusal should come before the training.
+
+    Raises:
+        ValueError: as `parse_lengthscales` and `kernel` do.
+    """
+    scales = parse_lengthscales(text, auto=auto)
+    for scale in {*scales.start, *scales.stop}:
+        kernel(scale)
+    return scales
 
 
 def _number(part: str, text: str, auto: float | None) -> float:

@@ -12,11 +12,11 @@ from drift_core import Euclidean, Laplace, Power, RadialKernel, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import Lengthscales, parse_lengthscales
+from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
 from drift_core.runs import load_model, read_config, read_records, restore_config, save_model
 from drift_core.seeds import generator_for
 from drift_core.train import ConditionalField
-from drift_simplex import CategoricalField, onehot_to_sphere, spread_lengthscale
+from drift_simplex import CategoricalField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -44,7 +44,7 @@ MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384}
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _CONDITIONS, _DRAWS = 3, 4
 """Conditions in a figure, and sequences of each."""
-_AUTO_QUERIES, _AUTO_REFERENCES = 256, 2_048
+_AUTO_REFERENCES = 2_048
 
 
 @dataclass(kw_only=True)
@@ -189,7 +189,7 @@ def make_field(config: Config, data: Promoters) -> ConditionalField:
 def _stretch_field(
     config: Config, kernel: Callable[[float], RadialKernel], data: Windows, similarity: Similarity | None
 ) -> StretchField:
-    scales = _scales(config.stretch_lengthscale, kernel, None)
+    scales = checked_lengthscales(config.stretch_lengthscale, kernel)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
     repel: Repel = "letters" if config.repel == "letters" else "points"
     return StretchField(letters, data, similarity, config.stretch, repel, MOST_REPELLING[repel])
@@ -199,27 +199,16 @@ def _whole_field(
     config: Config, kernel: Callable[[float], RadialKernel], data: Windows, similarity: Similarity | None
 ) -> WholeField:
     auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
-    scales = _scales(config.lengthscale, kernel, auto)
+    scales = checked_lengthscales(config.lengthscale, kernel, auto)
     if config.geometry == "spherical":
         return WholeField(CategoricalField(len(LETTERS), kernel, scales, config.direction), data, similarity)
     return WholeField(DriftField(Power(Euclidean()), kernel, scales, config.direction), data, similarity)
 
 
-def _scales(text: str, kernel: Callable[[float], RadialKernel], auto: float | None) -> Lengthscales:
-    """Lengthscales, each of which the kernel takes: a refusal should come before the training."""
-    scales = parse_lengthscales(text, auto=auto)
-    for scale in {*scales.start, *scales.stop}:
-        kernel(scale)
-    return scales
-
-
 def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Windows) -> float:
     """Spread of the distances between training windows, which is what weights depend on."""
     rows = torch.randperm(len(data), generator=generator_for(config.seed, _AUTO))[:_AUTO_REFERENCES]
-    tokens = data.tokens(rows)
-    scale = spread_lengthscale(kernel, onehot_to_sphere(tokens[:_AUTO_QUERIES], len(LETTERS)), tokens)
-    # One-hot points that differ are sqrt(2) apart in R^4, and pi / 2 on the sphere.
-    return scale * (2**0.5 / (torch.pi / 2) if config.geometry == "euclidean" else 1)
+    return onehot_lengthscale(kernel, data.tokens(rows), len(LETTERS), config.geometry)
 
 
 def positives(config: Config, data: Promoters) -> Callable[[int, torch.Generator], Tensor]:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from drift_core import Euclidean, Power, longest_step
+from drift_core import Euclidean, Power, RadialKernel, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import parse_lengthscales
+from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from drift_core.train import Field, resample
-from drift_simplex import CategoricalField, spread_lengthscale
+from drift_simplex import CategoricalField, WindowField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -33,6 +33,7 @@ DOMAIN = "qm9"
 SAMPLES = 2_000
 """Strings in a run's samples.smi and figures."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
+_AUTO_REFERENCES = 2_048
 
 
 @dataclass(kw_only=True)
@@ -61,9 +62,14 @@ class Config(RunConfig):
     """How far samples follow the drift at each step."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
+    window: int | None = None
+    """Positions of the windows whose drift samples follow; 0: that of whole sequences, as published; by
+    default 0 on toy, whose strings are short and all known, and 8 on other data."""
+    window_lengthscale: str = "1:0.5"
+    """Lengthscale of the kernel of a window, the product over its positions of --kernel of the angle."""
     lengthscale: str = "auto"
-    """Lengthscale in units of total distance: a number, several (0.3,1,3), annealed (3:0.3), or auto: the
-    spread of the distances between the untrained generator's samples and the data."""
+    """Lengthscale of whole sequences in units of total distance: a number, several (0.3,1,3), annealed
+    (3:0.3), or auto: the spread of the distances between the data."""
     dataset: Literal["toy", "qm9"] = "toy"
     """Data set; toy is enumerated, qm9 is read from --data-dir."""
     data: Path | None = None
@@ -73,7 +79,11 @@ class Config(RunConfig):
     preset: Literal["small", "base"] = "small"
     """Network: small (1.2 million parameters) or base (92 million, as published)."""
     geometry: Literal["spherical", "euclidean"] = "spherical"
-    """Drift on the orthant of the sphere, or in R^35 at every position with straight distances."""
+    """Drift on the orthant of the sphere, or of whole sequences in R^35 at every position, with straight
+    distances."""
+    output: Literal["auto", "fold", "softmax"] = "auto"
+    """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h)); auto: fold
+    with windows, softmax with whole sequences."""
     noise: Literal["binary", "gaussian"] = "binary"
     """Noise: fair signs, or normal numbers."""
     global_noise: int = 32
@@ -89,6 +99,19 @@ class Config(RunConfig):
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 0)
+        if self.window is None:
+            self.window = 0 if toy else 8
+        if self.geometry == "euclidean":
+            self.window = 0
+        if self.window:
+            check_range("--window", self.window, 2)
+        if self.output == "auto":
+            self.output = "fold" if self.window else "softmax"
+        # Both are refused here even where only one is used.
+        parse_lengthscales(self.lengthscale, auto=1.0)
+        if "auto" in self.window_lengthscale:
+            raise ValueError(f"--window-lengthscale {self.window_lengthscale}: auto is for --lengthscale")
+        parse_lengthscales(self.window_lengthscale)
 
 
 def load_data(config: Config) -> Molecules:
@@ -107,35 +130,36 @@ def make_generator(config: Config, data: Molecules) -> MoleculeGenerator:
             position_noise=config.position_noise,
             noise=config.noise,
             geometry=config.geometry,
+            output="fold" if config.output == "fold" else "softmax",
             bf16=config.bf16,
         )
 
 
-def make_field(config: Config, generator: MoleculeGenerator, data: Molecules) -> Field:
-    """Drift field of a run; raises ValueError for a kernel or lengthscale that is refused."""
+def make_field(config: Config, data: Molecules) -> Field:
+    """Drift field of a run; raises ValueError for a kernel, lengthscale or step that is refused."""
     if config.kernel == "spectral":
         raise ValueError("--kernel spectral lives on one sphere; sequences are points on one a position")
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    auto = _auto(config, generator, data) if "auto" in config.lengthscale else None
-    scales = parse_lengthscales(config.lengthscale, auto=auto)
-    for scale in {*scales.start, *scales.stop}:
-        kernel(scale)  # a refusal should come before the training, not in its middle
-    field: Field = (
-        CategoricalField(len(LETTERS), kernel, scales, config.direction)
-        if config.geometry == "spherical"
-        else DriftField(Power(Euclidean()), kernel, scales, config.direction)
-    )
+    if config.window:
+        scales = checked_lengthscales(config.window_lengthscale, kernel)
+        letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
+        field: Field = WindowField(letters, config.window)
+    else:
+        auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
+        scales = checked_lengthscales(config.lengthscale, kernel, auto)
+        field = (
+            CategoricalField(len(LETTERS), kernel, scales, config.direction)
+            if config.geometry == "spherical"
+            else DriftField(Power(Euclidean()), kernel, scales, config.direction)
+        )
     longest_step(field.manifold, config.max_step)
     return field
 
 
-def _auto(config: Config, generator: MoleculeGenerator, data: Molecules) -> float:
-    """Spread of the distances between untrained samples and the data, which is what weights depend on."""
-    with torch.no_grad():
-        x = generator(generator.latent(256, generator_for(config.seed, _AUTO)))
-    if config.geometry == "euclidean":
-        return float(Power(Euclidean()).cdist(x, onehot(data.train[:2048])).std(dim=1).mean())
-    return spread_lengthscale(partial(make_kernel, config.kernel, nu=config.nu), x, data.train)
+def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Molecules) -> float:
+    """Spread of the distances between training molecules, which is what weights depend on."""
+    rows = torch.randperm(len(data.train), generator=generator_for(config.seed, _AUTO))[:_AUTO_REFERENCES]
+    return onehot_lengthscale(kernel, data.train[rows], len(LETTERS), config.geometry)
 
 
 def positives(config: Config, data: Molecules) -> Callable[[int, torch.Generator], Tensor]:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from drift_simplex import decode, fold
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
@@ -13,6 +14,7 @@ from drift_qm9.tokens import LENGTH, LETTERS
 
 Geometry = Literal["spherical", "euclidean"]
 Noise = Literal["binary", "gaussian"]
+Output = Literal["fold", "softmax"]
 
 PRESETS: dict[str, dict[str, int]] = {
     "small": {"width": 128, "blocks": 4, "heads": 4},
@@ -75,21 +77,22 @@ class MoleculeGenerator(
     point to land on, so a continuous map of Gaussian noise has to spend some of it on each boundary;
     signs leave no boundary.
 
-    With geometry "spherical" a position's point is sqrt(softmax(logits)), on the positive orthant of the
-    unit sphere; with "euclidean", the baseline, it is softmax(logits), in R^letters. The most
-    probable letters are the sequence (`sample`).
+    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
+    `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
+    "euclidean", the baseline, it is softmax(h), in R^letters, whatever the output. The most probable
+    letters are the sequence (`sample`).
 
-    Untrained, logits vary over samples as normal numbers of standard deviation 4: the first outputs
-    lie near vertices, as the data do, and apart from one another. (Samples that start in one place
-    repel one another too evenly to spread, and cover badly for long.) For that, the modulation does not
-    start at zero, unlike DiT's.
+    Untrained, h varies over samples as normal numbers of standard deviation 4: the first outputs lie apart
+    from one another and, by softmax, near vertices, as the data do. (Samples that start in one place repel
+    one another too evenly to spread, and cover badly for long.) For that, the modulation does not start at
+    zero, unlike DiT's.
 
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64;
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry or noise, no global noise, or a width that the heads do
-    not divide.
+    Raises ValueError for an unknown geometry, noise or output, no global noise, or a width that the heads
+    do not divide.
     """
 
     def __init__(
@@ -104,11 +107,13 @@ class MoleculeGenerator(
         position_noise: int = 4,
         noise: Noise = "binary",
         geometry: Geometry = "spherical",
+        output: Output = "fold",
         bf16: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
+        _check_choice("output", output, ("fold", "softmax"))
         if global_noise < 1 or position_noise < 0:
             needs = "global_noise must be at least 1 and position_noise at least 0"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
@@ -116,6 +121,7 @@ class MoleculeGenerator(
             raise ValueError(f"{heads} heads do not divide the width {width}")
         self.length, self.global_noise, self.position_noise = length, global_noise, position_noise
         self.noise, self.geometry, self.bf16 = noise, geometry, bf16
+        self.folds = geometry == "spherical" and output == "fold"
         self.position = nn.Parameter(torch.randn(length, width))
         self.from_noise = nn.Linear(position_noise, width, bias=False) if position_noise else None
         self.condition = nn.Sequential(
@@ -138,7 +144,10 @@ class MoleculeGenerator(
         """Points for latents."""
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
             logits = self._network(z)
-        log_p = logits.to(self.position.dtype).log_softmax(-1)
+        logits = logits.to(self.position.dtype)
+        if self.folds:
+            return fold(logits)
+        log_p = logits.log_softmax(-1)
         return (log_p / 2).exp() if self.geometry == "spherical" else log_p.exp()
 
     def _half(self, z: Tensor) -> bool:
@@ -167,7 +176,7 @@ class MoleculeGenerator(
     def sample(self, n: int, generator: Generator, batch_size: int = 256) -> Int64[Tensor, "n length"]:
         """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory."""
         latents = self.latent(n, generator).to(self.position.device)
-        return torch.cat([self(z).argmax(-1) for z in torch.split(latents, batch_size)]).cpu()
+        return torch.cat([decode(self(z)) for z in torch.split(latents, batch_size)]).cpu()
 
 
 def _spread(layer: nn.Linear, std: float = 1.0) -> nn.Linear:

@@ -2,7 +2,7 @@
 
 from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import FisherRao, decode, fold, onehot_to_sphere, to_simplex, to_sphere
-from drift_simplex.lengthscale import spread_lengthscale
+from drift_simplex.lengthscale import onehot_lengthscale, spread_lengthscale
 from drift_simplex.onehot import (
     onehot_cdist,
     onehot_effective_sample_size,
@@ -12,16 +12,19 @@ from drift_simplex.onehot import (
 )
 from drift_simplex.product import product_score, product_scores
 from drift_simplex.strings import StringGenerator, random_strings, support_metrics
+from drift_simplex.windows import WindowField
 from drift_simplex.words import word_effective_sample_size, word_scores
 
 __all__ = [
     "CategoricalField",
     "FisherRao",
     "StringGenerator",
+    "WindowField",
     "decode",
     "fold",
     "onehot_cdist",
     "onehot_effective_sample_size",
+    "onehot_lengthscale",
     "onehot_log_kernel",
     "onehot_score",
     "onehot_scores",

@@ -7,6 +7,7 @@ from drift_core import RadialKernel
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from drift_simplex.geometry import onehot_to_sphere
 from drift_simplex.onehot import onehot_cdist, onehot_log_kernel
 
 _QUERIES, _REFERENCES = 256, 2048
@@ -60,6 +61,21 @@ def spread_lengthscale(
         middle = (low + high) / 2
         low, high = (middle, high) if spread(math.exp(middle)) > 1 else (low, middle)
     return math.exp(high)
+
+
+def onehot_lengthscale(
+    kernel: Callable[[float], RadialKernel],
+    tokens: Integer[Tensor, "m L"],
+    letters: int,
+    geometry: str = "spherical",
+) -> float:
+    """`spread_lengthscale` of strings seen from one another; in R^K if the geometry is "euclidean".
+
+    Raises ValueError as `spread_lengthscale` does.
+    """
+    scale = spread_lengthscale(kernel, onehot_to_sphere(tokens[:_QUERIES], letters), tokens)
+    # One-hot points that differ are sqrt(2) apart in R^K, and pi / 2 on the sphere.
+    return scale * (2**0.5 / (math.pi / 2) if geometry == "euclidean" else 1)
 
 
 def _spread_in_rows(values: Float[Tensor, "n m"], kept: Tensor) -> float:

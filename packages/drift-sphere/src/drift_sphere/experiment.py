@@ -11,7 +11,7 @@ from drift_core import Euclidean, Sphere, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -99,10 +99,8 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
     if config.kernel == "spectral" and config.geometry == "euclidean":
         raise ValueError("--kernel spectral lives on the sphere; --geometry euclidean has no such kernel")
     auto = auto_lengthscale(manifold, train) if "auto" in config.lengthscale else None
-    scales = parse_lengthscales(config.lengthscale, auto=auto)
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    for scale in {*scales.start, *scales.stop}:
-        kernel(scale)  # a refusal should come before the training, not in its middle
+    scales = checked_lengthscales(config.lengthscale, kernel, auto)
     longest_step(manifold, config.max_step)
     return DriftField(manifold, kernel, scales, config.direction)
 

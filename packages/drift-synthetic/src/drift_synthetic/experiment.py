@@ -11,7 +11,7 @@ from drift_core import Euclidean, longest_step
 from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -97,10 +97,8 @@ def make_field(config: Config) -> DriftField:
         # In float64: a float32 point of the sphere is 4e-8 from itself, and would be its own neighbour.
         points = problem.sample(2_048, generator_for(config.seed, _DRAWING)).double()
         auto = auto_lengthscale(manifold, points)
-    scales = parse_lengthscales(config.lengthscale, auto=auto)
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    for scale in {*scales.start, *scales.stop}:
-        kernel(scale)  # a refusal should come before the training, not in its middle
+    scales = checked_lengthscales(config.lengthscale, kernel, auto)
     longest_step(manifold, config.max_step)
     return DriftField(manifold, kernel, scales, config.direction)
 
