@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
+import torch
 import tyro
 from drift_core.config import RunConfig
 from drift_core.runs import METRICS, read_config, restore_config, write_json
@@ -30,6 +31,7 @@ def run(main: Callable[[C], None], parse: Callable[[], C]) -> None:
 
     Set DRIFT_DEBUG=1 to see the traceback instead.
     """
+    torch.set_flush_denormal(True)  # as `train` does, but before torch starts its threads, which inherit it
     try:
         main(parse())
     except (ValueError, OSError, FloatingPointError) as error:

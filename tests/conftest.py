@@ -1,6 +1,7 @@
 """Applications run as a user runs them, or inside this process where only their messages matter."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+# The tests share the cores: threads of many processes wait for one another longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 APPS = Path(__file__).parents[1] / "apps"
 

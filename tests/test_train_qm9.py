@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A finished run on the toy data, started as a user does, on one thread."""
     out = tmp_path_factory.mktemp("runs") / "toy"
     command = [sys.executable, str(ROOT / "apps" / "train_qm9.py"), *SMALL, "--out", str(out)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
     )

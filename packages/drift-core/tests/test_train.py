@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -243,3 +245,33 @@ def test_missing_tracker(monkeypatch):
 )
 def test_the_average_is_over_a_share_of_the_training(steps, given, decay):
     assert TrainConfig(steps=steps, ema_decay=given).ema_decay == pytest.approx(decay)
+
+
+def test_denormal_numbers_are_zero_while_training(tmp_path):
+    """In a process of its own: the setting is the process's."""
+    script = f"""
+import torch
+from pathlib import Path
+from drift_core import Euclidean, Laplace
+from drift_core.config import TrainConfig
+from drift_core.field import DriftField
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.train import train
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(2, 2)
+    def forward(self, z):
+        return self.line(z)
+    def latent(self, n, generator):
+        return torch.randn(n, 2, generator=generator)
+
+tiny = torch.full((8,), 1e-40)
+assert (tiny * 1 != 0).all()
+field = DriftField(Euclidean(), Laplace, parse_lengthscales("1"))
+draw = lambda n, generator: torch.randn(n, 2, generator=generator)
+train(Line(), field, draw, TrainConfig(steps=1, batch_size=4, data_batch_size=4), Path({str(tmp_path)!r}))
+assert (tiny * 1 == 0).all()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120)

@@ -7,7 +7,7 @@ import pytest
 
 
 def test_every_line_is_a_ratio_to_a_named_baseline(monkeypatch: pytest.MonkeyPatch, capsys):
-    small = {"SHAPES": ((4, 5),), "QUERIES": 8, "REFERENCES": 50, "SOFT": 20, "TRAINING_SET": 200}
+    small = {"SHAPES": ((4, 5),), "QUERIES": 8, "REFERENCES": 50, "SOFT": 20, "TRAINING_SET": 200, "WORD": 4}
     for name, value in small.items():
         monkeypatch.setattr(module, name, value)
     module.benchmark(repeats=1)
@@ -20,6 +20,8 @@ def test_every_line_is_a_ratio_to_a_named_baseline(monkeypatch: pytest.MonkeyPat
         "smoothed_score, Power(Sphere())",
         "smoothed_score, FisherRao()",
         "smoothed_score, Power(Sphere())",
+        "word_scores",
+        "onehot_score",
     ]
     assert all(float(off) < 1e-5 for *_, off in lines)
     assert "MB more at the peak" in out

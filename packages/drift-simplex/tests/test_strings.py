@@ -57,3 +57,39 @@ def test_a_network_learns_every_string(tmp_path):
     assert scores["valid"] > 0.9
     assert scores["covered"] == 1
     assert scores["tv"] < 0.25
+
+
+def test_codes_are_drawn_by_their_numbers():
+    torch.manual_seed(0)
+    model, generator = StringGenerator(5, 3, width=16, codes=7), torch.Generator().manual_seed(0)
+    z = model.latent(700, generator)
+    assert z.shape == (700, 1)
+    assert sorted(set(z.flatten().tolist())) == [0, 1, 2, 3, 4, 5, 6]
+    x = model(z)
+    for number in range(7):
+        of_code = x[z[:, 0] == number]
+        assert torch.equal(of_code, of_code[:1].expand_as(of_code))
+    assert len(torch.unique(x, dim=0)) == 7
+
+
+def test_codes_keep_their_strings_where_those_outnumber_the_batch(tmp_path):
+    """96 strings by 12 samples a step."""
+    support = random_strings(96, 8, 4)
+    torch.manual_seed(0)
+    generator = StringGenerator(8, 4, width=128, codes=192)
+    field = BalancedField(CategoricalField(4, Laplace, parse_lengthscales("0.6:0.3")), support)
+    config = TrainConfig(
+        steps=700,
+        batch_size=12,
+        negatives=84,
+        data_batch_size=96,
+        lr=5e-3,
+        cooldown=0.5,
+        weight_decay=0.0,
+        max_step=1.0,
+    )
+    data, accelerator = resample(torch.arange(96)), Accelerator(cpu=True)
+    trained = train(generator, field, data, config, tmp_path, accelerator=accelerator)
+    scores = support_metrics(trained.sample(4000, torch.Generator().manual_seed(1)), support)
+    assert scores["valid"] > 0.9
+    assert scores["covered"] > 0.9

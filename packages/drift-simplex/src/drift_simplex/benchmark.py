@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drift_simplex.geometry import FisherRao, onehot_to_sphere, to_sphere
 from drift_simplex.onehot import onehot_score
+from drift_simplex.words import word_scores
 
 KERNEL = Laplace(0.5)
 SHAPES = ((32, 35), (256, 4))
@@ -18,6 +19,8 @@ SHAPES = ((32, 35), (256, 4))
 QUERIES, REFERENCES, SOFT = 256, 4096, 512
 TRAINING_SET = 127_000
 """References of the memory benchmark: molecules in the training split of QM9."""
+WORD = 8
+"""Letters of DNA of a word."""
 
 Angle = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,6 +35,7 @@ def benchmark(repeats: int = 3) -> None:
         onehot(length, letters, repeats)
     for length, letters in SHAPES:
         soft(length, letters, repeats)
+    words(repeats)
 
 
 def memory() -> None:
@@ -69,6 +73,21 @@ def soft(length: int, letters: int, repeats: int) -> None:
         {
             "smoothed_score, FisherRao()": partial(_gradient, FisherRao(), x, y),
             "smoothed_score, Power(Sphere())": partial(_gradient, Power(Sphere()), x, y),
+        },
+        repeats,
+    )
+
+
+def words(repeats: int) -> None:
+    """Time a table of all words of `WORD` letters of DNA against passes over words as references."""
+    x, tokens = _points(SOFT, WORD, 4, seed=0), _tokens(4**WORD, WORD, 4)
+    codes = tokens @ 4 ** torch.arange(WORD - 1, -1, -1)
+    counts = codes.bincount(minlength=4**WORD)[None]
+    print(f"\nwords of {WORD} letters out of 4, n = {SOFT}, {len(tokens):,} occurrences")
+    _compare(
+        {
+            "word_scores": lambda: word_scores([KERNEL], x, counts)[0].gradient,
+            "onehot_score": lambda: onehot_score(KERNEL, x, tokens, product=True).gradient,
         },
         repeats,
     )

@@ -8,6 +8,9 @@ from torch import Generator, Tensor, nn
 
 from drift_simplex.geometry import decode, fold
 
+_CODE = 32
+"""Numbers in the learned vector of a code."""
+
 
 def random_strings(count: int, length: int, letters: int, seed: int = 0) -> Int64[Tensor, "count length"]:
     """Distinct strings drawn uniformly from all letters^length; raises ValueError if there are too few."""
@@ -40,25 +43,33 @@ def support_metrics(
 
 
 class StringGenerator(nn.Module):
-    """MLP from fair signs [n, bits] to points [n, length, letters] on the orthant, at first apart."""
+    """MLP from latents to points [n, length, letters] on the orthant, at first apart.
 
-    def __init__(self, length: int, letters: int, bits: int = 16, width: int = 256) -> None:
+    A latent is `bits` fair signs or, if `codes` is not 0, the number of one of that many learned vectors. A
+    code comes back to the same string until it is there, whatever becomes of the others: where the strings
+    outnumber the batch, that is what keeps a map of signs from being pulled another way at every step.
+    """
+
+    def __init__(self, length: int, letters: int, bits: int = 16, width: int = 256, codes: int = 0) -> None:
         super().__init__()
         self.length, self.letters, self.bits = length, letters, bits
-        layers = [
-            layer for a, b in pairwise((bits, width, width, width)) for layer in (nn.Linear(a, b), nn.SiLU())
-        ]
+        self.code = nn.Embedding(codes, _CODE) if codes else None
+        widths = (_CODE, width, width) if codes else (bits, width, width, width)
+        layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         last = nn.Linear(width, length * letters)
         with torch.no_grad():
             last.weight.mul_(5)  # samples that start in one place repel one another too evenly to spread
         self.network = nn.Sequential(*layers, last)
 
-    def forward(self, z: Float[Tensor, "n bits"]) -> Float[Tensor, "n length letters"]:
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
         """Points for latents."""
-        return fold(self.network(z).unflatten(1, (self.length, self.letters)))
+        hidden = z if self.code is None else self.code(z[:, 0].long())
+        return fold(self.network(hidden).unflatten(1, (self.length, self.letters)))
 
-    def latent(self, n: int, generator: Generator) -> Float[Tensor, "n bits"]:
-        """Draw `n` latents."""
+    def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
+        """Draw `n` latents: signs, or a code's number."""
+        if self.code is not None:
+            return torch.randint(self.code.num_embeddings, (n, 1), generator=generator).float()
         return 2.0 * torch.randint(2, (n, self.bits), generator=generator) - 1
 
     @torch.no_grad()
