@@ -107,7 +107,7 @@ def simplex(config: Config) -> None:
 class Strings(NamedTuple):
     """A case of random strings, and how it is trained."""
 
-    count: int
+    strings: int
     length: int
     letters: int
     batch_size: int
@@ -130,34 +130,32 @@ STRINGS = (
 def strings(config: Config) -> None:
     """Quality on random strings, where validity, coverage and total variation are exact (minutes)."""
     for case in STRINGS:
-        few = case.count <= case.batch_size
+        few = case.strings <= case.batch_size
         settings = TrainConfig(
             steps=case.steps,
-            data_batch_size=case.count,
+            data_batch_size=case.strings,
             batch_size=case.batch_size,
-            negatives=0 if few else case.count - case.batch_size,
+            negatives=0 if few else case.strings - case.batch_size,
             lr=1e-3 if few else 5e-3,
             cooldown=0.5,
             ema_decay=0.995 if few else 0,
             weight_decay=0.0,
             max_step=1.0,
         )
-        support = random_strings(case.count, case.length, case.letters)
-        field: Field = CategoricalField(
-            case.letters, Laplace, parse_lengthscales("0.3" if few else "0.6:0.3")
-        )
-        data = support
-        if case.balanced:
-            field, data = BalancedField(field, support), torch.arange(case.count)
+        support = random_strings(case.strings, case.length, case.letters)
+        scales = parse_lengthscales("0.3" if few else "0.6:0.3")
+        plain = CategoricalField(case.letters, Laplace, scales)
+        field: Field = BalancedField(plain, support) if case.balanced else plain
+        data = torch.arange(case.strings) if case.balanced else support
         torch.manual_seed(0)
         model = StringGenerator(case.length, case.letters, codes=case.codes)
         start = time.process_time()
         with TemporaryDirectory() as folder:
             generator = train(model, field, resample(data), settings, Path(folder))
         seconds = time.process_time() - start
-        draws = max(4_000, 8 * case.count)
+        draws = max(4_000, 8 * case.strings)
         scores = support_metrics(generator.sample(draws, torch.Generator().manual_seed(1)), support)
-        real = support[torch.randint(case.count, (draws,), generator=torch.Generator().manual_seed(2))]
+        real = support[torch.randint(case.strings, (draws,), generator=torch.Generator().manual_seed(2))]
         floor = support_metrics(real, support)["tv"]
         print(case)
         print(" ", *(f"{key} {value:.3f}" for key, value in scores.items()), f"(floor {floor:.3f})", end=" ")

@@ -79,7 +79,7 @@ def test_codes_keep_their_strings_where_those_outnumber_the_batch(tmp_path):
     generator = StringGenerator(8, 4, width=128, codes=192)
     field = BalancedField(CategoricalField(4, Laplace, parse_lengthscales("0.6:0.3")), support)
     config = TrainConfig(
-        steps=700,
+        steps=1_100,
         batch_size=12,
         negatives=84,
         data_batch_size=96,
