@@ -33,13 +33,12 @@ def test_a_run_drifts_by_windows_or_whole_sequences(little):
         assert isinstance(made.manifold, FisherRao)
 
 
-def test_toy_drifts_by_whole_strings_and_other_data_by_windows(little):
-    toy, other = Config(), Config(dataset="qm9")
-    assert (toy.window, toy.output, other.window, other.output) == (0, "softmax", 8, "fold")
+def test_outputs_are_folded_with_windows_alone():
+    assert (Config().window, Config().output) == (0, "softmax")
     assert Config(window=4).output == "fold"
-    assert Config(dataset="qm9", window=0).output == "softmax"
-    assert Config(dataset="qm9", geometry="euclidean").window == 0
-    assert not make_generator(Config(dataset="qm9", geometry="euclidean", output="fold"), little).folds
+    assert Config(window=4, output="softmax").output == "softmax"
+    euclidean = Config(geometry="euclidean", window=4)
+    assert (euclidean.window, euclidean.output) == (0, "softmax")
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):

@@ -62,9 +62,8 @@ class Config(RunConfig):
     """How far samples follow the drift at each step."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
-    window: int | None = None
-    """Positions of the windows whose drift samples follow; 0: that of whole sequences, as published; by
-    default 0 on toy, whose strings are short and all known, and 8 on other data."""
+    window: int = 0
+    """Positions of the windows whose drift samples follow; 0: that of whole sequences, as published."""
     window_lengthscale: str = "1:0.5"
     """Lengthscale of the kernel of a window, the product over its positions of --kernel of the angle."""
     lengthscale: str = "auto"
@@ -99,8 +98,6 @@ class Config(RunConfig):
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 0)
-        if self.window is None:
-            self.window = 0 if toy else 8
         if self.geometry == "euclidean":
             self.window = 0
         if self.window:

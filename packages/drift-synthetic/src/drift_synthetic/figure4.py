@@ -33,7 +33,7 @@ NUS = {"quick": (0.5, 1.5, 2.5, 10.0, math.inf), "full": (0.5, 1.5, 2.5, 3.5, 10
 """Smoothness of the Matern kernels by budget, from 1/2 (Laplace) to infinity (Gaussian)."""
 
 BUDGETS = {
-    "quick": Budget(600, 512, 3, 2, ("0.2", "0.5")),
+    "quick": Budget(400, 512, 3, 2, ("0.2", "0.5")),
     "full": Budget(6_000, 1_024, 5, 3, ("0.1", "0.2", "0.5", "1:0.03"), (0.05, 1.0, 10.0)),
 }
 """Budgets by name: minutes on two cores, and a day."""
