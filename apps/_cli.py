@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
-import torch
 import tyro
 from drift_core.config import RunConfig
+from drift_core.denormal import denormals_as_zero
 from drift_core.runs import METRICS, read_config, restore_config, write_json
 
 C = TypeVar("C")
@@ -31,9 +31,9 @@ def run(main: Callable[[C], None], parse: Callable[[], C]) -> None:
 
     Set DRIFT_DEBUG=1 to see the traceback instead.
     """
-    torch.set_flush_denormal(True)  # as `train` does, but before torch starts its threads, which inherit it
     try:
-        main(parse())
+        with denormals_as_zero():  # as `train` does, but before torch starts its threads, which inherit it
+            main(parse())
     except (ValueError, OSError, FloatingPointError) as error:
         _refuse(error, " ".join(str(error).split()))
     except (MemoryError, RuntimeError) as error:

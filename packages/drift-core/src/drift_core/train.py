@@ -21,6 +21,7 @@ from drift_core.checkpoint import (
     save_checkpoint,
 )
 from drift_core.config import TrainConfig
+from drift_core.denormal import denormals_as_zero
 from drift_core.drift import DriftTerms, cap_step, drift_loss
 from drift_core.guards import Watch, ailments, check_engine, check_finite, check_on_manifold, check_space
 from drift_core.manifold import Manifold
@@ -131,9 +132,8 @@ def train(
     At every step all processes draw the same noise and data from (seed, step), each maps its own rows,
     the samples are pooled, each row drifts against the whole pool and the whole data draw, and the
     generator is regressed onto the moved samples. Logs to metrics.jsonl and checkpoints under `out`.
-    Torch's global random state, which dropout uses, is set at every step. Denormal numbers are zero from here
-    on (torch.set_flush_denormal): the tails of activations are full of them, and a CPU takes a hundred times
-    as long for each.
+    Torch's global random state, which dropout uses, is set at every step. Denormal numbers count as zero
+    (`denormals_as_zero`).
 
     Args:
         module: a `Generator` that is also an nn.Module.
@@ -155,7 +155,6 @@ def train(
         ValueError: data off the manifold, checkpoints that are all damaged or of another network.
         KeyboardInterrupt: SIGINT or SIGTERM came; the run is saved after the step under way.
     """
-    torch.set_flush_denormal(True)
     accelerator = accelerator or make_accelerator()
     device, rank, main = accelerator.device, accelerator.process_index, accelerator.is_main_process
     check_engine(accelerator)
@@ -179,7 +178,7 @@ def train(
     watch = Watch(tell)
     silent = {} if main else {"disable": True}  # otherwise TQDM_DISABLE decides
     bar = tqdm(initial=start, total=config.steps, desc="train", mininterval=0.5, **silent)
-    with deferred_stop() as stopping, bar:
+    with denormals_as_zero(), deferred_stop() as stopping, bar:
         if main:
             with atomic_path(out / RECORDS) as part:
                 part.write_text(mark.records)
