@@ -71,7 +71,7 @@ def test_the_kernel_is_that_of_the_flags(little, flags, kernel):
 @pytest.mark.parametrize(("geometry", "apart"), [("spherical", math.pi / 2), ("euclidean", math.sqrt(2))])
 def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, kernel, geometry, apart):
     """Seen from one another; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^35."""
-    config = Config(window=0, geometry=geometry, kernel=kernel)
+    config = Config(geometry=geometry, kernel=kernel, lengthscale="auto")
     (scale,) = make_field(config, toy).lengthscales.start
     rows = torch.randperm(len(toy.train), generator=Generator().manual_seed(1))[:1500]
     tokens = toy.train[rows]

@@ -19,7 +19,7 @@ def tiny(**arguments):
 @pytest.fixture(
     params=[
         {},
-        {"output": "softmax"},
+        {"output": "fold"},
         {"geometry": "euclidean"},
         {"position_noise": 0},
         {"noise": "gaussian", "position_noise": 1},
@@ -47,14 +47,14 @@ def test_outputs_are_points_of_their_geometry(model, generator):
 
 
 def test_logits_are_the_same_in_both_geometries(generator):
-    sphere, simplex = tiny(output="softmax"), tiny(geometry="euclidean")
+    sphere, simplex = tiny(), tiny(geometry="euclidean")
     z = sphere.latent(20, generator)
     torch.testing.assert_close(sphere(z).square(), simplex(z))
-    torch.testing.assert_close(tiny(geometry="euclidean", output="softmax")(z), simplex(z))
+    torch.testing.assert_close(tiny(geometry="euclidean", output="fold")(z), simplex(z))
 
 
 def test_folded_outputs_are_absolute_values_of_unit_length(generator):
-    model = tiny()
+    model = tiny(output="fold")
     z = model.latent(20, generator)
     h = model._network(z)
     torch.testing.assert_close(model(z), h.abs() / h.norm(dim=-1, keepdim=True))
@@ -123,14 +123,14 @@ def test_untrained_outputs_are_spread_out(generator):
     """Two samples agree at few positions, and by softmax each is close to a string, for any kind of noise."""
     for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}):
         torch.manual_seed(0)
-        model = MoleculeGenerator(length=16, output="softmax", **arguments)
+        model = MoleculeGenerator(length=16, **arguments)
         tokens = model.sample(256, generator)
         assert agreement(tokens) < 0.25  # of the toy data: 0.41
         with torch.no_grad():
             likeliest = model(model.latent(256, generator)).amax(-1).square()
         assert 0.5 < likeliest.mean() < 0.8
         torch.manual_seed(0)
-        folded = MoleculeGenerator(length=16, **arguments)
+        folded = MoleculeGenerator(length=16, output="fold", **arguments)
         assert agreement(folded.sample(256, generator)) < 0.25
 
 
@@ -144,7 +144,7 @@ def test_gradients_reach_every_weight_and_are_finite(model, generator):
 
 
 def test_certain_letters_have_finite_gradients():
-    model = tiny(output="softmax")
+    model = tiny()
     with torch.no_grad():
         model.logits.weight.mul_(1e4)
     x = model(model.latent(8, Generator().manual_seed(0)))
@@ -207,7 +207,7 @@ def test_what_makes_no_network_is_refused(arguments, message):
 
 
 def test_a_uniform_letter_is_a_point_in_the_middle():
-    model = tiny(blocks=0, output="softmax")
+    model = tiny(blocks=0)
     with torch.no_grad():
         model.logits.weight.zero_()
     x = model(model.latent(1, Generator()))

@@ -66,9 +66,9 @@ class Config(RunConfig):
     """Positions of the windows whose drift samples follow; 0: that of whole sequences, as published."""
     window_lengthscale: str = "1:0.5"
     """Lengthscale of the kernel of a window, the product over its positions of --kernel of the angle."""
-    lengthscale: str = "auto"
+    lengthscale: str = "auto:0.15"
     """Lengthscale of whole sequences in units of total distance: a number, several (0.3,1,3), annealed
-    (3:0.3), or auto: the spread of the distances between the data."""
+    (3:0.3), or auto: the spread of the distances between the data, 0.5 on toy."""
     dataset: Literal["toy", "qm9"] = "toy"
     """Data set; toy is enumerated, qm9 is read from --data-dir."""
     data: Path | None = None

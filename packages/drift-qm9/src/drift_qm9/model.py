@@ -107,7 +107,7 @@ class MoleculeGenerator(
         position_noise: int = 4,
         noise: Noise = "binary",
         geometry: Geometry = "spherical",
-        output: Output = "fold",
+        output: Output = "softmax",
         bf16: bool = False,
     ) -> None:
         super().__init__()
