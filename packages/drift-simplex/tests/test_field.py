@@ -163,9 +163,9 @@ def test_particles_spread_over_all_strings_of_a_small_language(strings):
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 def test_words_attract_like_the_tokens_that_they_count(direction, scales, soft, strings):
     x, tokens = soft(6, 3, 4), strings(50, 3, 4)
-    counts = torch.zeros(1, 64, dtype=torch.int64)
+    counts = torch.zeros(64, dtype=torch.int64)
     for a, b, c in tokens.tolist():
-        counts[0, 16 * a + 4 * b + c] += 1
+        counts[16 * a + 4 * b + c] += 1
     field = CategoricalField(4, Laplace, scales, direction, product=True)
     towards = field.towards(x, tokens, 0.3)
     torch.testing.assert_close(field.towards_words(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)

@@ -33,7 +33,7 @@ def all_words(w: int, letters: int) -> Tensor:
 @pytest.mark.parametrize(("w", "letters"), [(1, 5), (2, 3), (3, 4), (5, 3), (6, 2)])
 def test_tables_are_all_words_with_the_logarithms_of_their_counts(w, letters, direction, generator):
     x, words = queries(7, w, letters, generator), all_words(w, letters)
-    counts = torch.randint(4, (1, len(words)), generator=generator)  # some are 0
+    counts = torch.randint(4, (len(words),), generator=generator)  # some are 0
     found = word_scores(KERNELS, x, counts, direction=direction)
     log = counts.double().log()
     expected = onehot_scores(KERNELS, x, words, log_weight=log, direction=direction, product=True)
@@ -42,12 +42,12 @@ def test_tables_are_all_words_with_the_logarithms_of_their_counts(w, letters, di
         torch.testing.assert_close(one.gradient, other.gradient, rtol=1e-9, atol=1e-10)
     for kernel in KERNELS:
         size = word_effective_sample_size(kernel, x, counts)
-        each = words.repeat_interleave(counts[0], dim=0)
+        each = words.repeat_interleave(counts, dim=0)
         torch.testing.assert_close(size, onehot_effective_sample_size(kernel, x, each, product=True))
 
 
 def test_scores_are_gradients_of_log_densities(generator):
-    x, counts = queries(5, 3, 4, generator), torch.rand(1, 64, generator=generator, dtype=torch.float64)
+    x, counts = queries(5, 3, 4, generator), torch.rand(64, generator=generator, dtype=torch.float64)
     words = torch.nn.functional.one_hot(all_words(3, 4), 4).double()
     leaf = x.clone().requires_grad_()
     angles = 2 * torch.atan2((leaf[:, None] - words).norm(dim=-1), (leaf[:, None] + words).norm(dim=-1))
@@ -58,35 +58,28 @@ def test_scores_are_gradients_of_log_densities(generator):
     torch.testing.assert_close(score.gradient, slope - (slope * x).sum(-1, keepdim=True) * x)
 
 
-def test_every_query_takes_its_own_table(generator, monkeypatch):
-    x = queries(9, 4, 3, generator)
-    counts = torch.randint(5, (4, 81), generator=generator).int()
-    table = torch.tensor([2, 0, 2, 3, 0, 0, 2, 3, 3])  # none takes table 1
+def test_how_many_queries_are_summed_at_once_does_not_matter(generator, monkeypatch):
+    x, counts = queries(9, 4, 3, generator), torch.randint(5, (81,), generator=generator).int()
+    (whole,) = word_scores(KERNELS[:1], x, counts)
     monkeypatch.setattr("drift_simplex.words._ENTRIES", 20)  # blocks of two queries
-    (found,) = word_scores(KERNELS[:1], x, counts, table)
-    sizes = word_effective_sample_size(KERNELS[0], x, counts, table)
-    for i, number in enumerate(table.tolist()):
-        (alone,) = word_scores(KERNELS[:1], x[i : i + 1], counts[number : number + 1])
-        torch.testing.assert_close(found.gradient[i : i + 1], alone.gradient)
-        torch.testing.assert_close(found.log_density[i : i + 1], alone.log_density)
-        size = word_effective_sample_size(KERNELS[0], x[i : i + 1], counts[number : number + 1])
-        torch.testing.assert_close(sizes[i : i + 1], size)
+    (found,) = word_scores(KERNELS[:1], x, counts)
+    torch.testing.assert_close(found, whole)
 
 
 def test_a_table_without_words_exerts_no_pull(generator):
     x = queries(3, 2, 4, generator)
-    (score,) = word_scores(KERNELS[:1], x, torch.zeros(1, 16))
+    (score,) = word_scores(KERNELS[:1], x, torch.zeros(16))
     assert torch.isneginf(score.log_density).all()
     assert not score.gradient.any()
-    assert not word_effective_sample_size(KERNELS[0], x, torch.zeros(1, 16)).any()
-    assert word_scores(KERNELS, x[:0], torch.zeros(1, 16))[2].gradient.shape == (0, 2, 4)
+    assert not word_effective_sample_size(KERNELS[0], x, torch.zeros(16)).any()
+    assert word_scores(KERNELS, x[:0], torch.zeros(16))[2].gradient.shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize("scale", [0.02, 0.1, 3.0])
 def test_float32_agrees_with_float64_however_far_the_nearest_word(scale, generator):
     """At 0.02 one mismatch weighs 1e-34: a product of eight of them is far below what float32 can hold."""
-    x, counts = queries(6, 8, 4, generator), torch.zeros(1, 4**8)
-    counts[0, :3] = torch.tensor([5.0, 2.0, 1.0])
+    x, counts = queries(6, 8, 4, generator), torch.zeros(4**8)
+    counts[:3] = torch.tensor([5.0, 2.0, 1.0])
     x[0] = normalize(torch.tensor([1e-3, 0, 0, 1.0], dtype=torch.float64), dim=0)  # far from all of them
     (exact,) = word_scores([Laplace(scale)], x, counts)
     (found,) = word_scores([Laplace(scale)], x.float(), counts)
@@ -98,24 +91,19 @@ def test_float32_agrees_with_float64_however_far_the_nearest_word(scale, generat
 
 
 @pytest.mark.parametrize(
-    ("x", "counts", "table", "message"),
+    ("x", "words", "message"),
     [
-        ((2, 3), (1, 64), None, r"expected float queries \[n, w, K\]"),
-        ((2, 0, 4), (1, 1), None, r"expected float queries \[n, w, K\]"),
-        ((2, 3, 4), (1, 63), None, r"expected counts of 64 words, \[tables, 64\], got \[1, 63\]"),
-        ((2, 3, 4), (64,), None, "expected counts of 64 words"),
-        ((2, 11, 4), (1, 64), None, "words of 11 letters out of 4 are too many for a table"),
-        ((2, 3, 4), (2, 64), None, "there are 2 tables"),
-        ((2, 3, 4), (2, 64), [0, 2], r"for each of 2 queries, a number in 0\.\.1"),
-        ((2, 3, 4), (2, 64), [-1, 0], r"for each of 2 queries, a number in 0\.\.1"),
+        ((2, 3), 64, r"expected float queries \[n, w, K\]"),
+        ((2, 0, 4), 1, r"expected float queries \[n, w, K\]"),
+        ((2, 3, 4), 63, "expected counts of 64 words, got 63"),
+        ((2, 11, 4), 64, "words of 11 letters out of 4 are too many for a table"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(x, counts, table, message):
-    which = None if table is None else torch.tensor(table)
+def test_shapes_that_do_not_fit_are_refused(x, words, message):
     with pytest.raises(ValueError, match=message):
-        word_scores(KERNELS, torch.full(x, 0.5), torch.ones(counts), which)
+        word_scores(KERNELS, torch.full(x, 0.5), torch.ones(words))
 
 
 def test_other_directions_are_refused(generator):
     with pytest.raises(ValueError, match="direction must be one of gradient, displacement; got 'up'"):
-        word_scores(KERNELS, queries(2, 1, 4, generator), torch.ones(1, 4), direction="up")
+        word_scores(KERNELS, queries(2, 1, 4, generator), torch.ones(4), direction="up")

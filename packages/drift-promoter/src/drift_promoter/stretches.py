@@ -104,7 +104,9 @@ class StretchField:
         queries = _Stretches(self._cut(x), self._around(condition), self._sources(self_index))
         repulsion = self._towards(queries, self._repelling(model, model_condition), progress)
         if self._counted:
-            attraction = self._joined(self.field.towards_words(queries.letters, self._counts(x), progress))
+            attraction = self._joined(
+                self.field.towards_words(queries.letters, self.words.to(x.device), progress)
+            )
         else:
             attraction = self._towards(queries, self._attracting(data, condition), progress)
         return DriftTerms(attraction, repulsion)
@@ -119,7 +121,7 @@ class StretchField:
     ) -> float:
         """Mean effective number of stretches of the data per stretch of the first samples."""
         if self._counted:
-            return self.field.effective_words(self._cut(x), self._counts(x), progress)
+            return self.field.effective_words(self._cut(x), self.words.to(x.device), progress)
         few = max(1, _PAIRS // (len(data) * len(self.starts)))
         queries = _Stretches(self._cut(x), self._around(condition), None).at(slice(few * len(self.starts)))
         references = self._attracting(data, condition)
@@ -137,9 +139,6 @@ class StretchField:
         """How often each word as long as a stretch occurs in the training windows, at every position."""
         blocks = torch.split(torch.arange(len(self.data)), _WINDOWS)
         return torch.stack([kmer_counts(self.data.tokens(rows), self.length) for rows in blocks]).sum(0)
-
-    def _counts(self, like: Tensor) -> Float64[Tensor, "1 words"]:
-        return self.words[None].to(like.device)
 
     def _towards(self, queries: _Stretches, references: _Stretches, progress: float) -> Tensor:
         """Mean at each position of the pulls of references on the stretches that cover it."""

@@ -82,7 +82,7 @@ def words(repeats: int) -> None:
     """Time a table of all words of `WORD` letters of DNA against passes over words as references."""
     x, tokens = _points(SOFT, WORD, 4, seed=0), _tokens(4**WORD, WORD, 4)
     codes = tokens @ 4 ** torch.arange(WORD - 1, -1, -1)
-    counts = codes.bincount(minlength=4**WORD)[None]
+    counts = codes.bincount(minlength=4**WORD)
     print(f"\nwords of {WORD} letters out of 4, n = {SOFT}, {len(tokens):,} occurrences")
     _compare(
         {

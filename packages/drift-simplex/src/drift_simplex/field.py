@@ -118,7 +118,7 @@ class CategoricalField:
         return sum_scales(scales, scores, self.direction)
 
     def towards_words(
-        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, "1 words"], progress: float = 1.0
+        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0
     ) -> Float[Tensor, "n w K"]:
         """Attraction to all strings as short as the samples, each as often as `counts` says (`word_scores`).
 
@@ -152,7 +152,7 @@ class CategoricalField:
         return float(sizes.mean())
 
     def effective_words(
-        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, "1 words"], progress: float = 1.0
+        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0
     ) -> float:
         """Mean effective number of occurrences of words per short string, at the smallest lengthscale."""
         self._check_product()

@@ -6,14 +6,14 @@ word is the product of those of its halves, so that two matrix products with the
 [K^(w/2), K^(w/2)], sum over all words for all queries together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from drift_core import RadialKernel, Score
 from drift_core.manifold.numerics import safe_inverse, safe_ratio
 from drift_core.reduction import DIRECTIONS
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from drift_simplex.letters import tangent_part, vertex_angles
@@ -27,8 +27,7 @@ _ENTRIES = 2**21
 def word_scores(
     kernels: Sequence[RadialKernel],
     x: Float[Tensor, "n ..."],
-    counts: Shaped[Tensor, "tables ..."],
-    table: Integer[Tensor, " n"] | None = None,
+    counts: Shaped[Tensor, " words"],
     *,
     direction: str = "gradient",
 ) -> list[Score]:
@@ -41,22 +40,20 @@ def word_scores(
     Args:
         kernels: kernels of the angle at one position.
         x: queries, shape [n, w, K], float32 or float64.
-        counts: how often each word occurs, shape [tables, K^w]; non-negative numbers of any type. The first
-            letter of a word is the most significant digit of its number.
-        table: for each query the number of its table; the only one if None.
+        counts: how often each word occurs, shape [K^w]; non-negative numbers of any type. The first letter of
+            a word is the most significant digit of its number.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
 
     Raises:
-        ValueError: shapes that do not fit, more than 4^10 words, an unknown direction, or no table given for
-            several.
+        ValueError: shapes that do not fit, more than 4^10 words, or an unknown direction.
     """
-    _check(x, counts, table)
+    _check(x, counts)
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
     theta, sin = vertex_angles(x)
     scores = []
     for kernel in kernels:
-        sums = _sums(kernel.log(theta), counts, table)
+        sums = _sums(kernel.log(theta), counts)
         slope = -kernel.dlog(theta) if direction == "gradient" else theta
         pull = sums.letters * safe_inverse(sums.mass)[:, None, None] * safe_ratio(slope, sin)
         scores.append(Score((sums.mass.log() + sums.shift).to(x.dtype), tangent_part(x, pull)))
@@ -66,16 +63,15 @@ def word_scores(
 def word_effective_sample_size(
     kernel: RadialKernel,
     x: Float[Tensor, "n ..."],
-    counts: Shaped[Tensor, "tables ..."],
-    table: Integer[Tensor, " n"] | None = None,
+    counts: Shaped[Tensor, " words"],
 ) -> Float[Tensor, " n"]:
     """Number of occurrences of words that carry each query's score, (sum_j k_j)^2 / sum_j k_j^2 (Kish).
 
     0 for a table without words. Raises ValueError as `word_scores`.
     """
-    _check(x, counts, table)
+    _check(x, counts)
     logs = kernel.log(vertex_angles(x)[0])
-    mass, squares = (_sums(values, counts, table).mass for values in (logs, 2 * logs))
+    mass, squares = (_sums(values, counts).mass for values in (logs, 2 * logs))
     return safe_ratio(mass.square(), squares).to(x.dtype)
 
 
@@ -90,32 +86,24 @@ class _Sums(NamedTuple):
     """[n]."""
 
 
-def _sums(logs: Float[Tensor, "n w K"], counts: Tensor, table: Tensor | None) -> _Sums:
+def _sums(logs: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"]) -> _Sums:
     """`logs` are the logarithms of the kernels of all letters at all positions."""
     w, letters = logs.shape[1:]
     half = w // 2
+    matrix = counts.to(logs.dtype).view(letters**half, -1)
     peak = logs.amax(dim=2, keepdim=True)
-    values = (logs - peak).exp()
     mass, weights = logs.new_zeros(len(logs)), torch.zeros_like(logs)
-    for rows, entries in _blocks(logs, counts, table):
-        first, second = _products(values[rows, :half]), _products(values[rows, half:])
-        matrix = entries.to(logs.dtype).view(first.shape[1], second.shape[1])
+    size = max(1, _ENTRIES // matrix.shape[1])
+    for low in range(0, len(logs), size):
+        rows = slice(low, low + size)
+        values = (logs[rows] - peak[rows]).exp()
+        first, second = _products(values[:, :half]), _products(values[:, half:])
         joint_second = second * (first @ matrix)
         joint_first = first * (second @ matrix.T)
         mass[rows] = joint_second.sum(dim=1)
         parts = [*_marginals(joint_first, half, letters), *_marginals(joint_second, w - half, letters)]
         weights[rows] = torch.stack(parts, dim=1)
     return _Sums(mass, weights, peak.sum(dim=(1, 2)))
-
-
-def _blocks(logs: Tensor, counts: Tensor, table: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Queries [b] of one table each, and the table."""
-    w, letters = logs.shape[1:]
-    size = max(1, _ENTRIES // letters ** (w - w // 2))
-    which = torch.zeros(len(logs), dtype=torch.long) if table is None else table.cpu()
-    for number, rows in enumerate(torch.split(which.argsort(), which.bincount().tolist())):
-        for block in torch.split(rows.to(logs.device), size) if len(rows) else ():
-            yield block, counts[number]
 
 
 def _products(values: Float[Tensor, "n h K"]) -> Float[Tensor, "n words"]:
@@ -132,19 +120,11 @@ def _marginals(joint: Float[Tensor, "n words"], h: int, letters: int) -> list[Fl
     return [joint.view(n, letters**i, letters, -1).sum(dim=(1, 3)) for i in range(h)]
 
 
-def _check(x: Tensor, counts: Tensor, table: Tensor | None) -> None:
+def _check(x: Tensor, counts: Tensor) -> None:
     if x.ndim != 3 or x.shape[1] < 1 or x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"expected float queries [n, w, K] with w >= 1, got {x.dtype} {list(x.shape)}")
     words = x.shape[2] ** x.shape[1]
     if words > MAX_WORDS:
         raise ValueError(f"words of {x.shape[1]} letters out of {x.shape[2]} are too many for a table")
-    if counts.ndim != 2 or counts.shape[1] != words:
-        raise ValueError(f"expected counts of {words} words, [tables, {words}], got {list(counts.shape)}")
-    if table is None and len(counts) != 1:
-        raise ValueError(f"there are {len(counts)} tables: `table` must say which one each query takes")
-    if table is not None and not _within(table, len(counts)):
-        raise ValueError(f"`table` must hold, for each of {len(x)} queries, a number in 0..{len(counts) - 1}")
-
-
-def _within(numbers: Tensor, end: int) -> bool:
-    return numbers.numel() == 0 or (int(numbers.amin()) >= 0 and int(numbers.amax()) < end)
+    if len(counts) != words:
+        raise ValueError(f"expected counts of {words} words, got {len(counts)}")
