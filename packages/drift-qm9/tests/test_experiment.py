@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from drift_core import Euclidean, Gaussian, Laplace, Matern
+from drift_core.balance import BalancedField
 from drift_core.field import DriftField
 from drift_core.train import Field
 from drift_qm9.data import Molecules
@@ -25,7 +26,8 @@ def test_a_run_drifts_by_windows_or_whole_sequences(little):
     assert isinstance(field, WindowField)
     assert (field.width, field.field.product, field.field.letters) == (4, True, 35)
     assert (field.field.lengthscales.start, field.field.lengthscales.stop) == ((2.0,), (0.4,))
-    whole = make_field(Config(window=0, lengthscale="0.3,3", direction="displacement"), little)
+    settings = {"lengthscale": "0.3,3", "direction": "displacement", "balance": 0.0}
+    whole = make_field(Config(**settings), little)
     assert isinstance(whole, CategoricalField)
     assert (whole.product, whole.direction, whole.lengthscales.start) == (False, "displacement", (0.3, 3.0))
     for made in (field, whole):
@@ -33,12 +35,34 @@ def test_a_run_drifts_by_windows_or_whole_sequences(little):
         assert isinstance(made.manifold, FisherRao)
 
 
-def test_outputs_are_folded_with_windows_alone():
-    assert (Config().window, Config().output) == (0, "softmax")
-    assert Config(window=4).output == "fold"
-    assert Config(window=4, output="softmax").output == "softmax"
+def test_molecules_are_balanced_by_their_numbers(little):
+    config = Config(balance=0.6)
+    field = make_field(config, little)
+    assert isinstance(field, BalancedField)
+    assert field.until == 0.6
+    assert torch.equal(field.data, little.train)
+    numbers = positives(config, little)(100, Generator())
+    assert torch.equal(numbers, torch.arange(40))
+    plain = make_field(Config(balance=0.0), little)
+    x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
+    pulls = [f.terms(x, d, x, torch.arange(3), 1.0) for f, d in ((field, numbers), (plain, little.train))]
+    torch.testing.assert_close(*(pull.field for pull in pulls))  # at the end
+
+
+@pytest.mark.parametrize("off", [{"window": 4}, {"codes": 0}, {"geometry": "euclidean"}, {"balance": 0.0}])
+def test_what_is_not_balanced_drifts_to_molecules(little, off):
+    config = Config(**off)
+    assert config.balance == 0
+    assert not isinstance(make_field(config, little), BalancedField)
+    assert positives(config, little)(100, Generator()).shape[:2] == (40, 12)
+
+
+def test_settings_follow_one_another():
+    assert (Config().position_noise, Config(codes=0).position_noise) == (0, 4)
+    assert Config(position_noise=2).position_noise == 2
     euclidean = Config(geometry="euclidean", window=4)
     assert (euclidean.window, euclidean.output) == (0, "softmax")
+    assert (Config().output, Config(output="softmax").output) == ("fold", "softmax")
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
@@ -64,14 +88,14 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
 def test_the_kernel_is_that_of_the_flags(little, flags, kernel):
     windows = make_field(Config(window=8, window_lengthscale="0.4", **flags), little)
     assert windows.field.kernel(0.4) == kernel
-    assert make_field(Config(window=0, lengthscale="0.4", **flags), little).kernel(0.4) == kernel
+    assert make_field(Config(lengthscale="0.4", balance=0.0, **flags), little).kernel(0.4) == kernel
 
 
 @pytest.mark.parametrize("kernel", ["laplace", "gaussian"])
 @pytest.mark.parametrize(("geometry", "apart"), [("spherical", math.pi / 2), ("euclidean", math.sqrt(2))])
 def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, kernel, geometry, apart):
     """Seen from one another; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^35."""
-    config = Config(geometry=geometry, kernel=kernel, lengthscale="auto")
+    config = Config(geometry=geometry, kernel=kernel, lengthscale="auto", balance=0.0)
     (scale,) = make_field(config, toy).lengthscales.start
     rows = torch.randperm(len(toy.train), generator=Generator().manual_seed(1))[:1500]
     tokens = toy.train[rows]
@@ -83,12 +107,16 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
 
 @pytest.mark.parametrize("output", ["fold", "softmax"])
 def test_the_generator_is_that_of_the_flags(little, output):
-    generator = make_generator(Config(output=output, global_noise=5, position_noise=2), little)
+    flags = {"output": output, "codes": 0, "global_noise": 5, "position_noise": 2, "preset": "small"}
+    generator = make_generator(Config(**flags), little)
     assert (generator.folds, generator.latent_dim, generator.length) == (output == "fold", 5 + 24, 12)
-    again = make_generator(Config(output=output, global_noise=5, position_noise=2), little)
+    assert (generator.codebook, len(generator.blocks)) == (None, 4)
+    again = make_generator(Config(**flags), little)
     assert torch.equal(generator.logits.weight, again.logits.weight)
-    other = make_generator(Config(output=output, global_noise=5, position_noise=2, seed=1), little)
+    other = make_generator(Config(**flags, seed=1), little)
     assert not torch.equal(generator.logits.weight, other.logits.weight)
+    coded = make_generator(Config(codes=9), little)
+    assert (coded.codebook.size, len(coded.blocks), coded.latent_dim) == (9, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +126,11 @@ def test_the_generator_is_that_of_the_flags(little, output):
         ({"window_lengthscale": "auto"}, "--window-lengthscale auto: auto is for --lengthscale"),
         ({"window_lengthscale": "-1"}, "-1"),
         ({"lengthscale": "short"}, "short"),
-        ({"window": 0, "lengthscale": "0"}, "0"),
+        ({"lengthscale": "0"}, "0"),
+        ({"codes": -1}, "--codes"),
+        ({"balance": 1.0}, r"--balance must lie in \[0, 1\), got 1.0"),
         ({"global_noise": 0}, "--global-noise"),
-        ({"position_noise": -1}, "--position-noise"),
+        ({"position_noise": -2}, "--position-noise"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -23,6 +23,8 @@ def tiny(**arguments):
         {"geometry": "euclidean"},
         {"position_noise": 0},
         {"noise": "gaussian", "position_noise": 1},
+        {"codes": 40},
+        {"codes": 40, "position_noise": 0, "blocks": 0},
     ],
     ids=str,
 )
@@ -80,6 +82,20 @@ def test_noise_is_fair_signs_or_standard_normal(generator):
     assert gaussian.unique().numel() > 100_000
 
 
+def test_codes_are_drawn_evenly_and_make_one_string_each(generator):
+    model = tiny(codes=7, position_noise=0, blocks=0)
+    z = model.latent(7000, generator)
+    assert z.shape == (7000, model.latent_dim) == (7000, 1)
+    counts = z[:, 0].long().bincount()
+    assert len(counts) == 7
+    assert (counts - 1000).abs().max() < 5 * 1000**0.5
+    x = model(z[:200])
+    assert len(torch.unique(x, dim=0)) == 7
+    noisy = tiny(codes=7, position_noise=2)
+    assert noisy.latent(3, generator).shape == (3, 1 + 6 * 2)
+    assert len(torch.unique(noisy(noisy.latent(50, generator)), dim=0)) > 40
+
+
 def test_the_noise_of_a_position_enters_there(generator):
     """Without blocks nothing mixes positions, so that only the global part of the noise is shared."""
     model = tiny(blocks=0, position_noise=2)
@@ -121,7 +137,8 @@ def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
 
 def test_untrained_outputs_are_spread_out(generator):
     """Two samples agree at few positions, and by softmax each is close to a string, for any kind of noise."""
-    for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}):
+    codes = {"codes": 1024, "position_noise": 0, **PRESETS["mlp"]}
+    for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}, codes):
         torch.manual_seed(0)
         model = MoleculeGenerator(length=16, **arguments)
         tokens = model.sample(256, generator)
@@ -164,7 +181,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("small", 1.25), ("base", 92.4)])
+@pytest.mark.parametrize(("preset", "millions"), [("mlp", 0.0418), ("small", 1.25), ("base", 92.4)])
 def test_presets_have_their_sizes(preset, millions):
     with torch.device("meta"):
         model = MoleculeGenerator(**PRESETS[preset])
@@ -196,8 +213,9 @@ def test_double_weights_give_double_points(generator):
         ({"geometry": "hyperbolic"}, "hyperbolic"),
         ({"noise": "pink"}, "pink"),
         ({"output": "sigmoid"}, "sigmoid"),
-        ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
-        ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
+        ({"global_noise": 0}, "global_noise must be at least 1, .* got 0, 4 and 0"),
+        ({"position_noise": -1}, "position_noise and codes at least 0, got 3, -1 and 0"),
+        ({"codes": -1}, "codes at least 0, got 3, 4 and -1"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from drift_core import Euclidean, Power, RadialKernel, longest_step
+from drift_core.balance import BalancedField
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
@@ -34,19 +35,20 @@ SAMPLES = 2_000
 """Strings in a run's samples.smi and figures."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
+_BALANCE_RATE = 1.0
 
 
 @dataclass(kw_only=True)
 class Config(RunConfig):
     """Train a one-step generator of molecules, written as SMILES.
 
-    Defaults suit a short run on toy. The network `base` is the reference's, whose optimiser settings are
-    --batch-size 1024 --lr 3e-4 --warmup 1000 --ema-decay 0.9999; the paper's lengthscale and step size are
-    not published.
+    Defaults suit a CPU. The reference's network is --preset base --codes 0, its optimiser --steps 50000
+    --batch-size 1024 --lr 3e-4 --warmup 1000 --ema-decay 0.9999, and the paper's points and kernel are
+    --output softmax --kernel laplace; its lengthscale and step size are not published.
     """
 
     steps: int = 0
-    """Optimiser steps; 0 stands for 120 on toy (a minute on two cores) and 50,000 on other data."""
+    """Optimiser steps; 0 stands for 400 on toy (a minute on two cores) and 2,400 on other data."""
     batch_size: int = 256
     """Samples per step, over all processes."""
     data_batch_size: int = 1_000_000
@@ -56,9 +58,9 @@ class Config(RunConfig):
     """Learning rate of AdamW after the warm-up."""
     warmup: int = 20
     """Steps of linear warm-up of the learning rate."""
-    cooldown: float = 0.3
+    cooldown: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    step_size: float = 0.3
+    step_size: float = 0.2
     """How far samples follow the drift at each step."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
@@ -66,7 +68,9 @@ class Config(RunConfig):
     """Positions of the windows whose drift samples follow; 0: that of whole sequences, as published."""
     window_lengthscale: str = "1:0.5"
     """Lengthscale of the kernel of a window, the product over its positions of --kernel of the angle."""
-    lengthscale: str = "auto:0.15"
+    kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "matern"
+    """Kernel; matern uses --nu, laplace is the paper's."""
+    lengthscale: str = "1.5:0.15"
     """Lengthscale of whole sequences in units of total distance: a number, several (0.3,1,3), annealed
     (3:0.3), or auto: the spread of the distances between the data, 0.5 on toy."""
     dataset: Literal["toy", "qm9"] = "toy"
@@ -75,35 +79,48 @@ class Config(RunConfig):
     """File of SMILES, one a line, to train on instead of --dataset."""
     skip_bad: bool = False
     """Leave out, and count, lines of --data that are no molecule or fit not the vocabulary or the length."""
-    preset: Literal["small", "base"] = "small"
-    """Network: small (1.2 million parameters) or base (92 million, as published)."""
+    preset: Literal["mlp", "small", "base"] = "mlp"
+    """Network: mlp, for codes on a CPU, or a transformer, small (1.2 million parameters) or base (92 million,
+    as published)."""
     geometry: Literal["spherical", "euclidean"] = "spherical"
     """Drift on the orthant of the sphere, or of whole sequences in R^35 at every position, with straight
     distances."""
-    output: Literal["auto", "fold", "softmax"] = "auto"
-    """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h)); auto: fold
-    with windows, softmax with whole sequences."""
+    output: Literal["fold", "softmax"] = "fold"
+    """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
+    codes: int = 4_096
+    """Learned codes, one of which a sequence is made from; 0: global noise instead, as published. A generator
+    without position noise knows no more strings than codes."""
+    balance: float = 0.7
+    """Fraction of the training in which molecules weigh what makes each attract the same share of the
+    samples; 0 for never. For whole strings on the sphere, with codes."""
     noise: Literal["binary", "gaussian"] = "binary"
     """Noise: fair signs, or normal numbers."""
     global_noise: int = 32
-    """Numbers of noise of a sequence, which modulate every block."""
-    position_noise: int = 4
-    """Numbers of noise at each position; 0 for none."""
+    """Numbers of noise of a sequence, which modulate every block, where there are no codes."""
+    position_noise: int = -1
+    """Numbers of noise at each position; 0 for none; -1 stands for none with codes and 4 without."""
     bf16: bool = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
     def __post_init__(self) -> None:
         toy = self.dataset == "toy" and self.data is None
-        self.steps = self.steps or (120 if toy else 50_000)
+        self.steps = self.steps or (400 if toy else 2_400)
         super().__post_init__()
+        check_range("--codes", self.codes, 0)
+        if not 0 <= self.balance < 1:
+            raise ValueError(f"--balance must lie in [0, 1), got {self.balance}")
         check_range("--global-noise", self.global_noise, 1)
+        if self.position_noise == -1:
+            self.position_noise = 0 if self.codes else 4
         check_range("--position-noise", self.position_noise, 0)
         if self.geometry == "euclidean":
             self.window = 0
+        if self.window or not self.codes or self.geometry == "euclidean":
+            self.balance = 0.0
         if self.window:
             check_range("--window", self.window, 2)
-        if self.output == "auto":
-            self.output = "fold" if self.window else "softmax"
+        if self.geometry == "euclidean":
+            self.output = "softmax"
         # Both are refused here even where only one is used.
         parse_lengthscales(self.lengthscale, auto=1.0)
         if "auto" in self.window_lengthscale:
@@ -126,8 +143,9 @@ def make_generator(config: Config, data: Molecules) -> MoleculeGenerator:
             global_noise=config.global_noise,
             position_noise=config.position_noise,
             noise=config.noise,
+            codes=config.codes,
             geometry=config.geometry,
-            output="fold" if config.output == "fold" else "softmax",
+            output=config.output,
             bf16=config.bf16,
         )
 
@@ -137,20 +155,26 @@ def make_field(config: Config, data: Molecules) -> Field:
     if config.kernel == "spectral":
         raise ValueError("--kernel spectral lives on one sphere; sequences are points on one a position")
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    if config.window:
-        scales = checked_lengthscales(config.window_lengthscale, kernel)
-        letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-        field: Field = WindowField(letters, config.window)
-    else:
-        auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
-        scales = checked_lengthscales(config.lengthscale, kernel, auto)
-        field = (
-            CategoricalField(len(LETTERS), kernel, scales, config.direction)
-            if config.geometry == "spherical"
-            else DriftField(Power(Euclidean()), kernel, scales, config.direction)
-        )
+    field = _windows(config, kernel) if config.window else _whole(config, kernel, data)
     longest_step(field.manifold, config.max_step)
     return field
+
+
+def _windows(config: Config, kernel: Callable[[float], RadialKernel]) -> WindowField:
+    scales = checked_lengthscales(config.window_lengthscale, kernel)
+    letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
+    return WindowField(letters, config.window)
+
+
+def _whole(config: Config, kernel: Callable[[float], RadialKernel], data: Molecules) -> Field:
+    auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
+    scales = checked_lengthscales(config.lengthscale, kernel, auto)
+    if config.geometry == "euclidean":
+        return DriftField(Power(Euclidean()), kernel, scales, config.direction)
+    field = CategoricalField(len(LETTERS), kernel, scales, config.direction)
+    if not config.balance:
+        return field
+    return BalancedField(field, data.train, until=config.balance, rate=_BALANCE_RATE)
 
 
 def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Molecules) -> float:
@@ -160,7 +184,10 @@ def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Molecul
 
 
 def positives(config: Config, data: Molecules) -> Callable[[int, torch.Generator], Tensor]:
-    """Sampler of training molecules, for `train`: tokens, or one-hot points if the geometry is Euclidean."""
+    """Sampler of training molecules, for `train`: tokens, one-hot points if the geometry is Euclidean, or
+    the numbers of molecules if they are balanced."""
+    if config.balance:
+        return resample(torch.arange(len(data.train)))
     draw = resample(data.train)
     if config.geometry == "spherical":
         return draw

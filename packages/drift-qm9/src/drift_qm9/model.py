@@ -1,4 +1,4 @@
-"""The one-step generator of token sequences: a transformer whose noise takes the place of time."""
+"""The one-step generator of token sequences: a transformer whose noise, or code, takes the place of time."""
 
 from typing import Literal
 
@@ -17,10 +17,17 @@ Noise = Literal["binary", "gaussian"]
 Output = Literal["fold", "softmax"]
 
 PRESETS: dict[str, dict[str, int]] = {
+    "mlp": {"width": 64, "blocks": 0, "heads": 1},
     "small": {"width": 128, "blocks": 4, "heads": 4},
     "base": {"width": 768, "blocks": 12, "heads": 12},
 }
-"""Sizes: small has 1.2 million parameters, base is the published one (92 million)."""
+"""Sizes: mlp has no attention, small has 1.2 million parameters, base is the published one (92 million)."""
+
+_CODE, _HIDDEN = 64, 512
+"""Numbers in the learned vector of a code, and width of the MLP that reads it."""
+
+_CODE_GAIN = 5.0
+"""Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
 
 _LOGIT_STD = 4.0
 """Spread of untrained logits, at which the likeliest letter of a position has probability 0.7 on average."""
@@ -62,6 +69,32 @@ class Block(nn.Module):
         return mixed
 
 
+class Codebook(nn.Module):
+    """Learned vectors by their numbers, and what an MLP makes of them.
+
+    A code comes back to the same string until it is there, whatever becomes of the others. Where strings
+    outnumber the batch, fresh noise is pulled another way at every step instead.
+    """
+
+    def __init__(self, size: int, out: int) -> None:
+        super().__init__()
+        self.size = size
+        self.vectors = nn.Embedding(size, _CODE)
+        nn.init.normal_(self.vectors.weight, std=1 / _CODE_GAIN)
+        self.network = nn.Sequential(
+            _spread(nn.Linear(_CODE, _HIDDEN), std=2**0.5),
+            nn.SiLU(),
+            _spread(nn.Linear(_HIDDEN, _HIDDEN), std=2**0.5),
+            nn.SiLU(),
+            _spread(nn.Linear(_HIDDEN, out), std=2**0.5),
+        )
+
+    def forward(self, number: Int64[Tensor, " n"]) -> tuple[Float[Tensor, "n code"], Float[Tensor, "n out"]]:
+        """Vectors of numbered codes, of mean square 1 untrained, and the outputs of the MLP."""
+        vectors = _CODE_GAIN * self.vectors(number)
+        return vectors, self.network(vectors)
+
+
 class MoleculeGenerator(
     nn.Module,
     PyTorchModelHubMixin,
@@ -75,7 +108,9 @@ class MoleculeGenerator(
     `position_noise` numbers (none is fine) at each position, where DiT has its noisy tokens. They are
     fair signs -1 and 1 (noise "binary") or standard normal ("gaussian"). Between two strings there is no
     point to land on, so a continuous map of Gaussian noise has to spend some of it on each boundary;
-    signs leave no boundary.
+    signs leave no boundary. With `codes`, the number of a learned code (`Codebook`) takes the place of the
+    global noise, and what an MLP makes of the code enters at every position; the network may then do without
+    blocks. Without position noise such a generator knows no more strings than it has codes.
 
     For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
     `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
@@ -91,8 +126,8 @@ class MoleculeGenerator(
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, noise or output, no global noise, or a width that the heads
-    do not divide.
+    Raises ValueError for an unknown geometry, noise or output, no global noise, a negative number of codes,
+    or a width that the heads do not divide.
     """
 
     def __init__(
@@ -106,6 +141,7 @@ class MoleculeGenerator(
         global_noise: int = 32,
         position_noise: int = 4,
         noise: Noise = "binary",
+        codes: int = 0,
         geometry: Geometry = "spherical",
         output: Output = "softmax",
         bf16: bool = False,
@@ -114,18 +150,20 @@ class MoleculeGenerator(
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
         _check_choice("output", output, ("fold", "softmax"))
-        if global_noise < 1 or position_noise < 0:
-            needs = "global_noise must be at least 1 and position_noise at least 0"
-            raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
+        if global_noise < 1 or position_noise < 0 or codes < 0:
+            needs = "global_noise must be at least 1, position_noise and codes at least 0"
+            raise ValueError(f"{needs}, got {global_noise}, {position_noise} and {codes}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
-        self.length, self.global_noise, self.position_noise = length, global_noise, position_noise
+        self.length, self.position_noise = length, position_noise
+        self.global_noise = 1 if codes else global_noise
         self.noise, self.geometry, self.bf16 = noise, geometry, bf16
         self.folds = geometry == "spherical" and output == "fold"
         self.position = nn.Parameter(torch.randn(length, width))
         self.from_noise = nn.Linear(position_noise, width, bias=False) if position_noise else None
+        self.codebook = Codebook(codes, length * width) if codes else None
         self.condition = nn.Sequential(
-            _spread(nn.Linear(global_noise, condition), std=2**0.5),
+            _spread(nn.Linear(_CODE if codes else global_noise, condition), std=2**0.5),
             nn.SiLU(),
             _spread(nn.Linear(condition, condition), std=2**0.5),
             nn.SiLU(),
@@ -154,11 +192,13 @@ class MoleculeGenerator(
         return self.bf16 and z.is_cuda and self.position.dtype == torch.float32
 
     def _network(self, z: Tensor) -> Tensor:
-        c = self.condition(z[:, : self.global_noise])
-        h = self.position.expand(len(z), -1, -1)
+        h, noise = self.position.expand(len(z), -1, -1), z[:, : self.global_noise]
+        if self.codebook is not None:
+            noise, hidden = self.codebook(noise[:, 0].long())
+            h = h + hidden.unflatten(1, (self.length, -1))
+        c = self.condition(noise)
         if self.from_noise is not None:
-            noise = rearrange(z[:, self.global_noise :], "n (l d) -> n l d", l=self.length)
-            h = h + self.from_noise(noise)
+            h = h + self.from_noise(rearrange(z[:, self.global_noise :], "n (l d) -> n l d", l=self.length))
         for block in self.blocks:
             h = block(h, c)
         shift, scale = rearrange(self.modulation(c), "n (two d) -> two n 1 d", two=2)
@@ -169,8 +209,12 @@ class MoleculeGenerator(
         """Draw `n` latents with a generator of any device."""
         shape, device = (n, self.latent_dim), generator.device
         if self.noise == "gaussian":
-            return torch.randn(shape, generator=generator, device=device).to(self.position.dtype)
-        return torch.randint(2, shape, generator=generator, device=device).to(self.position.dtype) * 2 - 1
+            z = torch.randn(shape, generator=generator, device=device)
+        else:
+            z = 2.0 * torch.randint(2, shape, generator=generator, device=device) - 1
+        if self.codebook is not None:
+            z[:, 0] = torch.randint(self.codebook.size, (n,), generator=generator, device=device)
+        return z.to(self.position.dtype)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 256) -> Int64[Tensor, "n length"]:

@@ -1,6 +1,6 @@
 """Scores against one-hot references, given as integer tokens: the whole training set at every step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -107,7 +107,7 @@ def onehot_cdist(x: Float[Tensor, "n ..."], tokens: Integer[Tensor, "m ..."]) ->
     Raises ValueError as `onehot_score`.
     """
     _check_sequences(x, tokens)
-    return safe_sqrt(_lookup(x, tokens, vertex_angles(x)[0].square()))
+    return _lookup(x, tokens, vertex_angles(x)[0].square(), safe_sqrt)
 
 
 def onehot_log_kernel(
@@ -121,10 +121,11 @@ def onehot_log_kernel(
 
     The kernel is that of the total distance, or the product kernel. Raises ValueError as `onehot_score`.
     """
-    if not product:
-        return kernel.log(onehot_cdist(x, tokens))
     _check_sequences(x, tokens)
-    return _lookup(x, tokens, kernel.log(vertex_angles(x)[0]))
+    theta, _ = vertex_angles(x)
+    if product:
+        return _lookup(x, tokens, kernel.log(theta))
+    return _lookup(x, tokens, theta.square(), lambda total: kernel.log(safe_sqrt(total)))
 
 
 def onehot_effective_sample_size(
@@ -149,11 +150,16 @@ def onehot_effective_sample_size(
     return torch.cat(sizes)
 
 
-def _lookup(x: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-    """Sums [n, m] over positions of values [n, L, K] at the letters of the references."""
+def _lookup(
+    x: Tensor, tokens: Tensor, values: Tensor, function: Callable[[Tensor], Tensor] = lambda total: total
+) -> Tensor:
+    """A function [n, m] of sums over positions of values [n, L, K] at the letters of the references."""
     table = values.to(x.dtype).flatten(1).T.contiguous()
-    blocks = [Letters(block, x.shape[2]).lookup(table) for block in torch.split(tokens, _REFERENCES)]
-    return torch.cat(blocks).T
+    found = x.new_empty(len(x), len(tokens))
+    parts = torch.split(found, _REFERENCES, dim=1)
+    for part, block in zip(parts, torch.split(tokens, _REFERENCES), strict=True):
+        part.copy_(function(Letters(block, x.shape[2]).lookup(table)).T)
+    return found
 
 
 def _total_block(
