@@ -132,19 +132,6 @@ def test_effective_samples_are_those_of_the_points(soft, strings):
     assert field.effective_samples(x, tokens, data_log_weight=only) == pytest.approx(1)
 
 
-def test_data_that_are_not_tokens_are_refused(strings):
-    field = CategoricalField(4, Laplace, ONE)
-    field.check_data(strings(5, 6, 4).to(torch.uint8))
-    for data, message in (
-        (strings(5, 6, 4)[0], r"shape \[m, L\], got shape \[6\]"),
-        (strings(5, 6, 4) + 1, r"0\.\.3, got 4"),
-        (torch.rand(5, 6), "must be integers, got torch.float32"),
-        (torch.rand(5, 6) > 0, "must be integers, got torch.bool"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            field.check_data(data)
-
-
 def test_particles_spread_over_all_strings_of_a_small_language(strings):
     """16 random strings of 8 letters out of 4^8: particles settle on each of them in equal shares."""
     language, steps = strings(16, 8, 4, 5), 80

@@ -10,7 +10,7 @@ from drift_core.lengthscale import Lengthscales
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
-from drift_simplex.geometry import FisherRao, check_tokens
+from drift_simplex.geometry import FisherRao
 from drift_simplex.onehot import onehot_effective_sample_size, onehot_log_kernel, onehot_scores
 from drift_simplex.product import product_scores
 from drift_simplex.words import word_effective_sample_size, word_scores
@@ -42,12 +42,6 @@ class CategoricalField:
     def manifold(self) -> Manifold:
         """The geometry of the samples."""
         return FisherRao()
-
-    def check_data(self, data: Tensor) -> None:
-        """Raise ValueError unless the data are tokens [m, L] in 0..letters-1."""
-        if data.ndim != 2:
-            raise ValueError(f"expected tokens of shape [m, L], got shape {list(data.shape)}")
-        check_tokens(data, self.letters)
 
     def terms(
         self,
