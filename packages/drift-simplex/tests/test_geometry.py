@@ -7,6 +7,7 @@ import torch
 from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere
 from drift_core.testing import check_drift, check_manifold
 from drift_simplex import FisherRao, decode, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex.geometry import check_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -84,6 +85,12 @@ def test_tokens_survive_the_sphere(dtype, strings):
 def test_tokens_outside_the_alphabet_are_refused(tokens):
     with pytest.raises(ValueError, match=r"tokens must lie in 0\.\.3, got (4|-1)"):
         onehot_to_sphere(torch.tensor(tokens), 4)
+
+
+@pytest.mark.parametrize("tokens", [torch.rand(5, 6), torch.rand(5, 6) > 0])
+def test_what_is_no_integer_is_no_token(tokens):
+    with pytest.raises(ValueError, match=f"must be integers, got {tokens.dtype}"):
+        check_tokens(tokens, 4)
 
 
 def test_different_letters_are_a_right_angle_apart(strings):
