@@ -76,6 +76,24 @@ def test_codes_are_drawn_evenly_and_set_apart(generator):
     assert within.mean() < 0.5 * x.std(0).norm()
 
 
+@pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
+def test_the_last_step_is_even_in_all_directions_and_not_seen_by_the_network(geometry, generator):
+    torch.manual_seed(0)
+    model = SphereGenerator(codes=8, spread=0.01, geometry=geometry).double()
+    z = model.latent(1, generator).repeat(20_000, 1)
+    z[:, -3:] = torch.randn(20_000, 3, generator=generator)
+    x = model(z).detach()
+    still = model(torch.cat([z[:1, :-3], torch.zeros(1, 3)], dim=1)).detach()
+    variances = torch.linalg.eigvalsh((x - still).T @ (x - still) / len(x)) / 0.01**2
+    expected = torch.tensor([0.0, 1.0, 1.0] if geometry == "spherical" else [1.0, 1.0, 1.0]).to(variances)
+    torch.testing.assert_close(variances, expected, atol=0.05, rtol=0)
+
+
+def test_a_negative_spread_is_refused():
+    with pytest.raises(ValueError, match="spread must not be negative, got -1"):
+        SphereGenerator(spread=-1.0)
+
+
 def test_no_codes_are_refused():
     with pytest.raises(ValueError, match="codes must be at least 1, got 0"):
         SphereGenerator(codes=0)

@@ -27,6 +27,7 @@ from drift_core.guards import Watch, ailments, check_engine, check_finite, check
 from drift_core.manifold import Manifold
 from drift_core.network import MicroBatches, evaluating
 from drift_core.parallel import (
+    Shard,
     any_process,
     make_accelerator,
     mean_over_processes,
@@ -185,20 +186,10 @@ def train(
         for step in range(start, config.steps):
             progress, done = step / config.steps, step + 1
             torch.manual_seed(generator_for(config.seed, step, NETWORK, rank).initial_seed())
-            n, count = config.batch_size, config.data_batch_size or config.batch_size
-            inputs = draw(n + config.negatives, step, device)
-            own = [part[rows.own] for part in inputs]
-            known = {"condition": own[1], "model_condition": inputs[1]} if sample_condition else {}
+            inputs = draw(config.batch_size + config.negatives, step, device)
+            count = config.data_batch_size or config.batch_size
             data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
-            with torch.no_grad():
-                negatives = _negatives(accelerator, model, [part[n:] for part in inputs])
-            x = model(*own)
-            with torch.no_grad():
-                pooled = torch.cat([pool(accelerator, x, rows.sizes), *negatives])
-                terms = field.terms(x.detach(), data, pooled, rows.own, progress, **known)
-            loss = drift_loss(
-                field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step
-            )
+            x, pooled, terms, loss = _drift(accelerator, model, field, config, rows, inputs, data, progress)
             # Gradients are averaged over processes, so that each counts by its share of the batch.
             accelerator.backward(loss * rows.share)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -211,7 +202,8 @@ def train(
             bar.update()
             saves = done % config.save_every == 0 or done == config.steps
             if done % config.log_every == 0 or done == config.steps or (saves and validate):
-                record = _record(field, config, x.detach(), data, terms, loss, step, *own[1:])
+                conditions = [part[rows.own] for part in inputs[1:]]
+                record = _record(field, config, x.detach(), data, terms, loss, step, *conditions)
                 record = mean_over_processes(accelerator, record, rows.share)
                 if saves and validate and main:
                     with evaluating(ema.module), torch.no_grad():
@@ -227,6 +219,32 @@ def train(
                 accelerator.wait_for_everyone()  # launchers end all processes when the first one ends
                 raise KeyboardInterrupt
     return cast(M, ema.module)
+
+
+def _drift(
+    accelerator: Accelerator,
+    model: nn.Module,
+    field: Field | ConditionalField,
+    config: TrainConfig,
+    rows: Shard,
+    inputs: Sequence[Tensor],
+    data: Tensor,
+    progress: float,
+) -> tuple[Tensor, Tensor, DriftTerms, Tensor]:
+    """This process's samples, those of all, the drift of the former, and the loss against where it leads.
+
+    `inputs` are the noise of all samples, negatives last, and the conditions if there are any.
+    """
+    own = [part[rows.own] for part in inputs]
+    known = {"condition": own[1], "model_condition": inputs[1]} if len(inputs) > 1 else {}
+    with torch.no_grad():
+        negatives = _negatives(accelerator, model, [part[config.batch_size :] for part in inputs])
+    x = model(*own)
+    with torch.no_grad():
+        pooled = torch.cat([pool(accelerator, x, rows.sizes), *negatives])
+        terms = field.terms(x.detach(), data, pooled, rows.own, progress, **known)
+    loss = drift_loss(field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step)
+    return x, pooled, terms, loss
 
 
 def _make_room(out: Path, module: nn.Module, start: int, keep: int) -> None:

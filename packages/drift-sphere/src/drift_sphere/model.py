@@ -34,16 +34,19 @@ class SphereGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Residual MLP from noise [n, 1 + latent_dim] to points [n, 3]; untrained, they are near uniform.
+    """Residual MLP from noise [n, 1 + latent_dim + 3] to points [n, 3]; untrained, they are near uniform.
 
-    A latent is the number of one of `codes` learned vectors, drawn uniformly, and `latent_dim` standard
-    normal numbers. Events cluster on coasts and faults: a continuous map of Gaussian noise alone has to
-    stretch some of its noise across every gap between clusters, codes leave no boundary on which to land.
+    A latent is the number of one of `codes` learned vectors, drawn uniformly, `latent_dim` standard
+    normal numbers, and three more, which the network does not see: they move the point at last, by `spread`
+    radians in every direction. Events cluster on coasts and faults: a continuous map of Gaussian noise alone
+    has to stretch some of its noise across every gap between clusters, codes leave no boundary on which to
+    land. But samples of one code would end closer to one another than to any event, which `spread` prevents.
 
     With geometry "spherical" the outputs are unit vectors. With "euclidean", the baseline, they are free
     in R^3 while training, and only `sample` projects them. The defaults have 0.4 million parameters (the
     paper's are not published). `save_pretrained(folder)` and `from_pretrained(folder)` keep the weights
-    (safetensors) and the arguments (config.json). Raises ValueError for an unknown geometry or no codes.
+    (safetensors) and the arguments (config.json). Raises ValueError for an unknown geometry, no codes, or
+    a negative spread.
     """
 
     def __init__(
@@ -53,14 +56,18 @@ class SphereGenerator(
         width: int = 128,
         blocks: int = 4,
         geometry: Geometry = "spherical",
+        spread: float = 0.002,
     ) -> None:
         super().__init__()
         if geometry not in ("spherical", "euclidean"):
             raise ValueError(f"geometry {geometry!r} is neither 'spherical' nor 'euclidean'")
         if codes < 1:
             raise ValueError(f"codes must be at least 1, got {codes}")
+        if not spread >= 0:
+            raise ValueError(f"spread must not be negative, got {spread}")
         self.latent_dim = latent_dim
         self.geometry = geometry
+        self.spread = spread
         self.code = nn.Embedding(codes, width)
         self.noise = nn.Linear(latent_dim, width, bias=False)
         nn.init.normal_(self.noise.weight, std=0.2)  # a code's samples start close together
@@ -72,14 +79,17 @@ class SphereGenerator(
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n 3"]:
         """Points for latents z: unit vectors if the geometry is spherical."""
-        x: Tensor = self.network(self.code(z[:, 0].long()) + self.noise(z[:, 1:]))
-        return to_sphere(x) if self.geometry == "spherical" else x
+        code, noise, last = z[:, 0].long(), z[:, 1:-3], z[:, -3:]
+        x: Tensor = self.network(self.code(code) + self.noise(noise))
+        if self.geometry == "euclidean":
+            return x + self.spread * last
+        return to_sphere(to_sphere(x) + self.spread * last)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents, code number first, with a generator of any device."""
+        """Draw `n` latents, code number first and the last step last, with a generator of any device."""
         device = generator.device
         code = torch.randint(self.code.num_embeddings, (n, 1), generator=generator, device=device)
-        noise = torch.randn(n, self.latent_dim, generator=generator, device=device)
+        noise = torch.randn(n, self.latent_dim + 3, generator=generator, device=device)
         return torch.cat([code, noise], dim=1).to(self.code.weight)
 
     @torch.no_grad()
