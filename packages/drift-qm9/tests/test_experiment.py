@@ -60,6 +60,7 @@ def test_what_is_not_balanced_drifts_to_molecules(little, off):
 def test_settings_follow_one_another():
     assert (Config().position_noise, Config(codes=0).position_noise) == (0, 4)
     assert Config(position_noise=2).position_noise == 2
+    assert (Config().preset, Config(codes=0).preset, Config(preset="base").preset) == ("mlp", "small", "base")
     euclidean = Config(geometry="euclidean", window=4)
     assert (euclidean.window, euclidean.output) == (0, "softmax")
     assert (Config().output, Config(output="softmax").output) == ("fold", "softmax")
@@ -107,7 +108,7 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
 
 @pytest.mark.parametrize("output", ["fold", "softmax"])
 def test_the_generator_is_that_of_the_flags(little, output):
-    flags = {"output": output, "codes": 0, "global_noise": 5, "position_noise": 2, "preset": "small"}
+    flags = {"output": output, "codes": 0, "global_noise": 5, "position_noise": 2}
     generator = make_generator(Config(**flags), little)
     assert (generator.folds, generator.latent_dim, generator.length) == (output == "fold", 5 + 24, 12)
     assert (generator.codebook, len(generator.blocks)) == (None, 4)
@@ -128,6 +129,7 @@ def test_the_generator_is_that_of_the_flags(little, output):
         ({"lengthscale": "short"}, "short"),
         ({"lengthscale": "0"}, "0"),
         ({"codes": -1}, "--codes"),
+        ({"codes": 0, "preset": "mlp"}, "--preset mlp reads codes"),
         ({"balance": 1.0}, r"--balance must lie in \[0, 1\), got 1.0"),
         ({"global_noise": 0}, "--global-noise"),
         ({"position_noise": -2}, "--position-noise"),

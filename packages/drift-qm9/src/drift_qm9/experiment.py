@@ -79,9 +79,9 @@ class Config(RunConfig):
     """File of SMILES, one a line, to train on instead of --dataset."""
     skip_bad: bool = False
     """Leave out, and count, lines of --data that are no molecule or fit not the vocabulary or the length."""
-    preset: Literal["mlp", "small", "base"] = "mlp"
+    preset: Literal["auto", "mlp", "small", "base"] = "auto"
     """Network: mlp, for codes on a CPU, or a transformer, small (1.2 million parameters) or base (92 million,
-    as published)."""
+    as published); auto: mlp with codes, small without."""
     geometry: Literal["spherical", "euclidean"] = "spherical"
     """Drift on the orthant of the sphere, or of whole sequences in R^35 at every position, with straight
     distances."""
@@ -107,6 +107,10 @@ class Config(RunConfig):
         self.steps = self.steps or (400 if toy else 2_400)
         super().__post_init__()
         check_range("--codes", self.codes, 0)
+        if self.preset == "auto":
+            self.preset = "mlp" if self.codes else "small"
+        if self.preset == "mlp" and not self.codes:
+            raise ValueError("--preset mlp reads codes, and --codes 0 leaves none; take small or base")
         if not 0 <= self.balance < 1:
             raise ValueError(f"--balance must lie in [0, 1), got {self.balance}")
         check_range("--global-noise", self.global_noise, 1)
