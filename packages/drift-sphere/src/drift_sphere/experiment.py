@@ -53,8 +53,8 @@ class Config(RunConfig):
     """Learning rate of AdamW after the warm-up."""
     cooldown: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    lengthscale: str = "2:0.05"
-    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.05), or auto."""
+    lengthscale: str = "2:0.02"
+    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), or auto."""
     dataset: Literal["toy", "volcano", "earthquake", "fire", "flood"] = "toy"
     """Data set; toy is generated, the others are read from --data-dir."""
     data: Path | None = None
