@@ -213,9 +213,10 @@ def test_double_weights_give_double_points(generator):
         ({"geometry": "hyperbolic"}, "hyperbolic"),
         ({"noise": "pink"}, "pink"),
         ({"output": "sigmoid"}, "sigmoid"),
-        ({"global_noise": 0}, "global_noise must be at least 1, .* got 0, 4 and 0"),
-        ({"position_noise": -1}, "position_noise and codes at least 0, got 3, -1 and 0"),
-        ({"codes": -1}, "codes at least 0, got 3, 4 and -1"),
+        ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
+        ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
+        ({"codes": -1}, r"codes must lie in 0\.\.16777216, got -1"),
+        ({"codes": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],
 )

@@ -26,7 +26,7 @@ from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import Metrics, evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
-from drift_qm9.model import PRESETS, MoleculeGenerator
+from drift_qm9.model import MOST_CODES, PRESETS, MoleculeGenerator
 from drift_qm9.smi import write_smi
 from drift_qm9.tokens import LETTERS, to_smiles
 
@@ -106,7 +106,7 @@ class Config(RunConfig):
         toy = self.dataset == "toy" and self.data is None
         self.steps = self.steps or (400 if toy else 2_400)
         super().__post_init__()
-        check_range("--codes", self.codes, 0)
+        check_range("--codes", self.codes, 0, MOST_CODES)
         if self.preset == "auto":
             self.preset = "mlp" if self.codes else "small"
         if self.preset == "mlp" and not self.codes:

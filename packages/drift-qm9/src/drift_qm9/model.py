@@ -26,6 +26,9 @@ PRESETS: dict[str, dict[str, int]] = {
 _CODE, _HIDDEN = 64, 512
 """Numbers in the learned vector of a code, and width of the MLP that reads it."""
 
+MOST_CODES = 2**24
+"""Numbers of codes are drawn as float32, like all noise."""
+
 _CODE_GAIN = 5.0
 """Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
 
@@ -126,8 +129,8 @@ class MoleculeGenerator(
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, noise or output, no global noise, a negative number of codes,
-    or a width that the heads do not divide.
+    Raises ValueError for an unknown geometry, noise or output, no global noise, too many codes, or a width
+    that the heads do not divide.
     """
 
     def __init__(
@@ -150,9 +153,11 @@ class MoleculeGenerator(
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
         _check_choice("output", output, ("fold", "softmax"))
-        if global_noise < 1 or position_noise < 0 or codes < 0:
-            needs = "global_noise must be at least 1, position_noise and codes at least 0"
-            raise ValueError(f"{needs}, got {global_noise}, {position_noise} and {codes}")
+        if global_noise < 1 or position_noise < 0:
+            needs = "global_noise must be at least 1 and position_noise at least 0"
+            raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
+        if not 0 <= codes <= MOST_CODES:
+            raise ValueError(f"codes must lie in 0..{MOST_CODES}, got {codes}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
         self.length, self.position_noise = length, position_noise
