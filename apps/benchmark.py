@@ -4,6 +4,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, NamedTuple
@@ -13,6 +14,7 @@ import torch
 import tyro
 from drift_core import Laplace, Sphere, TrainConfig, smoothed_score, train
 from drift_core.balance import BalancedField
+from drift_core.field import make_kernel
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import Field, resample
 from drift_simplex import CategoricalField, StringGenerator, random_strings, support_metrics
@@ -111,18 +113,29 @@ class Strings(NamedTuple):
     length: int
     letters: int
     batch_size: int
-    codes: int
     steps: int
+    lr: float
+    lengthscale: str
+    codes: int = 0
+    negatives: int = 0
     balanced: bool = True
+    rate: float = 0.3
+    """Of the weights of the strings: a whole step where the batch is far smaller than the strings."""
 
 
+_FEW = Strings(64, 8, 4, batch_size=256, steps=3_000, lr=1e-3, lengthscale="0.3")
+_MANY = Strings(512, 12, 6, batch_size=64, steps=8_000, lr=5e-3, lengthscale="0.6:0.3", negatives=448)
+_CODES = _MANY._replace(codes=1_024, steps=2_500, lr=3e-3, lengthscale="1.5:0.3")
+_MORE = _CODES._replace(strings=4_096, batch_size=512, codes=8_192, negatives=0, rate=1.0)
 STRINGS = (
-    Strings(64, 8, 4, batch_size=256, codes=0, steps=3_000, balanced=False),
-    Strings(64, 8, 4, batch_size=256, codes=0, steps=3_000),
-    Strings(512, 12, 6, batch_size=64, codes=0, steps=8_000),
-    Strings(512, 12, 6, batch_size=64, codes=1_024, steps=8_000, balanced=False),
-    Strings(512, 12, 6, batch_size=64, codes=1_024, steps=8_000),
-    Strings(512, 32, 6, batch_size=64, codes=1_024, steps=8_000),
+    _FEW._replace(balanced=False),
+    _FEW,
+    _MANY,
+    _CODES._replace(balanced=False),
+    _CODES,
+    _CODES._replace(length=32, lengthscale="2:0.3"),
+    _MORE,
+    _MORE._replace(steps=7_500),
 )
 """Strings, up to eight times as many as a batch has samples."""
 
@@ -130,22 +143,21 @@ STRINGS = (
 def strings(config: Config) -> None:
     """Quality on random strings, where validity, coverage and total variation are exact (minutes)."""
     for case in STRINGS:
-        few = case.strings <= case.batch_size
         settings = TrainConfig(
             steps=case.steps,
             data_batch_size=case.strings,
             batch_size=case.batch_size,
-            negatives=0 if few else case.strings - case.batch_size,
-            lr=1e-3 if few else 5e-3,
+            negatives=case.negatives,
+            lr=case.lr,
             cooldown=0.5,
-            ema_decay=0.995 if few else 0,
+            ema_decay=0.995 if case.strings < case.batch_size else 0,
             weight_decay=0.0,
             max_step=1.0,
         )
         support = random_strings(case.strings, case.length, case.letters)
-        scales = parse_lengthscales("0.3" if few else "0.6:0.3")
-        plain = CategoricalField(case.letters, Laplace, scales)
-        field: Field = BalancedField(plain, support) if case.balanced else plain
+        kernel = partial(make_kernel, "matern" if case.codes else "laplace")
+        plain = CategoricalField(case.letters, kernel, parse_lengthscales(case.lengthscale))
+        field: Field = BalancedField(plain, support, rate=case.rate) if case.balanced else plain
         data = torch.arange(case.strings) if case.balanced else support
         torch.manual_seed(0)
         model = StringGenerator(case.length, case.letters, codes=case.codes)

@@ -11,6 +11,9 @@ from drift_simplex.geometry import decode, fold
 _CODE = 32
 """Numbers in the learned vector of a code."""
 
+_CODE_GAIN = 5.0
+"""Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
+
 
 def random_strings(count: int, length: int, letters: int, seed: int = 0) -> Int64[Tensor, "count length"]:
     """Distinct strings drawn uniformly from all letters^length; raises ValueError if there are too few."""
@@ -54,6 +57,8 @@ class StringGenerator(nn.Module):
         super().__init__()
         self.length, self.letters, self.bits = length, letters, bits
         self.code = nn.Embedding(codes, _CODE) if codes else None
+        if self.code is not None:
+            nn.init.normal_(self.code.weight, std=1 / _CODE_GAIN)
         widths = (_CODE, width, width) if codes else (bits, width, width, width)
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         last = nn.Linear(width, length * letters)
@@ -63,7 +68,7 @@ class StringGenerator(nn.Module):
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
         """Points for latents."""
-        hidden = z if self.code is None else self.code(z[:, 0].long())
+        hidden = z if self.code is None else _CODE_GAIN * self.code(z[:, 0].long())
         return fold(self.network(hidden).unflatten(1, (self.length, self.letters)))
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
