@@ -126,7 +126,6 @@ class Strings(NamedTuple):
 _FEW = Strings(64, 8, 4, batch_size=256, steps=3_000, lr=1e-3, lengthscale="0.3")
 _MANY = Strings(512, 12, 6, batch_size=64, steps=8_000, lr=5e-3, lengthscale="0.6:0.3", negatives=448)
 _CODES = _MANY._replace(codes=1_024, steps=2_500, lr=3e-3, lengthscale="1.5:0.3")
-_MORE = _CODES._replace(strings=4_096, batch_size=512, codes=8_192, negatives=0, rate=1.0)
 STRINGS = (
     _FEW._replace(balanced=False),
     _FEW,
@@ -134,8 +133,7 @@ STRINGS = (
     _CODES._replace(balanced=False),
     _CODES,
     _CODES._replace(length=32, lengthscale="2:0.3"),
-    _MORE,
-    _MORE._replace(steps=7_500),
+    _CODES._replace(strings=4_096, batch_size=512, codes=8_192, negatives=0, rate=1.0),
 )
 """Strings, up to eight times as many as a batch has samples."""
 
