@@ -146,7 +146,7 @@ class MoleculeGenerator(
         noise: Noise = "binary",
         codes: int = 0,
         geometry: Geometry = "spherical",
-        output: Output = "softmax",
+        output: Output = "fold",
         bf16: bool = False,
     ) -> None:
         super().__init__()
