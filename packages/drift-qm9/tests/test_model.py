@@ -219,7 +219,7 @@ def test_double_weights_give_double_points(generator):
         ({"output": "sigmoid"}, "sigmoid"),
         ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
         ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
-        ({"codes": -1}, r"codes must lie in 0\.\.16777216, got -1"),
+        ({"codes": -1}, r"codes must lie in 1\.\.16777216, got -1"),
         ({"codes": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],

@@ -5,7 +5,7 @@ from drift_core import Laplace, TrainConfig, train
 from drift_core.balance import BalancedField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import resample
-from drift_simplex import CategoricalField, StringGenerator, fold, random_strings, support_metrics
+from drift_simplex import CategoricalField, Codebook, StringGenerator, fold, random_strings, support_metrics
 
 
 def test_random_strings_are_distinct_and_seeded():
@@ -57,6 +57,23 @@ def test_a_network_learns_every_string(tmp_path):
     assert scores["valid"] > 0.9
     assert scores["covered"] == 1
     assert scores["tv"] < 0.25
+
+
+def test_untrained_codes_have_mean_square_one_and_move_further_than_their_weights():
+    torch.manual_seed(0)
+    book = Codebook(2000, 16)
+    numbers = torch.arange(2000.0)
+    assert float(book(numbers).detach().square().mean()) == pytest.approx(1, abs=0.05)
+    with torch.no_grad():
+        before = book(numbers)
+        book.vectors.weight += 0.1
+        torch.testing.assert_close(book(numbers) - before, torch.full((2000, 16), 0.5))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**24 + 1])
+def test_what_is_no_number_of_codes_is_refused(size):
+    with pytest.raises(ValueError, match=rf"codes must lie in 1\.\.16777216, got {size}"):
+        Codebook(size, 4)
 
 
 def test_codes_are_drawn_by_their_numbers():

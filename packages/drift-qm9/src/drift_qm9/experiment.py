@@ -16,7 +16,7 @@ from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from drift_core.train import Field, resample
-from drift_simplex import CategoricalField, WindowField, onehot_lengthscale
+from drift_simplex import MOST_CODES, CategoricalField, WindowField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -26,7 +26,7 @@ from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import Metrics, evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
-from drift_qm9.model import MOST_CODES, PRESETS, MoleculeGenerator
+from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.smi import write_smi
 from drift_qm9.tokens import LETTERS, to_smiles
 

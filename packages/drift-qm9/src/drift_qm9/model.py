@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from drift_simplex import decode, fold
+from drift_simplex import Codebook, decode, fold
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
@@ -25,12 +25,6 @@ PRESETS: dict[str, dict[str, int]] = {
 
 _CODE, _HIDDEN = 64, 512
 """Numbers in the learned vector of a code, and width of the MLP that reads it."""
-
-MOST_CODES = 2**24
-"""Numbers of codes are drawn as float32, like all noise."""
-
-_CODE_GAIN = 5.0
-"""Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
 
 _LOGIT_STD = 4.0
 """Spread of untrained logits, at which the likeliest letter of a position has probability 0.7 on average."""
@@ -70,32 +64,6 @@ class Block(nn.Module):
         q, k, v = rearrange(self.qkv(h), "n l (three a d) -> three n a l d", three=3, a=self.heads)
         mixed: Tensor = self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
         return mixed
-
-
-class Codebook(nn.Module):
-    """Learned vectors by their numbers, and what an MLP makes of them.
-
-    A code comes back to the same string until it is there, whatever becomes of the others. Where strings
-    outnumber the batch, fresh noise is pulled another way at every step instead.
-    """
-
-    def __init__(self, size: int, out: int) -> None:
-        super().__init__()
-        self.size = size
-        self.vectors = nn.Embedding(size, _CODE)
-        nn.init.normal_(self.vectors.weight, std=1 / _CODE_GAIN)
-        self.network = nn.Sequential(
-            _spread(nn.Linear(_CODE, _HIDDEN), std=2**0.5),
-            nn.SiLU(),
-            _spread(nn.Linear(_HIDDEN, _HIDDEN), std=2**0.5),
-            nn.SiLU(),
-            _spread(nn.Linear(_HIDDEN, out), std=2**0.5),
-        )
-
-    def forward(self, number: Int64[Tensor, " n"]) -> tuple[Float[Tensor, "n code"], Float[Tensor, "n out"]]:
-        """Vectors of numbered codes, of mean square 1 untrained, and the outputs of the MLP."""
-        vectors = _CODE_GAIN * self.vectors(number)
-        return vectors, self.network(vectors)
 
 
 class MoleculeGenerator(
@@ -156,8 +124,6 @@ class MoleculeGenerator(
         if global_noise < 1 or position_noise < 0:
             needs = "global_noise must be at least 1 and position_noise at least 0"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
-        if not 0 <= codes <= MOST_CODES:
-            raise ValueError(f"codes must lie in 0..{MOST_CODES}, got {codes}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
         self.length, self.position_noise = length, position_noise
@@ -166,7 +132,18 @@ class MoleculeGenerator(
         self.folds = geometry == "spherical" and output == "fold"
         self.position = nn.Parameter(torch.randn(length, width))
         self.from_noise = nn.Linear(position_noise, width, bias=False) if position_noise else None
-        self.codebook = Codebook(codes, length * width) if codes else None
+        self.codebook = Codebook(codes, _CODE) if codes else None
+        self.from_code = (
+            nn.Sequential(
+                _spread(nn.Linear(_CODE, _HIDDEN), std=2**0.5),
+                nn.SiLU(),
+                _spread(nn.Linear(_HIDDEN, _HIDDEN), std=2**0.5),
+                nn.SiLU(),
+                _spread(nn.Linear(_HIDDEN, length * width), std=2**0.5),
+            )
+            if codes
+            else None
+        )
         self.condition = nn.Sequential(
             _spread(nn.Linear(_CODE if codes else global_noise, condition), std=2**0.5),
             nn.SiLU(),
@@ -198,9 +175,9 @@ class MoleculeGenerator(
 
     def _network(self, z: Tensor) -> Tensor:
         h, noise = self.position.expand(len(z), -1, -1), z[:, : self.global_noise]
-        if self.codebook is not None:
-            noise, hidden = self.codebook(noise[:, 0].long())
-            h = h + hidden.unflatten(1, (self.length, -1))
+        if self.codebook is not None and self.from_code is not None:
+            noise = self.codebook(noise[:, 0])
+            h = h + self.from_code(noise).unflatten(1, (self.length, -1))
         c = self.condition(noise)
         if self.from_noise is not None:
             h = h + self.from_noise(rearrange(z[:, self.global_noise :], "n (l d) -> n l d", l=self.length))
@@ -218,7 +195,7 @@ class MoleculeGenerator(
         else:
             z = 2.0 * torch.randint(2, shape, generator=generator, device=device) - 1
         if self.codebook is not None:
-            z[:, 0] = torch.randint(self.codebook.size, (n,), generator=generator, device=device)
+            z[:, 0] = self.codebook.draw(n, generator)
         return z.to(self.position.dtype)
 
     @torch.no_grad()

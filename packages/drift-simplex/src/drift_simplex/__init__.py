@@ -1,5 +1,6 @@
 """Fisher-Rao geometry of categorical sequences, and scores against one-hot references."""
 
+from drift_simplex.codebook import MOST_CODES, Codebook
 from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import FisherRao, decode, fold, onehot_to_sphere, to_simplex, to_sphere
 from drift_simplex.lengthscale import onehot_lengthscale, spread_lengthscale
@@ -16,7 +17,9 @@ from drift_simplex.windows import WindowField
 from drift_simplex.words import word_effective_sample_size, word_scores
 
 __all__ = [
+    "MOST_CODES",
     "CategoricalField",
+    "Codebook",
     "FisherRao",
     "StringGenerator",
     "WindowField",

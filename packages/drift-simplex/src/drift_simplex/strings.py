@@ -6,13 +6,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
+from drift_simplex.codebook import Codebook
 from drift_simplex.geometry import decode, fold
 
 _CODE = 32
 """Numbers in the learned vector of a code."""
-
-_CODE_GAIN = 5.0
-"""Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
 
 
 def random_strings(count: int, length: int, letters: int, seed: int = 0) -> Int64[Tensor, "count length"]:
@@ -48,17 +46,13 @@ def support_metrics(
 class StringGenerator(nn.Module):
     """MLP from latents to points [n, length, letters] on the orthant, at first apart.
 
-    A latent is `bits` fair signs or, if `codes` is not 0, the number of one of that many learned vectors. A
-    code comes back to the same string until it is there, whatever becomes of the others: where the strings
-    outnumber the batch, that is what keeps a map of signs from being pulled another way at every step.
+    A latent is `bits` fair signs or, if `codes` is not 0, the number of one of that many codes (`Codebook`).
     """
 
     def __init__(self, length: int, letters: int, bits: int = 16, width: int = 256, codes: int = 0) -> None:
         super().__init__()
         self.length, self.letters, self.bits = length, letters, bits
-        self.code = nn.Embedding(codes, _CODE) if codes else None
-        if self.code is not None:
-            nn.init.normal_(self.code.weight, std=1 / _CODE_GAIN)
+        self.codebook = Codebook(codes, _CODE) if codes else None
         widths = (_CODE, width, width) if codes else (bits, width, width, width)
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         last = nn.Linear(width, length * letters)
@@ -68,13 +62,13 @@ class StringGenerator(nn.Module):
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
         """Points for latents."""
-        hidden = z if self.code is None else _CODE_GAIN * self.code(z[:, 0].long())
+        hidden = z if self.codebook is None else self.codebook(z[:, 0])
         return fold(self.network(hidden).unflatten(1, (self.length, self.letters)))
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents: signs, or a code's number."""
-        if self.code is not None:
-            return torch.randint(self.code.num_embeddings, (n, 1), generator=generator).float()
+        if self.codebook is not None:
+            return self.codebook.draw(n, generator)[:, None]
         return 2.0 * torch.randint(2, (n, self.bits), generator=generator) - 1
 
     @torch.no_grad()
