@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 import _cli
-import drift_sphere.earth
+import drift_sphere
 import torch
 import train_sphere
 from drift_core import Euclidean, Gaussian
@@ -24,6 +24,7 @@ from drift_core.config import RunConfig
 from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.parallel import make_accelerator
+from drift_core.published import PublishedFile
 from drift_core.runs import open_run, write_json
 from drift_core.train import train
 
@@ -68,12 +69,10 @@ def app(*args: str) -> None:
 
 def fill_cache(source: str, sha256: str, cache: str) -> None:
     """Load an Earth data set from a server into an empty cache."""
-    drift_sphere.earth._SOURCE = source
-    entry = drift_sphere.earth.EarthFile("fire.csv", 12, sha256)
-    drift_sphere.earth.EARTH["fire"] = entry
+    drift_sphere.EARTH["fire"] = PublishedFile("earth", "fire.csv", f"{source}/fire.csv", sha256)
     os.environ.pop("DRIFT_DATA_DIR", None)
     os.environ["XDG_CACHE_HOME"] = cache
-    drift_sphere.earth.load_earth("fire")
+    drift_sphere.load_earth("fire")
 
 
 JOBS: dict[str, Callable[..., None]] = {"tiny": tiny, "app": app, "fill_cache": fill_cache}

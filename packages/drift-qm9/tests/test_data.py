@@ -1,17 +1,13 @@
-import hashlib
 import shutil
 
 import numpy as np
-import pooch
 import pytest
-import requests
 import torch
 from drift_qm9 import (
+    QM9,
     canonical,
     decode,
     load,
-    published,
-    qm9_file,
     read_smi,
     split,
     to_smiles,
@@ -59,7 +55,7 @@ def test_sizes_of_the_split_of_qm9():
 
 
 def test_the_published_file(qm9_dir):
-    lines = read_smi(qm9_file(qm9_dir))
+    lines = read_smi(QM9.path(qm9_dir))
     assert (lines[0], lines[-1][0]) == ((1, "N#CC1NC11C2CC1C2"), 133_885)
 
 
@@ -141,42 +137,13 @@ def test_an_unknown_name_is_refused():
 def test_data_folders(tmp_path, qm9_dir, monkeypatch):
     monkeypatch.setenv("DRIFT_DATA_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"qm9_smiles\.txt exists; download https://raw"):
-        qm9_file()
+        QM9.path()
     shutil.copyfile(qm9_dir / "qm9" / "qm9_smiles.txt", tmp_path / "qm9_smiles.txt")
-    assert qm9_file() == tmp_path / "qm9_smiles.txt"
+    assert QM9.path() == tmp_path / "qm9_smiles.txt"
     with (tmp_path / "qm9_smiles.txt").open("a") as file:
         file.write("\nC")
     with pytest.raises(ValueError, match="not the published file"):
-        qm9_file()
-
-
-def test_without_a_network_the_error_names_url_and_variable(empty_cache, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise requests.exceptions.ConnectTimeout("a\nlong\ntext")
-
-    monkeypatch.delenv("DRIFT_DATA_DIR", raising=False)
-    monkeypatch.setattr(requests, "get", unreachable)
-    with pytest.raises(ConnectionError, match=r"https://raw.*qm9_smiles\.txt.*DRIFT_DATA_DIR") as caught:
-        qm9_file()
-    assert "\n" not in str(caught.value)
-
-
-def test_downloads_are_checked_and_cached(empty_cache, monkeypatch):
-    content, downloads = b"C\nCC\n", []
-
-    def retrieve(self, url, output_file, pooch_instance, **kwargs):
-        downloads.append(url)
-        with open(output_file, "wb") as file:  # noqa: PTH123
-            file.write(content)
-
-    monkeypatch.delenv("DRIFT_DATA_DIR", raising=False)
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", retrieve)
-    with pytest.raises(ValueError, match="does not have sha256"):
-        qm9_file()
-    monkeypatch.setattr(published, "SHA256", hashlib.sha256(content).hexdigest())
-    assert qm9_file() == qm9_file()
-    assert qm9_file().read_bytes() == content
-    assert downloads == [published.URL] * 2
+        QM9.path()
 
 
 def test_loading_again_needs_no_rdkit(smi, monkeypatch):

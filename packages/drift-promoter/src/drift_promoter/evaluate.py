@@ -1,11 +1,10 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
+from drift_core.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 
@@ -26,9 +25,6 @@ from drift_promoter.toy import placed
 
 Draw = Callable[[Tensor, Generator], Tensor]
 """Draws sequences [n, length] for signals [n, length, 2] with a generator of random numbers."""
-
-Metrics = dict[str, dict[str, Any]]
-"""Value, std, floor and floor_std by name of metric; those that are not defined are None."""
 
 SAMPLES = 2048
 """Sequences of one draw, or as many as there are held-out windows if they are fewer."""
@@ -82,7 +78,7 @@ def evaluate(
         signals = held_out.signals(_subset(len(held_out), size, generator))
         values.append(measure(draw(signals, generator), signals, generator))
         floors.append(measure.floor(size, floor_generator))
-    return {name: _summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+    return {name: summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
 
 
 class Measure:
@@ -133,14 +129,3 @@ class Measure:
 def _subset(n: int, size: int, generator: Generator) -> Tensor:
     """At most `size` of the numbers 0..n-1, in random order."""
     return torch.randperm(n, generator=generator)[:size]
-
-
-def _summary(values: list[float], floors: list[float]) -> dict[str, Any]:
-    (value, std), (floor, floor_std) = _moments(values), _moments(floors)
-    return {"value": value, "std": std, "floor": floor, "floor_std": floor_std}
-
-
-def _moments(draws: list[float]) -> tuple[float | None, float | None]:
-    if any(map(math.isnan, draws)):
-        return None, None
-    return float(np.mean(draws)), float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0

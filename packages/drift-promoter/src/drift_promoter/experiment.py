@@ -13,6 +13,7 @@ from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
 from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
+from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_config, read_records, restore_config, save_model
 from drift_core.seeds import generator_for
 from drift_core.train import ConditionalField
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from drift_promoter.bases import LETTERS
 from drift_promoter.data import Promoters, Windows, load
-from drift_promoter.evaluate import Metrics, evaluate
+from drift_promoter.evaluate import evaluate
 from drift_promoter.fasta import write_fasta
 from drift_promoter.field import WholeField
 from drift_promoter.figures import kmer_figure, logo_figure, signal_figure

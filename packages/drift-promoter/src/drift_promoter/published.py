@@ -4,10 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import pooch
-
-DATA_DIR_VARIABLE = "DRIFT_DATA_DIR"
-"""The environment variable that names the data folder."""
+from drift_core.published import DATA_DIR_VARIABLE
+from drift_core.published import cache_folder as _cache_folder
 
 LENGTH = 1024
 """Base pairs of a promoter; the start site is at position 512."""
@@ -44,7 +42,7 @@ class Sources(NamedTuple):
 
 def cache_folder() -> Path:
     """The user's cache of downloads and of extracted windows."""
-    return Path(pooch.os_cache("drift")) / "promoter"
+    return _cache_folder("promoter")
 
 
 def find_sources(data_dir: str | Path | None = None, tss: str | Path | None = None) -> Sources:

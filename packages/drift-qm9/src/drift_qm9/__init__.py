@@ -6,7 +6,7 @@ from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
 from drift_qm9.model import PRESETS, MoleculeGenerator
-from drift_qm9.published import qm9_file
+from drift_qm9.published import QM9
 from drift_qm9.smi import read_smi, write_smi
 from drift_qm9.tokens import LENGTH, LETTERS, VOCABULARY, decode, encode, to_smiles, tokenize
 from drift_qm9.toy import enumerate_molecules
@@ -17,6 +17,7 @@ __all__ = [
     "LENGTH",
     "LETTERS",
     "PRESETS",
+    "QM9",
     "VOCABULARY",
     "Molecule",
     "MoleculeGenerator",
@@ -31,7 +32,6 @@ __all__ = [
     "molecule",
     "molecules_figure",
     "properties_figure",
-    "qm9_file",
     "quality",
     "read_smi",
     "split",

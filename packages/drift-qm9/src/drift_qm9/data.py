@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from drift_qm9.chemistry import canonical
-from drift_qm9.published import qm9_file
+from drift_qm9.published import QM9
 from drift_qm9.smi import Line, read_smi
 from drift_qm9.store import Tokenised, stored
 from drift_qm9.tokens import LENGTH, encode
@@ -49,7 +49,7 @@ def load(
 ) -> Molecules:
     """Load, tokenise and split the file `data` (.smi) if given, else the data set called `dataset`.
 
-    `dataset` is "toy" (enumerated: `drift_qm9.toy`) or "qm9", which is looked for as `qm9_file` does. SMILES
+    `dataset` is "toy" (enumerated: `drift_qm9.toy`) or "qm9", the published file (`QM9.path`). SMILES
     are made canonical by RDKit; tokens are kept in the user's cache. All rows are kept, as in the
     reference: QM9's 133,885 are 133,798 distinct molecules.
 
@@ -57,12 +57,12 @@ def load(
     many tokens are counted and left out.
 
     Raises ValueError, naming file and line, for such lines otherwise, for fewer than 40 molecules or
-    copies of a single one, and an unknown name; and as `read_smi` and `qm9_file` do.
+    copies of a single one, and an unknown name; and as `read_smi` and `QM9.path` do.
     """
     if data is not None:
         return split(*_of_file(Path(data), skip_bad), seed=seed)
     if dataset == "qm9":
-        return split(*_of_file(qm9_file(data_dir), skip_bad), seed=seed)
+        return split(*_of_file(QM9.path(data_dir), skip_bad), seed=seed)
     if dataset == "toy":
         tokenised = stored(RULES.encode(), {"length": TOY_LENGTH}, _toy)
         return split(*tokenised, seed=seed, complete=True)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from drift_core.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from jaxtyping import Int64
 from numpy.typing import NDArray
@@ -30,9 +31,6 @@ from drift_qm9.tokens import to_smiles
 
 Sampler = Callable[[int, Generator], Tensor]
 """Draws the token ids [n, length] of n sequences with a generator of random numbers."""
-
-Metrics = dict[str, dict[str, Any]]
-"""Value, std, floor and floor_std by name of metric; the floor is None where none exists."""
 
 _VALUE, _FLOOR = 0, 1
 """Random streams."""
@@ -73,7 +71,7 @@ def evaluate(
         floors.append(measure(to_smiles(resample(data, SAMPLES, floor_generator))))
     if not data.complete:
         floors = [{**floor, "novel": math.nan} for floor in floors]
-    return {name: _summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+    return {name: summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
 
 
 def resample(data: Molecules, size: int, generator: Generator) -> Int64[Tensor, "size length"]:
@@ -121,13 +119,3 @@ class Measure:
 
     def _scaled(self, mols: Sequence[Molecule]) -> NDArray[np.float64]:
         return (descriptors(mols) - self.mean) / self.std
-
-
-def _summary(values: list[float], floors: list[float]) -> dict[str, Any]:
-    mean, std = _moments(values)
-    floor, floor_std = (None if math.isnan(moment) else moment for moment in _moments(floors))
-    return {"value": mean, "std": std, "floor": floor, "floor_std": floor_std}
-
-
-def _moments(draws: list[float]) -> tuple[float, float]:
-    return float(np.mean(draws)), float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0

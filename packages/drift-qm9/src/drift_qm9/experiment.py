@@ -13,6 +13,7 @@ from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
 from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
+from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from drift_core.train import Field, resample
@@ -23,7 +24,7 @@ from torch.nn.functional import one_hot
 from tqdm.auto import tqdm
 
 from drift_qm9.data import Molecules, load
-from drift_qm9.evaluate import Metrics, evaluate
+from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import PRESETS, MoleculeGenerator

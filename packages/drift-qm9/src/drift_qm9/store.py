@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import rdkit
+from drift_core.published import cache_folder
 from drift_core.runs import atomic_path
 from numpy.typing import NDArray
 
-from drift_qm9.published import cache_folder
 from drift_qm9.tokens import LETTERS
 
 VERSION = 1
@@ -34,7 +34,7 @@ def stored(content: bytes, settings: dict[str, object], make: Callable[[], Token
     whose checksums tell a damaged file, which is made again; it is written whole or not at all, so that
     two processes at once do each other no harm. Where the cache cannot be written it stays empty.
     """
-    path = cache_folder() / f"tokens-{_key(content, settings)}.npz"
+    path = cache_folder("qm9") / f"tokens-{_key(content, settings)}.npz"
     kept = _read(path)
     if kept is None:
         kept = make()

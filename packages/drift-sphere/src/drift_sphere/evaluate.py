@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from drift_core.metrics import Metrics, summary
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -44,7 +45,7 @@ def evaluate(
     draws: int = 20,
     seed: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> dict[str, dict[str, float]]:
+) -> Metrics:
     """Score `sampler` against `test`: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
 
     The floor is the same metric, of the same sizes and the same test points, for training points
@@ -66,7 +67,7 @@ def evaluate(
             check_on_sphere(sample, "samples")
             values[name].append(metric.distance(sample.to(test)))
             floors[name].append(metric.distance(resample(train, metric.size, floor_generator)))
-    return {name: _summary(values[name], floors[name]) for name in metrics}
+    return {name: summary(values[name], floors[name]) for name in metrics}
 
 
 def sphere_metrics(test: Float[Tensor, "m 3"]) -> dict[str, Metric]:
@@ -97,12 +98,3 @@ def thin(points: Float[Tensor, "n 3"], size: int, seed: int) -> Float[Tensor, "k
     """At most `size` of the points, a random subset in random order that `seed` determines."""
     order = torch.randperm(len(points), generator=Generator().manual_seed(seed))
     return points[order[:size]]
-
-
-def _summary(values: list[float], floors: list[float]) -> dict[str, float]:
-    summary = {}
-    for name, spread, draws in (("value", "std", values), ("floor", "floor_std", floors)):
-        x = torch.tensor(draws, dtype=torch.float64)
-        summary[name] = float(x.mean())
-        summary[spread] = float(x.std()) if len(x) > 1 else 0.0
-    return summary

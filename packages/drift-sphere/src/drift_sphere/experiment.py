@@ -12,6 +12,7 @@ from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
+from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -34,9 +35,6 @@ GRID = 600
 VALIDATION = 1_024
 """Points that are drawn to score a checkpoint."""
 _SAMPLING, _VALIDATING = 2, 3
-
-Metrics = dict[str, dict[str, float]]
-"""Value, std, floor and floor_std by name of metric."""
 
 
 @dataclass(kw_only=True)

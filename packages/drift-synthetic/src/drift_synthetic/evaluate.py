@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import torch
+from drift_core.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 
@@ -44,7 +44,7 @@ def evaluate(
     on: Literal["test", "val"] = "test",
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     names: Collection[str] = METRICS,
-) -> dict[str, dict[str, float]]:
+) -> Metrics:
     """Score a sampler: {metric: {"value", "std", "floor", "floor_std"}} over the draws, `c2st` over 3.
 
     Each draw compares 2,048 generated points with a fresh sample of the target. The floor is the same
@@ -67,7 +67,7 @@ def evaluate(
             if k < most:
                 values[name].append(statistic(sample, reference))
                 floors[name].append(floor(problem, seed, _STREAMS[on], k, name))
-    return {name: _summary(values[name], floors[name]) for name in metrics}
+    return {name: summary(values[name], floors[name]) for name in metrics}
 
 
 @lru_cache(maxsize=1024)
@@ -98,12 +98,3 @@ def check_on_space(space: Space, points: Tensor) -> None:
     if not bool((off < 1e-4).all()):
         row = int((~(off < 1e-4)).nonzero()[0])
         raise ValueError(f"samples: row {row} is not on the {space.name}: {points[row].tolist()}")
-
-
-def _summary(values: list[float], floors: list[float]) -> dict[str, float]:
-    summary = {}
-    for name, spread, draws in (("value", "std", values), ("floor", "floor_std", floors)):
-        x = torch.tensor(draws, dtype=torch.float64)
-        summary[name] = float(x.mean())
-        summary[spread] = float(x.std()) if len(x) > 1 else 0.0
-    return summary

@@ -12,6 +12,7 @@ from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
+from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -33,9 +34,6 @@ SAMPLES = 5_000
 VALIDATION = 2_048
 """Points that are drawn to score a checkpoint."""
 _SAMPLING, _DRAWING, _VALIDATING = 2, 3, 4
-
-Metrics = dict[str, dict[str, float]]
-"""Value, std, floor and floor_std by name of metric."""
 
 
 class Samples(NamedTuple):

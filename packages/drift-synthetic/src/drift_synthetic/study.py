@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Generic, Literal, TypeVar
 
+from drift_core.metrics import Metrics
 from drift_core.parallel import make_accelerator
 from drift_core.runs import CONFIG, open_run, save_model, write_json
 from drift_core.runs import METRICS as METRICS_FILE
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from drift_synthetic import experiment
 from drift_synthetic.evaluate import METRICS
-from drift_synthetic.experiment import Config, Metrics
+from drift_synthetic.experiment import Config
 from drift_synthetic.snapshots import Snapshots
 
 K = TypeVar("K")

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from drift_core.flow import particle_flow
+from drift_core.metrics import Metrics
 from drift_core.runs import atomic_path, write_json
 from drift_core.seeds import generator_for
 
 from drift_synthetic import experiment
-from drift_synthetic.experiment import Config, Metrics
+from drift_synthetic.experiment import Config
 from drift_synthetic.figures import DATA, Row, field_figure, grid_figure
 from drift_synthetic.study import (
     LONGEST_STEP,
