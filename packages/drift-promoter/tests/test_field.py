@@ -535,3 +535,16 @@ def test_memory_is_linear_in_the_batch(repel, monkeypatch):
         largest[n] = mode.size
     assert largest[32] < 32 * 255 * m * 4 / 3
     assert largest[32] < 4.1 * largest[8]
+
+
+@pytest.mark.parametrize(("length", "parallel"), [(8, False), (1024, True)])
+def test_distances_of_long_sequences_concentrate_so_that_both_directions_are_one(length, parallel):
+    tokens = torch.randint(4, (512, length), generator=Generator().manual_seed(1))
+    x = soft(8, length)
+    scale = parse_lengthscales("0.3")
+    gradient, displacement = (
+        CategoricalField(4, Laplace, scale, direction).towards(x, tokens)
+        for direction in ("gradient", "displacement")
+    )
+    cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), displacement.flatten(1), dim=1)
+    assert bool((cosine > 0.9999).all()) is parallel
