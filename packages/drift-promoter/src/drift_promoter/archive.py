@@ -12,11 +12,12 @@ from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from drift_core.published import cache_folder
 from drift_core.runs import atomic_path, naming
 from tqdm.auto import tqdm
 
 from drift_promoter.locks import locked
-from drift_promoter.published import NAMES, cache_folder
+from drift_promoter.published import NAMES
 
 URL = "https://zenodo.org/api/records/7943307/files/data.tar.gz/content"
 """The data of DDSM (Avdeyev et al. 2023), Zenodo record 7943307."""
@@ -126,7 +127,9 @@ def _bar(what: str, size: int) -> tqdm:
 def main() -> None:
     """Download into the folder that the command line names, else into the user's cache."""
     parser = argparse.ArgumentParser(prog="python -m drift_promoter.archive", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=cache_folder(), help="default: %(default)s")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=cache_folder("promoter"), help="default: %(default)s"
+    )
     folder = parser.parse_args().folder
     try:
         download(folder)

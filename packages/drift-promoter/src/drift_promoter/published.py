@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from drift_core.published import DATA_DIR_VARIABLE
-from drift_core.published import cache_folder as _cache_folder
+from drift_core.published import DATA_DIR_VARIABLE, cache_folder
 
 LENGTH = 1024
 """Base pairs of a promoter; the start site is at position 512."""
@@ -40,11 +39,6 @@ class Sources(NamedTuple):
     blacklist_minus: Path
 
 
-def cache_folder() -> Path:
-    """The user's cache of downloads and of extracted windows."""
-    return _cache_folder("promoter")
-
-
 def find_sources(data_dir: str | Path | None = None, tss: str | Path | None = None) -> Sources:
     """The files of the benchmark, with the table `tss` in place of its own if given.
 
@@ -55,7 +49,7 @@ def find_sources(data_dir: str | Path | None = None, tss: str | Path | None = No
     Raises:
         FileNotFoundError: a file is missing; the message says where it was looked for and how to get it.
     """
-    root = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or cache_folder().parent)
+    root = Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or cache_folder("promoter").parent)
     needed = [name for name in NAMES if tss is None or name != TSS]
     folder = _holder([root, root / "promoter", root / "promoter" / "mini"], needed)
     table = folder / TSS if tss is None else _table(Path(tss), folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from drift_core.published import cache_folder
 from drift_core.runs import atomic_path, naming, write_json
 from jaxtyping import Bool, Float16, Int64, UInt8
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
@@ -21,7 +22,7 @@ from drift_promoter.digests import sha256
 from drift_promoter.extract import check, extract
 from drift_promoter.genome import Genome, index_fasta
 from drift_promoter.locks import locked
-from drift_promoter.published import HELD_OUT, LENGTH, MARGIN, ROWS, SPLITS, Sources, cache_folder
+from drift_promoter.published import HELD_OUT, LENGTH, MARGIN, ROWS, SPLITS, Sources
 from drift_promoter.table import Table, plain, read_table
 
 VERSION = 1
@@ -53,16 +54,17 @@ def stored(sources: Sources, workers: int) -> Stored:
             train on or to test on; nothing half-written is kept then.
         OSError: a file cannot be read, or the cache cannot be written.
     """
-    inputs = {name: sha256(path, cache_folder() / "digests.json") for name, path in sources._asdict().items()}
+    cache = cache_folder("promoter")
+    inputs = {name: sha256(path, cache / "digests.json") for name, path in sources._asdict().items()}
     settings = {"version": VERSION, "length": LENGTH, "margin": MARGIN, "rows": ROWS, **inputs}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_folder() / f"windows-{key}"
+    folder = cache / f"windows-{key}"
     kept = _read(folder)
     if kept is None:
-        with locked(cache_folder() / "locks" / key):
+        with locked(cache / "locks" / key):
             kept = _read(folder)
             if kept is None:
-                _make(folder, sources, cache_folder() / "index" / f"{inputs['fasta']}.fai", workers)
+                _make(folder, sources, cache / "index" / f"{inputs['fasta']}.fai", workers)
                 kept = _read(folder)
     if kept is None:
         raise OSError(f"{folder} cannot be read though it was just written")
