@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-from drift_core import Euclidean, Laplace, Power
+from drift_core import Euclidean, Laplace, Power, drift_loss
 from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import ConditionalField
-from drift_promoter.data import Windows
+from drift_promoter.data import Windows, load
 from drift_promoter.field import WholeField
+from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity, features
 from drift_promoter.stretches import StretchField
-from drift_simplex import CategoricalField
+from drift_simplex import CategoricalField, decode, fold
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -548,3 +549,26 @@ def test_distances_of_long_sequences_concentrate_so_that_both_directions_are_one
     )
     cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), displacement.flatten(1), dim=1)
     assert bool((cosine > 0.9999).all()) is parallel
+
+
+def test_free_sequences_that_follow_the_drift_come_closer_to_the_data_than_as_many_real_ones():
+    """No network: the letters of 16 sequences are the parameters, and what is learnt is the field's alone."""
+    data, n, steps = load("toy"), 16, 100
+    scales = parse_lengthscales("1.3:0.7")
+    letters = CategoricalField(4, Laplace, scales, "displacement", product=True)
+    field = StretchField(letters, data.train, None)
+    held_out = kmer_counts(data.test.tokens(torch.arange(len(data.test))), 4)
+    random = Generator().manual_seed(0)
+    rows = torch.randperm(len(data.train), generator=random)[: 10 * n].view(10, n)
+    real = [kmer_correlation(kmer_counts(data.train.tokens(some), 4), held_out) for some in rows]
+    h = torch.randn(n, data.train.length, 4, generator=random, requires_grad=True)
+    optimizer = torch.optim.Adam([h], lr=0.05)
+    cooldown = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / steps))
+    for step in range(steps):
+        x = fold(h)
+        v = field.terms(x.detach(), torch.zeros(1, 3).long(), x.detach(), torch.arange(n), step / steps).field
+        optimizer.zero_grad()
+        drift_loss(field.manifold, x, v, step_size=0.1).backward()
+        optimizer.step()
+        cooldown.step()
+    assert kmer_correlation(kmer_counts(decode(fold(h.detach())), 4), held_out) > sum(real) / len(real)
