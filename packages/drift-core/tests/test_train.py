@@ -88,6 +88,14 @@ def test_records(tmp_path):
     assert all(1 <= r["ess"] <= 64 for r in records)
 
 
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_the_learning_rate_warms_up_stays_and_cools_down(tmp_path, power):
+    run(tmp_path, 20, lr=0.1, warmup=4, cooldown=0.5, cooldown_power=power, log_every=1)
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    expected = [0.025, 0.05, 0.075] + [0.1] * 8 + [0.1 * (1 - i / 10) ** power for i in range(1, 10)]
+    assert rates == pytest.approx(expected)
+
+
 def test_capped_steps_are_reported(tmp_path):
     run(tmp_path, 5, max_step=1e-4)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["clipped"] == 1.0

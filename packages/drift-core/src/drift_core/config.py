@@ -28,7 +28,9 @@ class TrainConfig:
     warmup: int = 100
     """Steps of linear warm-up of the learning rate."""
     cooldown: float = 0.0
-    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls to zero."""
+    cooldown_power: float = 1.0
+    """How it falls: as this power of the steps left; 1 is linearly, 3 leaves many steps for small changes."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     clip_norm: float = 1.0
@@ -64,10 +66,10 @@ class TrainConfig:
         }
         for name, least in at_least.items():
             check_range(_flag(name), getattr(self, name), least)
-        for name in ("lr", "clip_norm", "step_size"):
+        for name in ("lr", "clip_norm", "step_size", "cooldown_power"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
-        for name in ("lr", "step_size", "weight_decay"):
+        for name in ("lr", "step_size", "weight_decay", "cooldown_power"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{_flag(name)} must be finite and not negative, got {getattr(self, name)}")
         for name in ("ema_decay", "cooldown"):

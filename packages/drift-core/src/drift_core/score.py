@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from drift_core.kernel import RadialKernel
-from drift_core.manifold import Manifold
+from drift_core.manifold import Manifold, Pairs
 from drift_core.manifold.numerics import reusable
 from drift_core.reduction import (
     Score,
@@ -114,18 +114,23 @@ def _score_block(
     log_weight: Tensor | None,
 ) -> list[Score]:
     """The reduction over one block of pairs, for each kernel."""
-    r, direction_sum = manifold.pairs(x, y)
+    pairs = manifold.pairs(x, y)
+    return [pairs_score(kernel, pairs, direction, log_weight) for kernel in kernels]
 
-    def score(kernel: RadialKernel) -> Score:
-        def sums(weight: Tensor) -> Tensor:
-            slope = kernel.dlog(r) if direction == "gradient" else r
-            total = direction_sum(torch.mul(weight, slope, out=reusable(weight)))
-            return -total if direction == "gradient" else total
 
-        logits = kernel.log(r)
-        return softmax_score(logits if log_weight is None else logits + log_weight, sums)
+def pairs_score(
+    kernel: RadialKernel, pairs: Pairs, direction: str, log_weight: Tensor | None = None
+) -> Score:
+    """Score of the kernel over pairs of queries and references [n, m], with log-weights of the same shape."""
+    r, direction_sum = pairs
 
-    return [score(kernel) for kernel in kernels]
+    def sums(weight: Tensor) -> Tensor:
+        slope = kernel.dlog(r) if direction == "gradient" else r
+        total = direction_sum(torch.mul(weight, slope, out=reusable(weight)))
+        return -total if direction == "gradient" else total
+
+    logits = kernel.log(r)
+    return softmax_score(logits if log_weight is None else logits + log_weight, sums)
 
 
 def effective_sample_size(

@@ -167,7 +167,7 @@ def train(
     average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
     ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
     parts: dict[str, Stateful] = {"model": module, "ema": ema, "optimizer": optimizer}
-    if isinstance(field, nn.Module):  # a field that learns, such as a BalancedField
+    if isinstance(field, nn.Module):  # a field that learns or remembers, such as a BalancedField
         parts["field"] = field.to(device)
     tell = partial(warn, accelerator)
     mark = load_checkpoint(out, parts, tell) if resume else Bookmark()
@@ -276,9 +276,9 @@ def _negatives(accelerator: Accelerator, model: nn.Module, inputs: Sequence[Tens
 
 
 def _lr_factor(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant, linear cool-down."""
+    """Linear warm-up, constant, cool-down as a power of the steps left."""
     left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
-    return min(1.0, (step + 1) / max(1, config.warmup), left)
+    return min(1.0, (step + 1) / max(1, config.warmup), left**config.cooldown_power)
 
 
 def _record(

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from drift_core.manifold.numerics import safe_ratio
+
 
 class Pairs(NamedTuple):
     """All pairs of two clouds: their distances, and weighted sums of the directions between them.
@@ -71,6 +73,21 @@ class Manifold(ABC):
     @abstractmethod
     def pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
         """Distances and weighted directions between all x_i and y_j, without an [n, m, *point] tensor."""
+
+    def near_pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "n k ..."]) -> Pairs:
+        """`pairs` of each x_i with k points of its own, y_i; distances and weights are [n, k].
+
+        A geometry may override this for speed; here it rests on `dist` and `logmap`, in float64.
+        """
+        queries, references = self.projx(x.double()).unsqueeze(1), self.projx(y.double())
+        r = self.dist(queries, references)
+        towards = self.logmap(queries, references)
+
+        def direction_sum(weight: Tensor) -> Tensor:
+            a = safe_ratio(weight.double(), r)
+            return (a.reshape(*a.shape, *(1,) * self.point_ndim) * towards).sum(1).to(x.dtype)
+
+        return Pairs(r.to(x.dtype), direction_sum)
 
     @final
     def cdist(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Float[Tensor, "n m"]:

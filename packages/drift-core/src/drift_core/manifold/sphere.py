@@ -75,6 +75,18 @@ class Sphere(Manifold):
 
         return Pairs(theta, direction_sum)
 
+    def near_pairs(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n k d"]) -> Pairs:
+        """`pairs` of each x with k points of its own: angles from chords, sums as in `pairs`."""
+        base, points = self.projx(x.double()), self.projx(y.double())
+        chord = (points - base[:, None]).norm(dim=-1).clamp(max=2)
+        sin = chord * (1 - chord * chord / 4).sqrt()
+
+        def direction_sum(weight: Tensor) -> Tensor:
+            a = safe_ratio(weight.double(), sin)
+            return self.proju(base, torch.einsum("nk,nkd->nd", a, points)).to(x.dtype)
+
+        return Pairs((2 * torch.asin(chord / 2)).to(x.dtype), direction_sum)
+
 
 def _angles(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor]:
     """Angles between unit vectors, and their sines; the sine is inf where a pair has no direction.

@@ -1,0 +1,184 @@
+"""The end of training: each sample against its nearest of all data points and of many earlier samples."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int, Int64
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from drift_core.drift import DriftTerms
+from drift_core.field import DriftField, sum_scales
+from drift_core.kernel import RadialKernel
+from drift_core.manifold import Euclidean, Manifold, Sphere
+from drift_core.reduction import Score, check_request
+from drift_core.score import pairs_score
+
+_BLOCK = 2**22
+"""Pairs whose distances are sorted at once where there is no tree."""
+_PROBES = 512
+"""Data points at which it is measured how much of the kernel the nearest carry."""
+
+
+class NearestPoints:
+    """The points of a cloud [m, *point] that are nearest to queries: exact, indexed once, asked often.
+
+    On spheres and Euclidean spaces, on a CPU, it is a k-d tree, which takes time logarithmic in m in few
+    dimensions (straight distances order the points of a sphere as angles do); elsewhere all distances are
+    computed, in blocks.
+    """
+
+    def __init__(self, manifold: Manifold, points: Float[Tensor, "m ..."]) -> None:
+        manifold.check_clouds(points, points)
+        self.manifold, self.points = manifold, points
+        by_tree = isinstance(manifold, Euclidean | Sphere) and points.device.type == "cpu"
+        self._tree = cKDTree(points.numpy()) if by_tree else None
+
+    def __call__(self, x: Float[Tensor, "n ..."], k: int) -> Int64[Tensor, "n k"]:
+        """Numbers of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
+        self.manifold.check_clouds(x, self.points)
+        if not 1 <= k <= len(self.points):
+            raise ValueError(f"of {len(self.points)} points the nearest {k} were asked for")
+        if self._tree is not None:
+            ranks = range(1, k + 1)  # a list of them: a single one is an axis too
+            _, index = self._tree.query(x.numpy(), k=ranks, workers=torch.get_num_threads())
+            return torch.from_numpy(index).long()
+        rows = max(1, _BLOCK // len(self.points))
+        distances = (self.manifold.cdist(part, self.points) for part in torch.split(x, rows))
+        return torch.cat([part.topk(k, largest=False).indices for part in distances])
+
+
+def nearest_scores(
+    manifold: Manifold,
+    kernels: Sequence[RadialKernel],
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "n k ..."],
+    *,
+    direction: str = "gradient",
+) -> list[Score]:
+    """`smoothed_scores` where every query has references of its own, y_i for x_i.
+
+    With the k nearest of m references, the sum over all m without its tail: exact for k = m.
+    Raises ValueError for no reference, and an unknown direction.
+    """
+    check_request(y[0] if len(y) else y, direction, None)
+    pairs = manifold.near_pairs(x, y)
+    return [pairs_score(kernel, pairs, direction) for kernel in kernels]
+
+
+class NearestField(nn.Module):
+    """A drift field of batches which, once its kernel is short, becomes that of all data and many samples.
+
+    Batches are noisy where it matters last: at a short lengthscale a sample sees few of the batch's data
+    points and few other samples. Here it is then attracted by its nearest among all data points, and
+    repelled by its nearest among the samples of earlier steps, which are remembered; on S^2 that costs no
+    more than a field between two batches of 1,024. Of the larger of the two sets `neighbors` are seen, of
+    the smaller fewer in proportion, so that both reach equally far: what is beyond would attract, and nothing
+    repel. The change comes when the memory is full and the nearest data points carry all but `tolerance` of
+    the kernel at the data points, on average. Earlier it would be wrong, and samples collapse: the tail that
+    is cut off is what spreads them.
+
+    The remembered samples are part of its state, which checkpoints keep.
+
+    Args:
+        field: the drift field of batches.
+        data: all data points, shape [m, *point]; `terms` gets batches of them, too.
+        memory: samples that are remembered; the more the less noise, and the older they are.
+        neighbors: data points, or samples if they are more, that each query sees.
+        tolerance: largest share of the kernel beyond the neighbours.
+
+    Raises:
+        ValueError: memory or neighbors below 1, tolerance not in [0, 1).
+    """
+
+    data: Tensor
+    """All data points, [m, *point]."""
+    samples: Tensor
+    """Remembered samples, newest last, [memory, *point]."""
+    remembered: Tensor
+    """How many of them there are so far, a whole number."""
+
+    def __init__(
+        self,
+        field: DriftField,
+        data: Float[Tensor, "m ..."],
+        *,
+        memory: int = 16_384,
+        neighbors: int = 128,
+        tolerance: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if min(memory, neighbors) < 1 or not 0 <= tolerance < 1:
+            raise ValueError(
+                "memory and neighbors must be at least 1 and tolerance lie in [0, 1), "
+                f"got {memory}, {neighbors} and {tolerance}"
+            )
+        self.field, self.tolerance = field, tolerance
+        ratio = memory / len(data)
+        self.data_neighbors = min(len(data), max(1, round(neighbors * min(1.0, 1 / ratio))))
+        self.sample_neighbors = min(memory, max(1, round(neighbors * min(1.0, ratio))))
+        self.register_buffer("data", data, persistent=False)
+        self.register_buffer("samples", data.new_zeros(memory, *data.shape[1:]))
+        self.register_buffer("remembered", torch.zeros((), dtype=torch.long))
+        self._index: NearestPoints | None = None
+        self._resolved: dict[tuple[float, ...], bool] = {}
+
+    @property
+    def manifold(self) -> Manifold:
+        """Geometry of the field."""
+        return self.field.manifold
+
+    def resolves(self, progress: float) -> bool:
+        """Whether the nearest data points carry the kernel when this fraction of training is over."""
+        scales = self.field.lengthscales.at(progress)
+        if scales not in self._resolved:
+            self._resolved[scales] = self.lost(max(scales)) <= self.tolerance
+        return self._resolved[scales]
+
+    def lost(self, lengthscale: float) -> float:
+        """Share of the kernel at the data points that is not carried by their nearest, on average."""
+        probes = self.data[:: max(1, len(self.data) // _PROBES)][:_PROBES]
+        log_kernel = self.field.kernel(lengthscale).log(self.manifold.cdist(probes, self.data))
+        share = log_kernel.softmax(dim=1).topk(self.data_neighbors).values
+        return 1 - float(share.sum(dim=1).mean())
+
+    def terms(
+        self,
+        x: Float[Tensor, "n ..."],
+        data: Float[Tensor, "m ..."],
+        model: Float[Tensor, "k ..."],
+        self_index: Int[Tensor, " n"] | None,
+        progress: float = 1.0,
+    ) -> DriftTerms:
+        """Terms of the field of the batch, or of the nearest; `model` is then remembered."""
+        if int(self.remembered) == len(self.samples) and self.resolves(progress):
+            terms = self._nearest_terms(x, progress)
+        else:
+            terms = self.field.terms(x, data, model, self_index, progress)
+        self._remember(model)
+        return terms
+
+    def _nearest_terms(self, x: Tensor, progress: float) -> DriftTerms:
+        """Attraction to the nearest of all data, repulsion from the nearest of the remembered samples."""
+        if self._index is None or self._index.points is not self.data:
+            self._index = NearestPoints(self.manifold, self.data)
+        scales, direction = self.field.lengthscales.at(progress), self.field.direction
+        kernels = [self.field.kernel(scale) for scale in scales]
+        towards = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
+        attracting = self.data[self._index(x, self.data_neighbors)]
+        repelling = self.samples[NearestPoints(self.manifold, self.samples)(x, self.sample_neighbors)]
+        return DriftTerms(
+            sum_scales(scales, towards(attracting), direction),
+            sum_scales(scales, towards(repelling), direction),
+        )
+
+    def _remember(self, model: Tensor) -> None:
+        self.samples = torch.cat([self.samples, model.to(self.samples)])[-len(self.samples) :]
+        self.remembered = (self.remembered + len(model)).clamp(max=len(self.samples))
+
+    def effective_samples(
+        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
+    ) -> float:
+        """Mean effective number of data points per query, among the batch."""
+        return self.field.effective_samples(x, data, progress)
