@@ -161,10 +161,11 @@ def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
     "flags",
     [
         ["--no-condition", "--kernel", "matern", "--nu", "2.5"],
+        ["--no-condition", "--words", "64", "--word-length", "32"],
         ["--geometry", "euclidean", "--kernel", "gaussian"],
         ["--stretch", "0", "--direction", "displacement", "--output", "softmax", "--noise", "gaussian"],
     ],
-    ids=["unconditional", "euclidean", "displacement"],
+    ids=["unconditional", "words", "euclidean", "displacement"],
 )
 def test_baselines_are_a_flag_away(brief, tmp_path, app_inside, flags):
     out = tmp_path / "run"
@@ -211,6 +212,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
         (["--signal-lengthscale", "-1"], ["--signal-lengthscale", "-1"]),
         (["--stretch", "200"], ["stretches", "128", "200"]),
         (["--max-step", "4"], ["max_step", "4"]),
+        (["--words", "64", "--word-length", "60"], ["--word-length", "128", "60"]),
         (
             ["--dataset", "promoter", "--data-dir", "nowhere"],
             ["nowhere", "--data-dir", "drift_promoter.archive"],

@@ -157,12 +157,21 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"global_noise": 0}, "--global-noise must be at least 1, got 0"),
         ({"position_noise": 0}, "--position-noise must be at least 1, got 0"),
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
+        ({"words": -1}, "--words must be at least 0, got -1"),
+        ({"words": 9, "word_length": 0}, "--word-length must be at least 1, got 0"),
+        ({"words": 9, "word_length": 5}, "--word-length must divide the length of a sequence, 16; got 5"),
     ],
     ids=str,
 )
 def test_settings_that_are_refused(little, flags, message):
     with pytest.raises(ValueError, match=message):
-        make_field(Config(**flags), little)
+        make_generator(Config(**flags), little) and make_field(Config(**flags), little)
+
+
+def test_a_run_has_words_if_asked(little):
+    assert make_generator(Config(), little).words is None
+    generator = make_generator(Config(words=9, word_length=4), little)
+    assert (generator.words.num_embeddings, generator.places) == (9, 4)
 
 
 def test_the_seed_alone_determines_the_untrained_generator(little):

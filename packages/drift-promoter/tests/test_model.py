@@ -21,6 +21,8 @@ def tiny(**arguments):
         {"output": "softmax", "position": False},
         {"geometry": "euclidean"},
         {"noise": "gaussian", "position_noise": 1, "condition": False},
+        {"words": 7, "word_length": 8},
+        {"words": 7, "word_length": 12, "condition": False, "noise": "gaussian"},
     ],
     ids=str,
 )
@@ -185,6 +187,8 @@ def test_states_and_gradients_keep_their_size_through_depth(blocks, generator):
 
 
 def test_gradients_reach_every_weight_and_are_finite(model, generator):
+    if model.words is not None:
+        torch.nn.init.normal_(model.logits.weight)  # zero until the first step
     x = points(model, 8, generator)
     (x[..., 0] ** 2).sum().backward()
     for name, parameter in model.named_parameters():
@@ -267,3 +271,40 @@ def test_a_signal_is_needed_where_it_is_used_and_refused_where_it_is_not(generat
 def test_what_makes_no_network_is_refused(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         tiny(**arguments)
+
+
+def test_sequences_start_from_their_words(generator):
+    """The network adds nothing at first, and every word is where its number says."""
+    model = tiny(words=5, word_length=8)
+    z = model.latent(200, generator)
+    assert z.shape == (200, model.latent_dim) == (200, 3 + 24 * 2 + 3)
+    numbers = z[:, -3:].long()
+    assert sorted(numbers.unique().tolist()) == [0, 1, 2, 3, 4]
+    assert {*z[:, :-3].flatten().tolist()} == {-1.0, 1.0}
+    h = model.words.weight.detach().view(5, 8, 4)[numbers].reshape(200, 24, 4)
+    expected = h.abs() / h.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(model(z, signal_for(model, 200)).detach(), expected)
+
+
+def test_the_network_sees_the_words_and_adds_to_them(generator):
+    model = tiny(words=5, word_length=8, blocks=0).double()
+    torch.nn.init.normal_(model.logits.weight)
+    model.modulation.forward = lambda h, c: h
+    z, signal = model.latent(1, generator), signal_for(model, 1).double()
+    other = z.clone()
+    other[0, -2] = (z[0, -2] + 1) % 5  # the word at positions 8 to 15, of which the convolution sees 4 beyond
+    changed = moved(model, z, other, signal, signal).tolist()
+    assert changed == [4 <= i < 20 for i in range(24)]
+
+
+def test_words_have_gradients_that_move_their_outputs_25_times_as_far(generator):
+    model = tiny(words=5, word_length=8)
+    x = points(model, 64, generator)
+    (x[..., 0] ** 2).sum().backward()
+    assert (model.words.weight.grad != 0).any(1).all()
+    assert float(model.words.weight.detach().std()) == pytest.approx(1 / 25, rel=0.2)
+
+
+def test_words_that_do_not_fill_a_sequence_are_refused():
+    with pytest.raises(ValueError, match="5 words of 7 positions do not make up a length of 24"):
+        tiny(words=5, word_length=7)

@@ -105,6 +105,10 @@ class Config(RunConfig):
     """Numbers of noise of a sequence, which modulate every block."""
     position_noise: int = 8
     """Numbers of noise at each position."""
+    words: int = 0
+    """Learnt words that sequences start from, drawn at random for each --word-length positions; 0: none."""
+    word_length: int = 64
+    """Base pairs of a word."""
     bf16: bool = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
@@ -117,6 +121,8 @@ class Config(RunConfig):
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 1)
+        check_range("--words", self.words, 0)
+        check_range("--word-length", self.word_length, 1)
         if self.stretch and self.geometry == "euclidean":
             self.stretch = 0
         if self.stretch:
@@ -155,11 +161,19 @@ def load_data(config: Config) -> Promoters:
 
 
 def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
-    """Untrained generator of sequences as long as the data's, the same for the same seed."""
+    """Untrained generator of sequences as long as the data's, the same for the same seed.
+
+    Raises ValueError for words that do not fill a sequence.
+    """
+    length = data.train.length
+    if config.words and length % config.word_length:
+        raise ValueError(
+            f"--word-length must divide the length of a sequence, {length}; got {config.word_length}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return PromoterGenerator(
-            length=data.train.length,
+            length=length,
             width=PRESETS[config.preset]["width"],
             blocks=PRESETS[config.preset]["blocks"],
             condition=config.condition,
@@ -168,6 +182,8 @@ def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
             noise=config.noise,
             geometry=config.geometry,
             output=config.output,
+            words=config.words,
+            word_length=config.word_length,
             bf16=config.bf16,
         )
 

@@ -36,6 +36,9 @@ _MODULATION_STD = 0.5
 
 _POSITION_STD = 0.02
 
+_WORD_GAIN = 25.0
+"""How many times as far as other weights the outputs of words move with an update of AdamW."""
+
 
 class Block(nn.Module):
     """h + SiLU(conv((1 + scale) * norm(h) + shift)), with a dilated convolution of 9 taps.
@@ -79,6 +82,12 @@ class PromoterGenerator(
 
     With `condition` both tracks of the signal, log10(1 + x), enter beside the noise of their positions.
 
+    With `words`, a sequence starts from words that are drawn at random, one for each `word_length`
+    positions, out of a learnt vocabulary of that many. Their four outputs at every position, random at first,
+    are part of the network's input (as folded points) and are added to its outputs, which start at zero.
+    Noise then says which word, and the network how they join: recurring sequence, such as repeats of
+    hundreds of letters, is kept in a vocabulary rather than computed.
+
     For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
     `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit
     sphere; with "euclidean", the baseline, it is softmax(h), in R^4, whatever the output. The most
@@ -93,8 +102,8 @@ class PromoterGenerator(
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, noise or output, or without noise of the sequence or of the
-    positions.
+    Raises ValueError for an unknown geometry, noise or output, without noise of the sequence or of the
+    positions, and for words whose length does not divide that of the sequence.
     """
 
     def __init__(
@@ -109,6 +118,8 @@ class PromoterGenerator(
         geometry: Geometry = "spherical",
         output: Output = "fold",
         position: bool = True,
+        words: int = 0,
+        word_length: int = 64,
         bf16: bool = False,
     ) -> None:
         super().__init__()
@@ -118,10 +129,14 @@ class PromoterGenerator(
         if position_noise < 1 or global_noise < 1:
             needs = "global_noise and position_noise must be at least 1"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
+        if words < 0 or word_length < 1 or (words and length % word_length):
+            raise ValueError(f"{words} words of {word_length} positions do not make up a length of {length}")
         self.length, self.conditional, self.bf16 = length, condition, bf16
         self.global_noise, self.position_noise, self.noise = global_noise, position_noise, noise
         self.geometry, self.folds = geometry, geometry == "spherical" and output == "fold"
-        self.input = _convolution(position_noise + TRACKS * condition, width)
+        self.places = length // word_length if words else 0
+        self.words = nn.Embedding(words, word_length * LETTERS) if words else None
+        self.input = _convolution(position_noise + TRACKS * condition + LETTERS * bool(words), width)
         self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
         self.condition = nn.Sequential(
             _spread(nn.Linear(global_noise, width), std=2**0.5),
@@ -136,11 +151,14 @@ class PromoterGenerator(
         self.logits = _spread(nn.Conv1d(width, LETTERS, 1), std=1.0 if self.folds else _LOGIT_STD)
         with torch.no_grad():  # GELU's mean is not 0, and would favour one letter everywhere
             self.logits.weight -= self.logits.weight.mean(1, keepdim=True)
+            if self.words is not None:
+                self.words.weight /= _WORD_GAIN
+                self.logits.weight.zero_()
 
     @property
     def latent_dim(self) -> int:
-        """Numbers of noise of one sequence: global first, then those of each position in turn."""
-        return self.global_noise + self.length * self.position_noise
+        """Numbers of noise of one sequence: global first, those of each position in turn, then of words."""
+        return self.global_noise + self.length * self.position_noise + self.places
 
     def forward(
         self, z: Float[Tensor, "n latent"], signal: Float[Tensor, "n length 2"] | None = None
@@ -169,24 +187,36 @@ class PromoterGenerator(
 
     def _network(self, z: Tensor, signal: Tensor | None) -> Tensor:
         c = self.condition(z[:, : self.global_noise])
-        inputs = rearrange(z[:, self.global_noise :], "n (l d) -> n d l", l=self.length)
+        noise = z[:, self.global_noise : z.shape[1] - self.places]
+        inputs = [rearrange(noise, "n (l d) -> n d l", l=self.length)]
         if signal is not None:
-            inputs = torch.cat([inputs, rearrange(signal, "n l t -> n t l")], dim=1)
-        h = self.input(inputs)
+            inputs.append(rearrange(signal, "n l t -> n t l"))
+        if self.words is not None:
+            drawn = self.words(z[:, z.shape[1] - self.places :].long())
+            spelt = _WORD_GAIN * rearrange(drawn, "n places (l k) -> n (places l) k", k=LETTERS)
+            inputs.append(rearrange(fold(spelt), "n l k -> n k l"))
+        h = self.input(torch.cat(inputs, dim=1))
         if self.position is not None:
             h = h + self.position
         for block in self.blocks:
             h = block(h, c)
         logits: Tensor = self.logits(F.gelu(self.hidden(self.modulation(h, c))))
-        return logits
+        return logits if self.words is None else logits + rearrange(spelt, "n l k -> n k l")
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents with a generator of any device."""
-        shape, device, dtype = (n, self.latent_dim), generator.device, self.logits.weight.dtype
+        shape, device, dtype = (n, self.latent_dim - self.places), generator.device, self.logits.weight.dtype
         if self.noise == "gaussian":
-            return torch.randn(shape, generator=generator, device=device).to(dtype)
-        bits = torch.randint(2, shape, generator=generator, device=device, dtype=torch.int8)
-        return bits.to(dtype) * 2 - 1
+            noise = torch.randn(shape, generator=generator, device=device).to(dtype)
+        else:
+            bits = torch.randint(2, shape, generator=generator, device=device, dtype=torch.int8)
+            noise = bits.to(dtype) * 2 - 1
+        if self.words is None:
+            return noise
+        places, words = (n, self.places), self.words.num_embeddings
+        return torch.cat(
+            [noise, torch.randint(words, places, generator=generator, device=device).to(dtype)], 1
+        )
 
     @torch.no_grad()
     def sample(
