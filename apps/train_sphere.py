@@ -23,7 +23,7 @@ def main(config: Config) -> None:
     start = experiment.field_on_grid(field, generator, split.train)
     trained = train(
         generator,
-        field,
+        experiment.with_neighbors(config, field, split.train),
         resample(split.train),
         config,
         out,

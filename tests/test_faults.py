@@ -302,7 +302,7 @@ def test_a_disk_that_fills_up_harms_no_earlier_file(small_disk, tmp_path, fault)
 
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(small_disk, fault, app_inside):
     with fault("full disks"):
-        refused(app_inside("train_sphere", "--out", small_disk / "run"), "checkpoints need 19.0 MB")
+        refused(app_inside("train_sphere", "--out", small_disk / "run"), "checkpoints need 23.7 MB")
         assert not (small_disk / "run" / "metrics.jsonl").exists()
 
 
@@ -322,11 +322,12 @@ def test_a_disk_that_cannot_be_written_is_refused_before_training(small_disk, fa
 
 INTEGERS = [
     "steps", "batch-size", "data-batch-size", "negatives", "micro-batch-size", "warmup", "seed", "log-every",
-    "save-every", "keep", "eval-draws", "split-seed",
+    "save-every", "keep", "eval-draws", "split-seed", "neighbors",
 ]  # fmt: skip
 FLAGS = [
     *((f"--{name}", value) for name in INTEGERS for value in ("", "x", "1.5", "1e3", "-1", "nan", "9" * 20)),
-    *((f"--{name}", value) for name in ("lr", "step-size") for value in ("", "x", "nan", "0", "-1", "inf")),
+    *((f"--{name}", value) for name in ("lr", "step-size", "cooldown-power")
+      for value in ("", "x", "nan", "0", "-1", "inf")),
     *(("--clip-norm", value) for value in ("", "x", "nan", "0", "-1")),
     *(("--weight-decay", value) for value in ("", "x", "nan", "-1", "inf")),
     *((f"--{name}", value) for name in ("ema-decay", "cooldown") for value in ("", "x", "nan", "-1", "1")),

@@ -18,6 +18,7 @@ from drift_core.config import RunConfig
 from drift_core.drift import DriftTerms
 from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
+from drift_core.nearest import NearestField
 from drift_core.parallel import make_accelerator, merge_over_processes
 from drift_core.runs import open_run
 from torch import Tensor, nn
@@ -83,6 +84,12 @@ class ShardedData(OwnSamplesOnly):
         return DriftTerms(merged.gradient[self_index], repulsion)
 
 
+def nearest(field: DriftField) -> NearestField:
+    """A field that remembers samples, from the seventh step on."""
+    data = sample(field.manifold, torch.float64, 90, torch.Generator().manual_seed(1))
+    return NearestField(field, data, memory=60, neighbors=40, tolerance=0.9)
+
+
 MANIFOLDS = {"sphere": Sphere(), "simplex": Power(Sphere())}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CASES = {
@@ -94,6 +101,7 @@ CASES = {
     "negatives": ("simplex", "float64", {"negatives": 7}, None),
     "micro-batches": ("simplex", "float64", {"micro_batch_size": 2}, None),
     "sharded-data": ("sphere", "float64", {}, ShardedData),
+    "nearest": ("sphere", "float64", {}, nearest),
     "wrong": ("sphere", "float64", {}, OwnSamplesOnly),
 }
 
@@ -218,6 +226,10 @@ def test_processes_train_the_same_network_as_one(alone, together, case):
     assert len(logs[0]) == 5
     for one, other in zip(*logs, strict=True):
         assert other == pytest.approx(one, rel=1e-3 if "float32" in case else 1e-8)
+
+
+def test_the_field_of_the_nearest_is_another(alone):
+    assert difference(alone / "nearest", alone / "sphere-float64-10", ".") > 1e-3
 
 
 def test_a_field_of_each_process_alone_trains_another_network(alone, together):

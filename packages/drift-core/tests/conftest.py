@@ -1,14 +1,17 @@
 """Clouds of points on every manifold; and shape annotations that are checked."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from jaxtyping import install_import_hook
 from torch import Tensor
 
 with install_import_hook("drift_core", "beartype.beartype"):
-    from drift_core import Euclidean, Hyperboloid, Manifold, Power, Sphere
+    from drift_core import Euclidean, Hyperboloid, Manifold, Power, Sphere, TrainConfig, train
+    from drift_core.train import Field, resample
 
 Cloud = Callable[..., Tensor]
 
@@ -55,3 +58,43 @@ def sphere_cloud() -> Cloud:
         return torch.nn.functional.normalize(noise, dim=-1).to(dtype)
 
     return draw
+
+
+class _Net(torch.nn.Module):
+    """Noise to points of S^2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Linear(3, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self.layers(z), dim=-1)
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 3, generator=generator)
+
+
+@pytest.fixture
+def fit() -> Callable[..., tuple[Field, Tensor]]:
+    """Trainer with a new field; it stops at the draw of that number, and goes on with a newer one."""
+
+    def run(
+        make_field: Callable[[], Field], data: Tensor, config: TrainConfig, folder: Path, stop: int | None
+    ) -> tuple[Field, Tensor]:
+        field, rows, calls = make_field(), resample(data), 0
+
+        def sample(n: int, generator: torch.Generator) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise InterruptedError
+            return rows(n, generator)
+
+        try:
+            net = train(_Net(), field, sample, config, folder, accelerator=Accelerator(cpu=True), resume=True)
+        except InterruptedError:
+            return run(make_field, data, config, folder, None)
+        return field, net.layers.weight
+
+    return run

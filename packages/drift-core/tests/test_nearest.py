@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from accelerate import Accelerator
 from drift_core import (
     Euclidean,
     Gaussian,
@@ -12,12 +11,10 @@ from drift_core import (
     SphericalMatern,
     TrainConfig,
     smoothed_scores,
-    train,
 )
 from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.nearest import NearestField, NearestPoints, nearest_scores
-from drift_core.train import resample
 
 
 def field_of(manifold, scale: str = "0.05", direction: str = "gradient") -> DriftField:
@@ -203,45 +200,18 @@ def test_if_all_points_are_neighbours_nothing_is_lost():
     assert field.resolves(0.0)
 
 
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = torch.nn.Linear(3, 3)
-
-    def forward(self, z):
-        return torch.nn.functional.normalize(self.layers(z), dim=-1)
-
-    def latent(self, n, generator):
-        return torch.randn(n, 3, generator=generator)
-
-
-def test_a_resumed_run_remembers_the_samples(tmp_path):
+def test_a_resumed_run_remembers_the_samples(fit, tmp_path):
     data = clusters(100, 0, width=0.3)
+    config = TrainConfig(steps=20, batch_size=16, save_every=7, log_every=7)
 
-    def run(folder, stop: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        field = NearestField(field_of(Sphere(), "1:0.05"), data, memory=64, neighbors=30)
-        config = TrainConfig(steps=20, batch_size=16, save_every=7, log_every=7)
-        rows = resample(data)
-        calls = 0
+    def run(folder, stop: int | None):
+        plain = field_of(Sphere(), "1:0.05")
+        return fit(lambda: NearestField(plain, data, memory=64, neighbors=30), data, config, folder, stop)
 
-        def sample(n, generator):
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                raise InterruptedError
-            return rows(n, generator)
-
-        try:
-            net = train(Net(), field, sample, config, folder, accelerator=Accelerator(cpu=True), resume=True)
-        except InterruptedError:
-            return run(folder, None)
-        assert [field.resolves(p) for p in (0.0, 0.95)] == [False, True]
-        return field.samples, net.layers.weight
-
-    whole, stopped = run(tmp_path / "a", None), run(tmp_path / "b", 17)
-    for a, b in zip(whole, stopped, strict=True):
-        torch.testing.assert_close(a, b, atol=0, rtol=0)
+    (whole, weights), (stopped, same) = run(tmp_path / "a", None), run(tmp_path / "b", 17)
+    assert [whole.resolves(p) for p in (0.0, 0.95)] == [False, True]
+    torch.testing.assert_close(stopped.samples, whole.samples, atol=0, rtol=0)
+    torch.testing.assert_close(same, weights, atol=0, rtol=0)
 
 
 def test_samples_in_memory_are_on_the_sphere(sphere_cloud):

@@ -68,12 +68,29 @@ def test_an_unknown_geometry_is_refused():
 
 def test_codes_are_drawn_evenly_and_set_apart(generator):
     torch.manual_seed(0)
-    model = SphereGenerator(codes=8)
-    z = model.latent(8000, generator)
-    assert z[:, 0].long().bincount(minlength=8).tolist() == pytest.approx([1000] * 8, rel=0.15)
+    model = SphereGenerator(codes=8, branches=2)
+    z = model.latent(16_000, generator)
+    assert z[:, 0].long().bincount(minlength=16).tolist() == pytest.approx([1000] * 16, rel=0.15)
     x = model(z).detach()
-    within = torch.stack([x[z[:, 0] == k].std(0).norm() for k in range(8)])
+    within = torch.stack([x[z[:, 0] == k].std(0).norm() for k in range(16)])
     assert within.mean() < 0.5 * x.std(0).norm()
+
+
+@pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
+def test_a_branch_is_a_step_from_where_its_code_is(geometry, generator):
+    torch.manual_seed(0)
+    model = SphereGenerator(codes=3, branches=4, geometry=geometry).double()
+    z = model.latent(1, generator).repeat(12, 1)
+    z[:, 0] = torch.arange(12)
+    before = model(z).detach()
+    assert len(before.unique(dim=0)) == 3  # the branches of a code start as one
+    torch.nn.init.normal_(model.branch.weight, std=1e-4)
+    after = model(z).detach()
+    assert len(after.unique(dim=0)) == 12
+    step = 5 * model.branch.weight.detach()
+    if geometry == "spherical":
+        step = step - (step * before).sum(1, keepdim=True) * before
+    torch.testing.assert_close(after - before, step, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
@@ -95,5 +112,5 @@ def test_a_negative_spread_is_refused():
 
 
 def test_no_codes_are_refused():
-    with pytest.raises(ValueError, match="codes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="codes and branches must be at least 1, got 0 and 16"):
         SphereGenerator(codes=0)

@@ -1,7 +1,7 @@
 """A run on the sphere: its settings, its parts, and the report that it ends with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
 from drift_core.metrics import Metrics
+from drift_core.nearest import NearestField
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -35,6 +36,8 @@ GRID = 600
 VALIDATION = 1_024
 """Points that are drawn to score a checkpoint."""
 _SAMPLING, _VALIDATING = 2, 3
+_MEMORY, _MOST_MEMORY = 4, 65_536
+"""Samples that are remembered for --neighbors: times the training points, and the most."""
 
 
 @dataclass(kw_only=True)
@@ -49,10 +52,17 @@ class Config(RunConfig):
     """Optimiser steps; 0 stands for 1,600 on toy (a minute on two cores) and 9,000 on other data."""
     lr: float = 1.5e-3
     """Learning rate of AdamW after the warm-up."""
-    cooldown: float = 0.5
-    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    lengthscale: str = "2:0.02"
-    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), or auto."""
+    cooldown: float = 0.7
+    """Fraction of the steps, at the end, over which the learning rate falls to zero."""
+    cooldown_power: float = 5.0
+    """How it falls: as this power of the steps left; 1 is linearly, 5 leaves many steps for small changes."""
+    lengthscale: str = "2:0.002"
+    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.002), or auto."""
+    anneal: float = 0.6
+    """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
+    neighbors: int = 128
+    """Nearest samples of the last steps, and a quarter as many of all data points, that a sample sees once
+    they carry the kernel; 0: those of the batch to the end."""
     dataset: Literal["toy", "volcano", "earthquake", "fire", "flood"] = "toy"
     """Data set; toy is generated, the others are read from --data-dir."""
     data: Path | None = None
@@ -71,6 +81,9 @@ class Config(RunConfig):
         self.eval_draws = self.eval_draws or (20 if toy else 100)
         super().__post_init__()
         check_range("--split-seed", self.split_seed, 0)
+        check_range("--neighbors", self.neighbors, 0)
+        if not 0 < self.anneal <= 1:
+            raise ValueError(f"--anneal must lie in (0, 1], got {self.anneal}")
 
 
 def load_split(config: Config) -> Split:
@@ -98,9 +111,19 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
         raise ValueError("--kernel spectral lives on the sphere; --geometry euclidean has no such kernel")
     auto = auto_lengthscale(manifold, train) if "auto" in config.lengthscale else None
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    scales = checked_lengthscales(config.lengthscale, kernel, auto)
+    scales = replace(checked_lengthscales(config.lengthscale, kernel, auto), anneal=config.anneal)
     longest_step(manifold, config.max_step)
     return DriftField(manifold, kernel, scales, config.direction)
+
+
+def with_neighbors(
+    config: Config, field: DriftField, train: Float[Tensor, "n 3"]
+) -> DriftField | NearestField:
+    """The field of a run, which ends as that of all training points unless --neighbors is 0."""
+    if config.neighbors == 0:
+        return field
+    memory = min(_MEMORY * len(train), _MOST_MEMORY)
+    return NearestField(field, train, memory=memory, neighbors=config.neighbors)
 
 
 def field_on_grid(

@@ -9,6 +9,9 @@ from torch import Generator, Tensor, nn
 
 Geometry = Literal["spherical", "euclidean"]
 
+_BRANCH_GAIN = 5.0
+"""How many times as far as another weight a branch moves with an update of AdamW."""
+
 
 class ResidualBlock(nn.Module):
     """Pre-norm residual block h + W2 silu(W1 layernorm(h)), the identity at first."""
@@ -34,43 +37,43 @@ class SphereGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Residual MLP from noise [n, 1 + latent_dim + 3] to points [n, 3]; untrained, they are near uniform.
+    """Residual MLP from noise [n, 1 + 3] to points [n, 3]; untrained, they are near uniform.
 
-    A latent is the number of one of `codes` learned vectors, drawn uniformly, `latent_dim` standard
-    normal numbers, and three more, which the network does not see: they move the point at last, by `spread`
-    radians in every direction. Events cluster on coasts and faults: a continuous map of Gaussian noise alone
-    has to stretch some of its noise across every gap between clusters, codes leave no boundary on which to
-    land. But samples of one code would end closer to one another than to any event, which `spread` prevents.
+    A latent is the number of a branch, drawn uniformly, and three standard normal numbers, which move the
+    point at last, by `spread` radians in every direction. Every one of the `codes` has `branches`. A code is
+    a learned vector, the network's input. Events cluster on coasts and faults: a continuous map of Gaussian
+    noise would have to stretch some of it across every gap between clusters, codes leave no boundary on which
+    to land. A branch is a learned step in R^3 from where the network puts its code, zero at first: codes find
+    the clusters, branches what is in them.
 
     With geometry "spherical" the outputs are unit vectors. With "euclidean", the baseline, they are free
-    in R^3 while training, and only `sample` projects them. The defaults have 0.4 million parameters (the
+    in R^3 while training, and only `sample` projects them. The defaults have 0.5 million parameters (the
     paper's are not published). `save_pretrained(folder)` and `from_pretrained(folder)` keep the weights
-    (safetensors) and the arguments (config.json). Raises ValueError for an unknown geometry, no codes, or
-    a negative spread.
+    (safetensors) and the arguments (config.json). Raises ValueError for an unknown geometry, no codes or
+    branches, or a negative spread.
     """
 
     def __init__(
         self,
         codes: int = 2048,
-        latent_dim: int = 2,
+        branches: int = 16,
         width: int = 128,
         blocks: int = 4,
         geometry: Geometry = "spherical",
-        spread: float = 0.002,
+        spread: float = 1e-3,
     ) -> None:
         super().__init__()
         if geometry not in ("spherical", "euclidean"):
             raise ValueError(f"geometry {geometry!r} is neither 'spherical' nor 'euclidean'")
-        if codes < 1:
-            raise ValueError(f"codes must be at least 1, got {codes}")
+        if min(codes, branches) < 1:
+            raise ValueError(f"codes and branches must be at least 1, got {codes} and {branches}")
         if not spread >= 0:
             raise ValueError(f"spread must not be negative, got {spread}")
-        self.latent_dim = latent_dim
         self.geometry = geometry
         self.spread = spread
         self.code = nn.Embedding(codes, width)
-        self.noise = nn.Linear(latent_dim, width, bias=False)
-        nn.init.normal_(self.noise.weight, std=0.2)  # a code's samples start close together
+        self.branch = nn.Embedding(codes * branches, 3)
+        nn.init.zeros_(self.branch.weight)
         self.network = nn.Sequential(
             *(ResidualBlock(width) for _ in range(blocks)),
             nn.LayerNorm(width),
@@ -79,18 +82,17 @@ class SphereGenerator(
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n 3"]:
         """Points for latents z: unit vectors if the geometry is spherical."""
-        code, noise, last = z[:, 0].long(), z[:, 1:-3], z[:, -3:]
-        x: Tensor = self.network(self.code(code) + self.noise(noise))
-        if self.geometry == "euclidean":
-            return x + self.spread * last
-        return to_sphere(to_sphere(x) + self.spread * last)
+        branch, normal = z[:, 0].long(), z[:, 1:]
+        x: Tensor = self.network(self.code(branch % self.code.num_embeddings))
+        step = _BRANCH_GAIN * self.branch(branch) + self.spread * normal
+        return x + step if self.geometry == "euclidean" else to_sphere(to_sphere(x) + step)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents, code number first and the last step last, with a generator of any device."""
+        """Draw `n` latents, the number of the branch first, with a generator of any device."""
         device = generator.device
-        code = torch.randint(self.code.num_embeddings, (n, 1), generator=generator, device=device)
-        noise = torch.randn(n, self.latent_dim + 3, generator=generator, device=device)
-        return torch.cat([code, noise], dim=1).to(self.code.weight)
+        branch = torch.randint(self.branch.num_embeddings, (n, 1), generator=generator, device=device)
+        normal = torch.randn(n, 3, generator=generator, device=device)
+        return torch.cat([branch, normal], dim=1).to(self.code.weight)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n 3"]:
