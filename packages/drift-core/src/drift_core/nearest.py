@@ -77,7 +77,8 @@ class NearestField(nn.Module):
     the smaller fewer in proportion, so that both reach equally far: what is beyond would attract, and nothing
     repel. The change comes when the memory is full and the nearest data points carry all but `tolerance` of
     the kernel at the data points, on average. Earlier it would be wrong, and samples collapse: the tail that
-    is cut off is what spreads them.
+    is cut off is what spreads them. Remembered samples lag behind, the more the higher the learning rate; it
+    is for the end of training, and for data that batches do not hold.
 
     The remembered samples are part of its state, which checkpoints keep.
 

@@ -62,7 +62,7 @@ class Config(RunConfig):
     """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
     neighbors: int = 128
     """Nearest samples of the last steps, and a quarter as many of all data points, that a sample sees once
-    they carry the kernel; 0: those of the batch to the end."""
+    they carry the kernel, if a batch does not hold all data points; 0: those of the batch to the end."""
     dataset: Literal["toy", "volcano", "earthquake", "fire", "flood"] = "toy"
     """Data set; toy is generated, the others are read from --data-dir."""
     data: Path | None = None
@@ -119,8 +119,8 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
 def with_neighbors(
     config: Config, field: DriftField, train: Float[Tensor, "n 3"]
 ) -> DriftField | NearestField:
-    """The field of a run, which ends as that of all training points unless --neighbors is 0."""
-    if config.neighbors == 0:
+    """The field of a run, which ends as that of all training points, unless a batch holds them all anyway."""
+    if config.neighbors == 0 or len(train) <= (config.data_batch_size or config.batch_size):
         return field
     memory = min(_MEMORY * len(train), _MOST_MEMORY)
     return NearestField(field, train, memory=memory, neighbors=config.neighbors)
