@@ -50,3 +50,10 @@ def test_lengthscales_are_annealed_over_the_fraction_that_is_given():
 def test_a_fraction_that_is_none_is_refused(anneal):
     with pytest.raises(ValueError, match="--anneal must lie in"):
         Config(anneal=anneal)
+
+
+def test_the_default_lengthscale_is_one_that_the_kernel_takes():
+    data = points(50)
+    for kernel, nu, end in (("laplace", 1.5, 0.002), ("spectral", 1.5, 0.02), ("spectral", 2.5, 0.02)):
+        field = make_field(Config(kernel=kernel, nu=nu), data)
+        assert field.lengthscales.at(1.0) == pytest.approx((end,))

@@ -56,8 +56,9 @@ class Config(RunConfig):
     """Fraction of the steps, at the end, over which the learning rate falls to zero."""
     cooldown_power: float = 5.0
     """How it falls: as this power of the steps left; 1 is linearly, 5 leaves many steps for small changes."""
-    lengthscale: str = "2:0.002"
-    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.002), or auto."""
+    lengthscale: str = "short"
+    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002, and
+    2:0.02 with the spectral kernel, whose eigenfunctions go no further."""
     anneal: float = 0.6
     """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
     neighbors: int = 128
@@ -79,6 +80,8 @@ class Config(RunConfig):
         toy = self.dataset == "toy" and self.data is None
         self.steps = self.steps or (1_600 if toy else 9_000)
         self.eval_draws = self.eval_draws or (20 if toy else 100)
+        if self.lengthscale == "short":
+            self.lengthscale = "2:0.02" if self.kernel == "spectral" else "2:0.002"
         super().__post_init__()
         check_range("--split-seed", self.split_seed, 0)
         check_range("--neighbors", self.neighbors, 0)
