@@ -16,7 +16,7 @@ from drift_promoter.field import WholeField
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity, features
-from drift_promoter.stretches import StretchField
+from drift_promoter.stretches import Repel, StretchField
 from drift_simplex import CategoricalField, decode, fold
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -228,6 +228,50 @@ def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, 
 
 
 @pytest.mark.parametrize("conditional", [False, True])
+def test_vertices_are_drawn_as_their_letters(conditional, generator):
+    """Counted, all stretches but each itself repel, as points do; else those of other samples, as letters."""
+    data, tokens, c = windows(5, 12), torch.randint(4, (6, 12), generator=generator), signals(6, 12)
+    tokens[4] = tokens[3]
+    pool, places = blurred(tokens, 0.0), draw_places(data, 4)(9, generator)
+    own = torch.tensor([3, 0, 5])
+    x = blurred(tokens[own], 0.2)
+    similarity = ALIKE if conditional else None
+    given = {"condition": c[own], "model_condition": c} if conditional else {}
+
+    def repulsion(repel: Repel, own: Tensor | None) -> Tensor:
+        field = StretchField(LETTERS, data, similarity, 4, repel, 16_384)
+        return field.terms(x, places, pool, own, **given).repulsion
+
+    for index in (own, None, torch.tensor([3, -1, 6])):
+        expected = repulsion("letters" if conditional else "points", index)
+        torch.testing.assert_close(repulsion("drawn", index), expected, rtol=1e-9, atol=1e-10)
+    assert float((repulsion("drawn", own) - repulsion("drawn", None)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_softness_repels_as_often_as_its_letters_are_drawn(conditional, generator):
+    """One place, so that a stretch is a sample: scores of the table of all words by their probabilities."""
+    data, pool = windows(5, 4, margin=0), soft(3000, 4)
+    x, places, c = soft(2, 4, seed=1), draw_places(data, 4)(9, generator), signals(1, 4)
+    given = {"condition": c.expand(2, -1, -1), "model_condition": c.expand(3000, -1, -1)}
+    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, "drawn", 16_384)
+
+    def repulsion(progress: float) -> Tensor:
+        return field.terms(x, places, pool, None, progress, **(given if conditional else {})).repulsion
+
+    words = list(itertools.product(range(4), repeat=4))
+    p = pool.square()
+    shares = [math.prod(p[:, i, k] for i, k in enumerate(word)).mean().log() for word in words]
+    onehot = blurred(torch.tensor(words), 0.0)
+    expected = torch.stack([score("product", point, [*onehot], [float(s) for s in shares]) for point in x])
+    found = torch.stack([repulsion(step / 64) for step in range(64)])
+    error = (found.mean(0) - expected).abs() / (found.std(0) / 8 + 1e-3)
+    assert float(error.max()) < 5
+    assert torch.equal(found[3], repulsion(3 / 64))  # on every process, and in a run that goes on
+    assert not torch.equal(found[3], found[4])
+
+
+@pytest.mark.parametrize("conditional", [False, True])
 def test_points_repel_all_stretches_but_themselves(conditional):
     """A stretch alone is not repelled; with all of its sample, only where they are no points of its own."""
     data, pool, c = windows(5, 12), soft(3, 12), signals(3, 12)
@@ -274,7 +318,7 @@ def test_samples_like_the_data_are_not_driven_from_their_own_composition():
     assert mean["all"] < -10
 
 
-@pytest.mark.parametrize("repel", ["points", "letters"])
+@pytest.mark.parametrize("repel", ["points", "letters", "drawn"])
 @pytest.mark.parametrize("most", [16_384, 40])
 def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, repel, generator, monkeypatch):
     data, pool, c = windows(30, 40), soft(6, 40), signals(6, 40)
@@ -521,7 +565,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("repel", ["points", "letters"])
+@pytest.mark.parametrize("repel", ["points", "letters", "drawn"])
 def test_memory_is_linear_in_the_batch(repel, monkeypatch):
     """Each of 32 samples of 1,024 bases has 255 stretches: weights of all pairs would take 33 MB."""
     monkeypatch.setattr("drift_promoter.stretches._PAIRS", 2**20)

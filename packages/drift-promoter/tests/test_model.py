@@ -76,6 +76,21 @@ def test_samples_depend_on_the_generator_and_the_signal_alone(model):
     assert torch.equal(tokens, model(model.latent(100, Generator().manual_seed(3)), signal).argmax(-1))
 
 
+@pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
+def test_letters_are_drawn_from_the_distributions_that_points_are(geometry, generator):
+    """All samples of one latent: shares of letters are squares on the sphere, coordinates in R^4."""
+    model = tiny(geometry=geometry, readout="drawn", condition=False)
+    z = model.latent(1, generator).expand(4000, -1)
+    model.latent = lambda n, generator: z[:n]
+    x = model(z[:1])[0].detach()
+    tokens = model.sample(4000, Generator().manual_seed(1))
+    p = (x if geometry == "euclidean" else x.square()).double()
+    shares = F.one_hot(tokens, 4).double().mean(0)
+    assert bool(((shares - p).abs() <= 5 * (p * (1 - p) / 4000).sqrt() + 1e-6).all())
+    assert torch.equal(model.sample(4000, Generator().manual_seed(1), batch_size=7), tokens)
+    assert (tokens != x.argmax(-1)).any()
+
+
 def test_noise_is_fair_signs_or_standard_normal(generator):
     binary = tiny().latent(4000, generator)
     assert binary.shape == (4000, 3 + 24 * 2)
@@ -211,7 +226,8 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = PromoterGenerator.from_pretrained(tmp_path)
-    assert (again.geometry, again.noise, again.folds) == (model.geometry, model.noise, model.folds)
+    for name in ("geometry", "noise", "folds", "readout"):
+        assert getattr(again, name) == getattr(model, name)
     first, second = (
         side.sample(40, Generator().manual_seed(5), signal_for(model, 40)) for side in (again, model)
     )

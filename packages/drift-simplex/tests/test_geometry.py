@@ -6,7 +6,7 @@ import pytest
 import torch
 from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere
 from drift_core.testing import check_drift, check_manifold
-from drift_simplex import FisherRao, decode, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex import FisherRao, decode, draw_letters, onehot_to_sphere, to_simplex, to_sphere
 from drift_simplex.geometry import check_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +79,25 @@ def test_tokens_survive_the_sphere(dtype, strings):
     assert bool((x.sum(-1) == 1).all() and (x.amax(-1) == 1).all())
     assert bool((decode(x) == tokens).all() and (decode(to_simplex(x)) == tokens).all())
     torch.testing.assert_close(SPACE.projx(x), x, rtol=0, atol=0)
+
+
+def test_letters_are_drawn_as_often_as_their_squares_say(soft):
+    """Each count is binomial; lengths of the rows do not matter, and vertices give their letters."""
+    x, n = soft(1, 6, 5, 0), 20_000
+    x[0, 0] = torch.tensor([0.0, 1, 0, 0, 0])
+    x[0, 1] = torch.tensor([0.6, 0, 0, 0.8, 0])
+    random = torch.Generator().manual_seed(0)
+    drawn = draw_letters((3 * x).expand(n, -1, -1), random)
+    p = x[0].square()
+    shares = torch.nn.functional.one_hot(drawn, 5).double().mean(0)
+    assert bool(((shares - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all())
+    assert bool((drawn[:, 0] == 1).all())
+    pairs = (5 * drawn[:, 2] + drawn[:, 3]).bincount(minlength=25) / n  # positions are independent
+    joint = torch.outer(p[2], p[3]).flatten()
+    assert bool(((pairs - joint).abs() <= 5 * (joint * (1 - joint) / n).sqrt()).all())
+    again = draw_letters(x.expand(n, -1, -1), torch.Generator().manual_seed(0))
+    assert torch.equal(again, drawn)
+    assert not torch.equal(draw_letters(x.expand(n, -1, -1), random), drawn)
 
 
 @pytest.mark.parametrize("tokens", [[[0, 4]], [[-1, 2]]])

@@ -66,6 +66,46 @@ def test_how_many_queries_are_summed_at_once_does_not_matter(generator, monkeypa
     torch.testing.assert_close(found, whole)
 
 
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+def test_words_of_its_own_do_not_pull_a_query(direction, generator):
+    x, words = queries(5, 3, 4, generator), all_words(3, 4)
+    own = torch.randint(4, (5, 2, 3), generator=generator)
+    own[0, 1] = own[0, 0]  # twice the same
+    counts = torch.randint(2, (64,), generator=generator)
+    places = (own * torch.tensor([16, 4, 1])).sum(-1)
+    counts += places.flatten().bincount(minlength=64)
+    found = word_scores(KERNELS, x, counts, own=own, direction=direction)
+    for i in range(5):
+        others = (counts - places[i].bincount(minlength=64)).double().log()
+        log = {"log_weight": others, "direction": direction, "product": True}
+        for one, other in zip(found, onehot_scores(KERNELS, x[i : i + 1], words, **log), strict=True):
+            torch.testing.assert_close(one.log_density[i], other.log_density[0], rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(one.gradient[i], other.gradient[0], rtol=1e-9, atol=1e-10)
+
+
+def test_a_query_that_is_alone_in_the_table_is_not_pulled(generator):
+    """And a difference of sums that is rounding is not taken for other words."""
+    x, counts = queries(40, 3, 4, generator), torch.zeros(64)
+    own = torch.tensor([[1, 2, 3], [3, 0, 2], [0, 0, 0]]).expand(40, 3, 3)
+    counts[torch.tensor([27, 50, 0])] += 1
+    (score,) = word_scores(KERNELS[:1], x, counts, own=own)
+    assert torch.isneginf(score.log_density).all()
+    assert not score.gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (torch.zeros(2, 3, dtype=torch.long), r"words of the queries \[2, r, 3\], got \[2, 3\]"),
+        (torch.zeros(2, 1, 4, dtype=torch.long), r"words of the queries \[2, r, 3\], got \[2, 1, 4\]"),
+        (torch.full((2, 1, 3), 4), "tokens must lie in 0..3, got 4"),
+    ],
+)
+def test_words_of_its_own_that_do_not_fit_are_refused(own, message):
+    with pytest.raises(ValueError, match=message):
+        word_scores(KERNELS, torch.full((2, 3, 4), 0.5), torch.ones(64), own=own)
+
+
 def test_a_table_without_words_exerts_no_pull(generator):
     x = queries(3, 2, 4, generator)
     (score,) = word_scores(KERNELS[:1], x, torch.zeros(16))

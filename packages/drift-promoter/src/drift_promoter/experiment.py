@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from drift_core import Euclidean, Laplace, Power, RadialKernel, longest_step
@@ -29,7 +29,7 @@ from drift_promoter.fasta import write_fasta
 from drift_promoter.field import WholeField
 from drift_promoter.figures import kmer_figure, logo_figure, signal_figure
 from drift_promoter.metrics import kmer_correlation, kmer_counts
-from drift_promoter.model import PRESETS, PromoterGenerator
+from drift_promoter.model import PRESETS, PromoterGenerator, Readout
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity
 from drift_promoter.stretches import Repel, StretchField
@@ -40,7 +40,7 @@ SAMPLES = 1_000
 """Sequences in a run's samples.fasta and figures."""
 VALIDATION = 512
 """Sequences that are drawn to score a checkpoint."""
-MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384}
+MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384, "drawn": 16_384}
 """Stretches of samples that repel at each step: pairs of points cost much more than lookups of letters."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _CONDITIONS, _DRAWS = 3, 4
@@ -79,9 +79,11 @@ class Config(RunConfig):
     """Base pairs of the stretches whose drift samples follow; 0: that of whole sequences, as published."""
     stretch_lengthscale: str = "1.3:0.7"
     """Lengthscale of the kernel of a stretch, the product over its positions of --kernel of the angle."""
-    repel: Literal["auto", "points", "letters"] = "auto"
-    """Stretches of samples repel as soft points or as the letters that they decode to; auto: letters on toy,
-    points on other data."""
+    repel: Literal["auto", "points", "letters", "drawn"] = "auto"
+    """Stretches of samples repel as soft points, as their likeliest letters, or as letters drawn from the
+    distributions that they are; auto: letters on toy, drawn on other data."""
+    readout: Literal["auto", "likeliest", "drawn"] = "auto"
+    """Letters of a sequence are the likeliest at each position, or are drawn; auto: as they repel."""
     lengthscale: str = "auto"
     """Lengthscale of whole sequences in units of total distance: a number, several, annealed, or auto: the
     spread of the distances between the data."""
@@ -116,15 +118,17 @@ class Config(RunConfig):
         toy = self.dataset == "toy" and self.tss is None
         self.steps = self.steps or (300 if toy else 20_000)
         self.batch_size = self.batch_size or (64 if toy else 16)
+        if self.stretch and self.geometry == "euclidean":
+            self.stretch = 0
         if self.repel == "auto":
-            self.repel = "letters" if toy else "points"
+            self.repel = "letters" if toy else "drawn"
+        if self.readout == "auto":
+            self.readout = "drawn" if self.stretch and self.repel == "drawn" else "likeliest"
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 1)
         check_range("--words", self.words, 0)
         check_range("--word-length", self.word_length, 1)
-        if self.stretch and self.geometry == "euclidean":
-            self.stretch = 0
         if self.stretch:
             check_range("--stretch", self.stretch, 2)
         if not 0 < self.signal_lengthscale < math.inf:
@@ -182,6 +186,7 @@ def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
             noise=config.noise,
             geometry=config.geometry,
             output=config.output,
+            readout=cast(Readout, config.readout),
             words=config.words,
             word_length=config.word_length,
             bf16=config.bf16,
@@ -208,8 +213,8 @@ def _stretch_field(
 ) -> StretchField:
     scales = checked_lengthscales(config.stretch_lengthscale, kernel)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-    repel: Repel = "letters" if config.repel == "letters" else "points"
-    return StretchField(letters, data, similarity, config.stretch, repel, MOST_REPELLING[repel])
+    repel = cast(Repel, config.repel)
+    return StretchField(letters, data, similarity, config.stretch, repel, MOST_REPELLING[repel], config.seed)
 
 
 def _whole_field(

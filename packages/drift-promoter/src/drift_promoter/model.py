@@ -3,7 +3,7 @@
 from typing import Literal, TypeVar
 
 import torch
-from drift_simplex import decode, fold
+from drift_simplex import decode, draw_letters, fold, to_sphere
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 Geometry = Literal["spherical", "euclidean"]
 Noise = Literal["binary", "gaussian"]
 Output = Literal["fold", "softmax"]
+Readout = Literal["likeliest", "drawn"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
 
@@ -90,8 +91,9 @@ class PromoterGenerator(
 
     For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
     `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit
-    sphere; with "euclidean", the baseline, it is softmax(h), in R^4, whatever the output. The most
-    probable letters are the sequence (`sample`).
+    sphere; with "euclidean", the baseline, it is softmax(h), in R^4, whatever the output. The sequence
+    (`sample`) is the likeliest letter of each position or, with the readout "drawn", one that is drawn from
+    the distribution that the point is.
 
     Untrained outputs lie near vertices, as the data do, and apart from one another: neither two samples
     nor two positions have more letters in common than random DNA has, or hardly more. (Samples that start
@@ -102,8 +104,8 @@ class PromoterGenerator(
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, noise or output, without noise of the sequence or of the
-    positions, and for words whose length does not divide that of the sequence.
+    Raises ValueError for an unknown geometry, noise, output or readout, without noise of the sequence or
+    of the positions, and for words whose length does not divide that of the sequence.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class PromoterGenerator(
         noise: Noise = "binary",
         geometry: Geometry = "spherical",
         output: Output = "fold",
+        readout: Readout = "likeliest",
         position: bool = True,
         words: int = 0,
         word_length: int = 64,
@@ -126,12 +129,13 @@ class PromoterGenerator(
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
         _check_choice("output", output, ("fold", "softmax"))
+        _check_choice("readout", readout, ("likeliest", "drawn"))
         if position_noise < 1 or global_noise < 1:
             needs = "global_noise and position_noise must be at least 1"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
         if words < 0 or word_length < 1 or (words and length % word_length):
             raise ValueError(f"{words} words of {word_length} positions do not make up a length of {length}")
-        self.length, self.conditional, self.bf16 = length, condition, bf16
+        self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
         self.global_noise, self.position_noise, self.noise = global_noise, position_noise, noise
         self.geometry, self.folds = geometry, geometry == "spherical" and output == "fold"
         self.places = length // word_length if words else 0
@@ -237,8 +241,13 @@ class PromoterGenerator(
         for rows in torch.split(torch.arange(n), batch_size):
             z = latents[rows.to(latents.device)].to(self.logits.weight.device)
             x = self(z) if signal is None else self(z, signal[rows.to(signal.device)].to(z))
-            tokens.append(decode(x).cpu())
+            tokens.append(self._read(x, generator).cpu())
         return torch.cat(tokens)
+
+    def _read(self, x: Tensor, generator: Generator) -> Tensor:
+        if self.readout == "likeliest":
+            return decode(x)
+        return draw_letters(x if self.geometry == "spherical" else to_sphere(x), generator)
 
 
 class _Modulation(nn.Module):

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import torch
 from drift_core import DriftTerms, Manifold
-from drift_simplex import CategoricalField, FisherRao, decode
+from drift_core.seeds import generator_for
+from drift_simplex import CategoricalField, FisherRao, decode, draw_letters
 from drift_simplex.words import MAX_WORDS
 from einops import rearrange
 from jaxtyping import Float, Float64, Int64
@@ -23,8 +24,10 @@ _PAIRS = 2**23
 """Pairs of stretches whose similarity is held at once; memory is linear in the batch."""
 _WINDOWS = 2048
 """Windows whose words are counted at once."""
+_DRAWS = 4
+"""Sequences that are drawn of a sample where all of its words are counted."""
 
-Repel = Literal["points", "letters"]
+Repel = Literal["points", "letters", "drawn"]
 
 
 class _Stretches(NamedTuple):
@@ -64,10 +67,14 @@ class StretchField:
     similarity: Similarity | None
     length: int = 8
     repel: Repel = "points"
-    """Samples repel as the soft points that they are, except each stretch itself; or as the letters that they
-    decode to, a lookup a letter, except all stretches of the same sample."""
+    """Samples repel as the soft points that they are, except each stretch itself; or as letters, a lookup a
+    letter, except all stretches of the same sample: those that they decode to, or "drawn" from the
+    distributions that they are. Where the data are counted, so are the letters that are drawn, of all
+    stretches but each itself."""
     most_repelling: int = 1_024
-    """Stretches of the model, evenly spread over its samples, that repel."""
+    """Stretches of the model, evenly spread over its samples, that repel where they are not counted."""
+    seed: int = 0
+    """Seed of the letters that are drawn, the same for the same progress."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.length <= self.data.length:
@@ -102,13 +109,16 @@ class StretchField:
         an index outside 0..k-1, excludes nothing.
         """
         queries = _Stretches(self._cut(x), self._around(condition), self._sources(self_index))
-        repulsion = self._towards(queries, self._repelling(model, model_condition), progress)
         if self._counted:
             attraction = self._joined(
                 self.field.towards_words(queries.letters, self.words.to(x.device), progress)
             )
         else:
             attraction = self._towards(queries, self._attracting(data, condition), progress)
+        if self._counted and self.repel == "drawn":
+            repulsion = self._towards_drawn(queries.letters, model, self_index, progress)
+        else:
+            repulsion = self._towards(queries, self._repelling(model, model_condition, progress), progress)
         return DriftTerms(attraction, repulsion)
 
     def effective_samples(
@@ -152,6 +162,29 @@ class StretchField:
             parts.append(towards(some.letters, references.letters, progress, log_weight=weight))
         return self._joined(torch.cat(parts))
 
+    def _towards_drawn(
+        self, queries: Tensor, model: Tensor, self_index: Tensor | None, progress: float
+    ) -> Float[Tensor, "n L 4"]:
+        """Repulsion from all stretches of sequences that are drawn of the samples, but each stretch's own."""
+        random = self._random(progress)
+        drawn = torch.stack([draw_letters(model, random) for _ in range(_DRAWS)])
+        words = drawn[..., self._places().to(model.device)]  # [draws, k, S, w]
+        place = len(LETTERS) ** torch.arange(self.length - 1, -1, -1, device=model.device)
+        counts = (words * place).sum(-1).flatten().bincount(minlength=len(LETTERS) ** self.length)
+        towards = partial(self.field.towards_words, counts=counts, progress=progress)
+        if self_index is None:
+            return self._joined(towards(queries))
+        pulled = torch.empty_like(queries)
+        known = (self_index >= 0) & (self_index < len(model))
+        rows = known.repeat_interleave(len(self.starts))
+        own = rearrange(words[:, self_index[known]], "r n S w -> (n S) r w")
+        pulled[rows], pulled[~rows] = towards(queries[rows], own=own), towards(queries[~rows])
+        return self._joined(pulled)
+
+    def _random(self, progress: float) -> torch.Generator:
+        """Random letters of a step, the same on all processes."""
+        return generator_for(self.seed, round(progress * 2**53))
+
     def _log_weight(self, queries: _Stretches, references: _Stretches) -> Tensor | None:
         """Log-similarity of the signals around all pairs; -inf for pairs of one source."""
         near = None
@@ -175,7 +208,7 @@ class StretchField:
         if samples is None:
             return None
         count = len(self.starts)
-        if self.repel == "letters":
+        if self.repel != "points":
             return samples.repeat_interleave(count)
         return (count * samples[:, None] + torch.arange(count, device=samples.device)).flatten()
 
@@ -204,12 +237,15 @@ class StretchField:
         around = signal.gather(1, places[..., None].expand(-1, -1, TRACKS)).to(like)
         return _Stretches(tokens, local_features(around), None)
 
-    def _repelling(self, model: Float[Tensor, "k L 4"], signal: Tensor | None) -> _Stretches:
+    def _repelling(self, model: Float[Tensor, "k L 4"], signal: Tensor | None, progress: float) -> _Stretches:
         """Stretches of the samples, not all of them if there are more than `most_repelling`."""
         source = self._sources(torch.arange(len(model), device=model.device))
         every = math.ceil(len(model) * len(self.starts) / self.most_repelling)
         while math.gcd(every, len(self.starts)) > 1:  # else some places would never repel
             every += 1
-        cut = self._cut(model)
-        letters = decode(cut) if self.repel == "letters" else cut
+        if self.repel == "points":
+            letters = self._cut(model)
+        else:
+            tokens = decode(model) if self.repel == "letters" else draw_letters(model, self._random(progress))
+            letters = tokens[:, self._places().to(model.device)].flatten(0, 1)
         return _Stretches(letters, self._around(signal), source).at(slice(None, None, every))

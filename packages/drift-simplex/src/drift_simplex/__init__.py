@@ -2,7 +2,15 @@
 
 from drift_simplex.codebook import MOST_CODES, Codebook
 from drift_simplex.field import CategoricalField
-from drift_simplex.geometry import FisherRao, decode, fold, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex.geometry import (
+    FisherRao,
+    decode,
+    draw_letters,
+    fold,
+    onehot_to_sphere,
+    to_simplex,
+    to_sphere,
+)
 from drift_simplex.lengthscale import onehot_lengthscale, spread_lengthscale
 from drift_simplex.onehot import (
     onehot_cdist,
@@ -24,6 +32,7 @@ __all__ = [
     "StringGenerator",
     "WindowField",
     "decode",
+    "draw_letters",
     "fold",
     "onehot_cdist",
     "onehot_effective_sample_size",

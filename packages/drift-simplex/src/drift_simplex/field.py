@@ -112,16 +112,23 @@ class CategoricalField:
         return sum_scales(scales, scores, self.direction)
 
     def towards_words(
-        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0
+        self,
+        x: Float[Tensor, "n w K"],
+        counts: Shaped[Tensor, " words"],
+        progress: float = 1.0,
+        *,
+        own: Integer[Tensor, "n r w"] | None = None,
     ) -> Float[Tensor, "n w K"]:
         """Attraction to all strings as short as the samples, each as often as `counts` says (`word_scores`).
 
-        Raises ValueError unless the field is one of product kernels.
+        `own` are for each sample words that it is counted with, which do not attract it. Raises ValueError
+        unless the field is one of product kernels.
         """
         self._check_product()
         scales = self.lengthscales.at(progress)
         kernels = [self.kernel(scale) for scale in scales]
-        return sum_scales(scales, word_scores(kernels, x, counts, direction=self.direction), self.direction)
+        scores = word_scores(kernels, x, counts, own=own, direction=self.direction)
+        return sum_scales(scales, scores, self.direction)
 
     def log_kernel(
         self, x: Float[Tensor, "n L K"], data: Integer[Tensor, "m L"], progress: float = 1.0

@@ -5,7 +5,7 @@ from typing import final
 import torch
 from drift_core import Manifold, Pairs, Power, Sphere
 from drift_core.manifold.numerics import safe_sqrt
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
@@ -48,6 +48,18 @@ def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tenso
 def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
     """Most probable letter at each position: of points on the sphere, distributions or logits alike."""
     return x.argmax(-1)
+
+
+def draw_letters(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
+    """Letters drawn from the distributions that points are, p = x^2 / sum_k x_k^2, with a generator.
+
+    Of a point near a vertex it is nearly always the letter that `decode` gives. Of softer points the letters
+    that are drawn follow the mean of the points, which those of `decode` do not.
+    """
+    device = generator.device
+    u = torch.rand(x.shape[:-1], generator=generator, dtype=torch.float64, device=device).to(x.device)
+    below = to_simplex(x.double()).cumsum(-1)[..., :-1]
+    return (below <= u[..., None]).sum(-1)
 
 
 def check_tokens(tokens: Tensor, K: int) -> None:

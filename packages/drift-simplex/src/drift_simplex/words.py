@@ -13,15 +13,19 @@ import torch
 from drift_core import RadialKernel, Score
 from drift_core.manifold.numerics import safe_inverse, safe_ratio
 from drift_core.reduction import DIRECTIONS
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from drift_simplex.geometry import check_tokens
 from drift_simplex.letters import tangent_part, vertex_angles
 
 MAX_WORDS = 4**10
 """Entries of the largest table that is accepted."""
 _ENTRIES = 2**21
 """Numbers in the largest array that a block of queries needs."""
+_LEAST = 1e-12
+"""Share of the kernel below which a difference of sums is rounding."""
 
 
 def word_scores(
@@ -29,6 +33,7 @@ def word_scores(
     x: Float[Tensor, "n ..."],
     counts: Shaped[Tensor, " words"],
     *,
+    own: Integer[Tensor, "n ..."] | None = None,
     direction: str = "gradient",
 ) -> list[Score]:
     """Scores of product kernels towards all words of w letters, each counted as often as a table says.
@@ -42,18 +47,24 @@ def word_scores(
         x: queries, shape [n, w, K], float32 or float64.
         counts: how often each word occurs, shape [K^w]; non-negative numbers of any type. The first letter of
             a word is the most significant digit of its number.
+        own: for each query its own words among those that are counted, tokens [n, r, w], which do not pull
+            it: where samples repel, themselves. They are subtracted, so that other words that weigh less
+            than 1e-12 of all do not pull either.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
 
     Raises:
         ValueError: shapes that do not fit, more than 4^10 words, or an unknown direction.
     """
-    _check(x, counts)
+    _check(x, counts, own)
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
     theta, sin = vertex_angles(x)
     scores = []
     for kernel in kernels:
-        sums = _sums(kernel.log(theta), counts)
+        logs = kernel.log(theta)
+        sums = _sums(logs, counts)
+        if own is not None:
+            sums = _without(sums, logs, own)
         slope = -kernel.dlog(theta) if direction == "gradient" else theta
         pull = sums.letters * safe_inverse(sums.mass)[:, None, None] * safe_ratio(slope, sin)
         scores.append(Score((sums.mass.log() + sums.shift).to(x.dtype), tangent_part(x, pull)))
@@ -106,6 +117,17 @@ def _sums(logs: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"]) -> _Su
     return _Sums(mass, weights, peak.sum(dim=(1, 2)))
 
 
+def _without(sums: _Sums, logs: Float[Tensor, "n w K"], own: Integer[Tensor, "n r w"]) -> _Sums:
+    """Sums over all words but one occurrence of each of a query's own."""
+    values = (logs - logs.amax(dim=2, keepdim=True)).exp()
+    member = one_hot(own.long(), logs.shape[2]).to(values.dtype)
+    kernel = torch.einsum("nrwk,nwk->nrw", member, values).prod(dim=2)
+    mass = sums.mass - kernel.sum(dim=1)
+    others = mass > _LEAST * sums.mass
+    letters = (sums.letters - torch.einsum("nr,nrwk->nwk", kernel, member)).clamp_min(0)
+    return _Sums(mass * others, letters * others[:, None, None], sums.shift)
+
+
 def _products(values: Float[Tensor, "n h K"]) -> Float[Tensor, "n words"]:
     """Products of one value of each position, for all words of h letters."""
     product = values.new_ones(len(values), 1)
@@ -120,7 +142,7 @@ def _marginals(joint: Float[Tensor, "n words"], h: int, letters: int) -> list[Fl
     return [joint.view(n, letters**i, letters, -1).sum(dim=(1, 3)) for i in range(h)]
 
 
-def _check(x: Tensor, counts: Tensor) -> None:
+def _check(x: Tensor, counts: Tensor, own: Tensor | None = None) -> None:
     if x.ndim != 3 or x.shape[1] < 1 or x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"expected float queries [n, w, K] with w >= 1, got {x.dtype} {list(x.shape)}")
     words = x.shape[2] ** x.shape[1]
@@ -128,3 +150,8 @@ def _check(x: Tensor, counts: Tensor) -> None:
         raise ValueError(f"words of {x.shape[1]} letters out of {x.shape[2]} are too many for a table")
     if len(counts) != words:
         raise ValueError(f"expected counts of {words} words, got {len(counts)}")
+    if own is not None:
+        if own.ndim != 3 or (own.shape[0], own.shape[2]) != x.shape[:2]:
+            expected = f"[{len(x)}, r, {x.shape[1]}]"
+            raise ValueError(f"expected words of the queries {expected}, got {list(own.shape)}")
+        check_tokens(own, x.shape[2])

@@ -31,9 +31,9 @@ def density_figure(
     The unit is the uniform density on the sphere; the scale is that of a square root, from 0 to the
     99.5th percentile of the data's density.
     """
-    longitude, latitude = np.linspace(-180, 180, 241), np.linspace(-90, 90, 121)
+    longitude, latitude = np.linspace(-180, 180, 181), np.linspace(-90, 90, 91)
     mesh = torch.meshgrid(torch.from_numpy(latitude), torch.from_numpy(longitude), indexing="ij")
-    grid = latlon_to_sphere(*mesh)
+    grid = latlon_to_sphere(*mesh).float()
     densities = [kernel_density(grid.reshape(-1, 3), points, bandwidth) for points in (data, samples)]
     top = float(densities[0].quantile(0.995).sqrt())
     with written_figure(path, 3.1) as figure:
