@@ -186,7 +186,8 @@ def test_runs_that_are_not_there(tmp_path, app_inside):
 
 @pytest.mark.parametrize("flags", [["--geometry", "euclidean"], ["--kernel", "spectral", "--nu", "2.5"]])
 def test_every_row_of_the_table_is_a_flag_away(tmp_path, flags):
-    result = app("train_sphere", *SMALL, *flags, "--direction", "displacement", "--out", tmp_path / "run")
+    flags = [*flags, "--direction", "displacement", "--lengthscale", "0.3"]
+    result = app("train_sphere", *SMALL, *flags, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
 
 
