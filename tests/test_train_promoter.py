@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -249,16 +250,21 @@ def test_bad_tables_leave_nothing(tmp_path, cache, app_inside, text, words):
     assert sorted(cache.glob("drift/promoter/windows-*")) == before
 
 
-def train_shared(out: Path, stretch: int) -> None:
+WAYS: dict[str, dict[str, Any]] = {
+    "whole": {"stretch": 0},
+    "stretches": {"stretch": 8},
+    "drawn": {"stretch": 8, "repel": "drawn", "signal_kinds": 4},
+}
+
+
+def train_shared(out: Path, **flags: Any) -> None:
     """Five steps of a run whose batch does not divide evenly, in float64; leave the weights in `out`."""
     experiment = import_module("drift_promoter.experiment")
-    config = experiment.Config(
-        steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, stretch=stretch
-    )
+    config = experiment.Config(steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, **flags)
     data = experiment.load_data(config)
     generator, conditions = experiment.make_generator(config, data), experiment.conditions(config, data)
     field = experiment.make_field(config, data)
-    if stretch:
+    if flags["stretch"]:
         field = replace(field, most_repelling=50)
     train(
         generator.double(),
@@ -272,10 +278,10 @@ def train_shared(out: Path, stretch: int) -> None:
         torch.save([p.detach() for p in generator.parameters()], out / "weights.pt")
 
 
-def train_both_ways(out: Path) -> None:
-    """By the drift of whole sequences, and by that of stretches."""
-    for stretch in (0, 8):
-        train_shared(out / str(stretch), stretch)
+def train_all_ways(out: Path) -> None:
+    """By the drift of whole sequences, of stretches, and of stretches whose words are counted."""
+    for way, flags in WAYS.items():
+        train_shared(out / way, **flags)
 
 
 def test_two_processes_train_the_same_generator_as_one(tmp_path):
@@ -285,8 +291,8 @@ def test_two_processes_train_the_same_generator_as_one(tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
-    train_both_ways(tmp_path / "one")
-    for way in ("0", "8"):
+    train_all_ways(tmp_path / "one")
+    for way in WAYS:
         one, pair = (tmp_path / name / way for name in ("one", "pair"))
         a, b = (torch.load(out / "weights.pt", weights_only=True) for out in (one, pair))
         assert max(float((p - q).abs().max()) for p, q in zip(a, b, strict=True)) < 1e-9
@@ -295,4 +301,4 @@ def test_two_processes_train_the_same_generator_as_one(tmp_path):
 
 
 if __name__ == "__main__":
-    train_both_ways(Path(sys.argv[1]))
+    train_all_ways(Path(sys.argv[1]))

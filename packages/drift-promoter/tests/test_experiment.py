@@ -75,6 +75,18 @@ def test_a_run_drifts_by_stretches_or_whole_sequences(little):
         assert isinstance(made.manifold, FisherRao)
 
 
+def test_data_other_than_toy_repel_and_are_read_as_letters_that_are_drawn(little):
+    toy, real = Config(), Config(dataset="promoter", signal_lengthscale=0.25, seed=3)
+    assert (toy.repel, toy.readout, toy.signal_kinds) == ("letters", "likeliest", 0)
+    assert (real.repel, real.readout, real.signal_kinds) == ("drawn", "drawn", 64)
+    field = make_field(real, little)
+    assert (field.repel, field.kinds, field.seed) == ("drawn", 64, 3)
+    assert make_generator(real, little).readout == "drawn"
+    assert make_generator(toy, little).readout == "likeliest"
+    for flags in ({"stretch": 0}, {"geometry": "euclidean"}, {"repel": "points"}):
+        assert Config(dataset="promoter", **flags).readout == "likeliest"
+
+
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     config = Config(geometry="euclidean", lengthscale="1", direction="displacement")
     field = make_field(config, little)
@@ -157,6 +169,7 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"global_noise": 0}, "--global-noise must be at least 1, got 0"),
         ({"position_noise": 0}, "--position-noise must be at least 1, got 0"),
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
+        ({"signal_kinds": -1}, "--signal-kinds must be at least 0, got -1"),
         ({"words": -1}, "--words must be at least 0, got -1"),
         ({"words": 9, "word_length": 0}, "--word-length must be at least 1, got 0"),
         ({"words": 9, "word_length": 5}, "--word-length must divide the length of a sequence, 16; got 5"),

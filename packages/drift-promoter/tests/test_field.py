@@ -248,6 +248,51 @@ def test_vertices_are_drawn_as_their_letters(conditional, generator):
     assert float((repulsion("drawn", own) - repulsion("drawn", None)).abs().max()) > 1e-3
 
 
+def test_words_count_by_the_kind_of_the_signal_around_them(generator):
+    """Brute force over all words: those of another kind weigh 1e-3, and a stretch not itself."""
+    w, starts, L = 4, [0, 2, 4, 6, 8, 9], 13
+    data, c = windows(9, L, margin=0), signals(5, L)
+    data.signal[:4] *= np.float16(0.05)
+    c[:2] *= 0.05
+    tokens = torch.randint(4, (5, L), generator=generator)
+    pool, own = blurred(tokens, 0.0), torch.tensor([3, 0])
+    x = blurred(tokens[own], 0.2)
+    field = StretchField(LETTERS, data, ALIKE, w, "drawn", kinds=3)
+    kinds = field.signal_kinds
+    assert kinds is not None
+    assert len(kinds) == 3
+    there, here = kinds.of(data.signals(torch.arange(9))), kinds.of(c)
+    assert len(here.unique()) > 1
+    terms = field.terms(x, draw_places(data, w)(9, generator), pool, own, condition=c[own], model_condition=c)
+    letters = blurred(data.tokens(torch.arange(9)), 0.0)
+    real = [
+        (letters[row, s : s + w], int(there[row, max(i for i, first in enumerate(starts) if first <= s)]))
+        for row, s in itertools.product(range(9), range(L - w + 1))
+    ]
+    sums, covers = torch.zeros(2, *x.shape, dtype=torch.float64), torch.zeros(L, 1)
+    sizes = []
+    for (row, i), (at, s) in itertools.product(enumerate(own.tolist()), enumerate(starts)):
+        kind = int(here[i, at])
+
+        def near(other: int, kind: int = kind) -> float:
+            return 0.0 if other == kind else math.log(1e-3)
+
+        others = [(k, b, t) for k in range(5) for b, t in enumerate(starts) if (k, t) != (i, s)]
+        cut, to_data = x[row, s : s + w], [near(k) for _, k in real]
+        to_model = [near(int(here[k, b])) for k, b, _ in others]
+        sums[0, row, s : s + w] += score("product", cut, [y for y, _ in real], to_data)
+        theirs = [pool[k, t : t + w] for k, _, t in others]
+        sums[1, row, s : s + w] += score("product", cut, theirs, to_model)
+        covers[s : s + w] += 1 / len(own)
+        logs = LOG_KERNELS["product"](cut, torch.stack([y for y, _ in real]))
+        weight, kernel = torch.tensor(to_data).exp(), logs.exp()
+        sizes.append(float((weight * kernel).sum().square() / (weight * kernel.square()).sum()))
+    torch.testing.assert_close(terms.attraction, sums[0] / covers, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(terms.repulsion, sums[1] / covers, rtol=1e-6, atol=1e-8)
+    found = field.effective_samples(x, draw_places(data, w)(9, generator), condition=c[own])
+    assert found == pytest.approx(sum(sizes) / len(sizes))
+
+
 @pytest.mark.parametrize("conditional", [False, True])
 def test_softness_repels_as_often_as_its_letters_are_drawn(conditional, generator):
     """One place, so that a stretch is a sample: scores of the table of all words by their probabilities."""

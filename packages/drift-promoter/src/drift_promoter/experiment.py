@@ -99,6 +99,9 @@ class Config(RunConfig):
     """Generate for a given CAGE signal, or without one."""
     signal_lengthscale: float = 0.05
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
+    signal_kinds: int | None = None
+    """Kinds of signals around a stretch of up to 10 base pairs: all of the data of one kind attract, which a
+    table counts; 0: signals of stretches that are drawn are compared; none: 0 on toy, 64 on other data."""
     output: Literal["fold", "softmax"] = "fold"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
     noise: Literal["binary", "gaussian"] = "binary"
@@ -122,11 +125,14 @@ class Config(RunConfig):
             self.stretch = 0
         if self.repel == "auto":
             self.repel = "letters" if toy else "drawn"
+        if self.signal_kinds is None:
+            self.signal_kinds = 0 if toy else 64
         if self.readout == "auto":
             self.readout = "drawn" if self.stretch and self.repel == "drawn" else "likeliest"
         super().__post_init__()
         check_range("--global-noise", self.global_noise, 1)
         check_range("--position-noise", self.position_noise, 1)
+        check_range("--signal-kinds", self.signal_kinds, 0)
         check_range("--words", self.words, 0)
         check_range("--word-length", self.word_length, 1)
         if self.stretch:
@@ -214,7 +220,16 @@ def _stretch_field(
     scales = checked_lengthscales(config.stretch_lengthscale, kernel)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
     repel = cast(Repel, config.repel)
-    return StretchField(letters, data, similarity, config.stretch, repel, MOST_REPELLING[repel], config.seed)
+    return StretchField(
+        letters,
+        data,
+        similarity,
+        config.stretch,
+        repel,
+        MOST_REPELLING[repel],
+        config.signal_kinds or 0,
+        config.seed,
+    )
 
 
 def _whole_field(

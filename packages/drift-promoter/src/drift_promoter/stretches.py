@@ -1,8 +1,9 @@
 """The drift field of promoters' short stretches, given the signal."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,13 +12,15 @@ from drift_core.seeds import generator_for
 from drift_simplex import CategoricalField, FisherRao, decode, draw_letters
 from drift_simplex.words import MAX_WORDS
 from einops import rearrange
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from drift_promoter.bases import LETTERS
 from drift_promoter.data import TRACKS, Windows
-from drift_promoter.metrics import kmer_counts
+from drift_promoter.kinds import SignalKinds, choose_kinds
+from drift_promoter.metrics import kmer_codes
 from drift_promoter.similarity import REACH, Similarity, local_features
 
 _PAIRS = 2**23
@@ -26,6 +29,9 @@ _WINDOWS = 2048
 """Windows whose words are counted at once."""
 _DRAWS = 4
 """Sequences that are drawn of a sample where all of its words are counted."""
+
+_OTHERS = 1e-3
+"""How much words count whose signals are of another kind, so that a rare kind in a batch is not alone."""
 
 Repel = Literal["points", "letters", "drawn"]
 
@@ -73,8 +79,11 @@ class StretchField:
     stretches but each itself."""
     most_repelling: int = 1_024
     """Stretches of the model, evenly spread over its samples, that repel where they are not counted."""
+    kinds: int = 0
+    """With `similarity`: compare signals by their kind instead, of so many (`SignalKinds`), and count words
+    by it; 0: compare them as they are."""
     seed: int = 0
-    """Seed of the letters that are drawn, the same for the same progress."""
+    """Seed of the kinds and of the letters that are drawn, which are the same for the same progress."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.length <= self.data.length:
@@ -109,14 +118,15 @@ class StretchField:
         an index outside 0..k-1, excludes nothing.
         """
         queries = _Stretches(self._cut(x), self._around(condition), self._sources(self_index))
+        kinds = self._kinds_of(condition)
         if self._counted:
-            attraction = self._joined(
-                self.field.towards_words(queries.letters, self.words.to(x.device), progress)
-            )
+            pulled = self._towards_counted(queries.letters, kinds, self.words.to(x.device), None, progress)
+            attraction = self._joined(pulled)
         else:
             attraction = self._towards(queries, self._attracting(data, condition), progress)
         if self._counted and self.repel == "drawn":
-            repulsion = self._towards_drawn(queries.letters, model, self_index, progress)
+            there = self._kinds_of(model_condition)
+            repulsion = self._towards_drawn(queries.letters, kinds, model, there, self_index, progress)
         else:
             repulsion = self._towards(queries, self._repelling(model, model_condition, progress), progress)
         return DriftTerms(attraction, repulsion)
@@ -131,7 +141,12 @@ class StretchField:
     ) -> float:
         """Mean effective number of stretches of the data per stretch of the first samples."""
         if self._counted:
-            return self.field.effective_words(self._cut(x), self.words.to(x.device), progress)
+            cut, kinds, words = self._cut(x), self._kinds_of(condition), self.words.to(x.device)
+            sizes = [
+                (len(rows), self.field.effective_words(cut[rows], words[kind], progress))
+                for kind, rows in _grouped(kinds, len(cut), x.device)
+            ]
+            return sum(n * size for n, size in sizes) / max(1, len(cut))
         few = max(1, _PAIRS // (len(data) * len(self.starts)))
         queries = _Stretches(self._cut(x), self._around(condition), None).at(slice(few * len(self.starts)))
         references = self._attracting(data, condition)
@@ -142,13 +157,65 @@ class StretchField:
 
     @property
     def _counted(self) -> bool:
-        return self.similarity is None and len(LETTERS) ** self.length <= MAX_WORDS
+        few = self.similarity is None or self.kinds > 0
+        return few and len(LETTERS) ** self.length <= MAX_WORDS
 
     @cached_property
-    def words(self) -> Float64[Tensor, " words"]:
-        """How often each word as long as a stretch occurs in the training windows, at every position."""
+    def signal_kinds(self) -> SignalKinds | None:
+        """Kinds of signals, if they are what is compared."""
+        if self.similarity is None or not self.kinds:
+            return None
+        return choose_kinds(self.data, self.starts, self.length, self.kinds, self.seed)
+
+    @cached_property
+    def words(self) -> Float64[Tensor, "kinds words"]:
+        """How often each word as long as a stretch occurs in the training windows, at every position.
+
+        For each kind of signal; a word has that of the last stretch that starts before it.
+        """
+        counts = torch.zeros(1, dtype=torch.float64)
+        stretch = torch.searchsorted(
+            self.starts, torch.arange(self.data.length - self.length + 1), right=True
+        )
         blocks = torch.split(torch.arange(len(self.data)), _WINDOWS)
-        return torch.stack([kmer_counts(self.data.tokens(rows), self.length) for rows in blocks]).sum(0)
+        for rows in tqdm(blocks, desc="count words", leave=False, delay=2):
+            kinds = None
+            if self.signal_kinds is not None:
+                kinds = self.signal_kinds.of(self.data.signals(rows))[:, stretch - 1]
+            counts = counts + self._count(kmer_codes(self.data.tokens(rows), self.length), kinds)
+        return self._shared(counts)
+
+    def _count(self, codes: Int64[Tensor, "..."], kinds: Int64[Tensor, "..."] | None) -> Tensor:
+        """How often each word occurs with each kind of signal, or with any."""
+        words = len(LETTERS) ** self.length
+        count = 1 if self.signal_kinds is None else len(self.signal_kinds)
+        codes = codes if kinds is None else codes + words * kinds
+        return codes.flatten().bincount(minlength=count * words).view(count, words)
+
+    def _shared(self, counts: Tensor) -> Float64[Tensor, "kinds words"]:
+        """Counts of each kind and, for little, of all others."""
+        return (1 - _OTHERS) * counts + _OTHERS * counts.sum(0)
+
+    def _kinds_of(self, signal: Tensor | None) -> Int64[Tensor, " nS"] | None:
+        """Kind of the signal around every stretch of samples, if signals have kinds."""
+        if signal is None or self.signal_kinds is None:
+            return None
+        return self.signal_kinds.of(signal).flatten()
+
+    def _towards_counted(
+        self,
+        queries: Float[Tensor, "nS w 4"],
+        kinds: Int64[Tensor, " nS"] | None,
+        counts: Shaped[Tensor, "kinds words"],
+        own: Int64[Tensor, "nS r w"] | None,
+        progress: float,
+    ) -> Float[Tensor, "nS w 4"]:
+        """Pull of the words that are counted for the kind of each stretch, but its own."""
+        pulled = torch.empty_like(queries)
+        for kind, rows in _grouped(kinds, len(queries), queries.device):
+            without = None if own is None else own[rows]
+            pulled[rows] = self.field.towards_words(queries[rows], counts[kind], progress, own=without)
+        return pulled
 
     def _towards(self, queries: _Stretches, references: _Stretches, progress: float) -> Tensor:
         """Mean at each position of the pulls of references on the stretches that cover it."""
@@ -163,22 +230,29 @@ class StretchField:
         return self._joined(torch.cat(parts))
 
     def _towards_drawn(
-        self, queries: Tensor, model: Tensor, self_index: Tensor | None, progress: float
+        self,
+        queries: Float[Tensor, "nS w 4"],
+        kinds: Int64[Tensor, " nS"] | None,
+        model: Float[Tensor, "k L 4"],
+        model_kinds: Int64[Tensor, " kS"] | None,
+        self_index: Int64[Tensor, " n"] | None,
+        progress: float,
     ) -> Float[Tensor, "n L 4"]:
         """Repulsion from all stretches of sequences that are drawn of the samples, but each stretch's own."""
         random = self._random(progress)
         drawn = torch.stack([draw_letters(model, random) for _ in range(_DRAWS)])
         words = drawn[..., self._places().to(model.device)]  # [draws, k, S, w]
         place = len(LETTERS) ** torch.arange(self.length - 1, -1, -1, device=model.device)
-        counts = (words * place).sum(-1).flatten().bincount(minlength=len(LETTERS) ** self.length)
-        towards = partial(self.field.towards_words, counts=counts, progress=progress)
+        counts = self._shared(self._count((words * place).sum(-1).flatten(1), model_kinds).double())
         if self_index is None:
-            return self._joined(towards(queries))
+            return self._joined(self._towards_counted(queries, kinds, counts, None, progress))
         pulled = torch.empty_like(queries)
         known = (self_index >= 0) & (self_index < len(model))
         rows = known.repeat_interleave(len(self.starts))
         own = rearrange(words[:, self_index[known]], "r n S w -> (n S) r w")
-        pulled[rows], pulled[~rows] = towards(queries[rows], own=own), towards(queries[~rows])
+        for some, without in ((rows, own), (~rows, None)):
+            here = None if kinds is None else kinds[some]
+            pulled[some] = self._towards_counted(queries[some], here, counts, without, progress)
         return self._joined(pulled)
 
     def _random(self, progress: float) -> torch.Generator:
@@ -249,3 +323,15 @@ class StretchField:
             tokens = decode(model) if self.repel == "letters" else draw_letters(model, self._random(progress))
             letters = tokens[:, self._places().to(model.device)].flatten(0, 1)
         return _Stretches(letters, self._around(signal), source).at(slice(None, None, every))
+
+
+def _grouped(
+    kinds: Tensor | None, count: int, device: torch.device
+) -> Iterator[tuple[int, Int64[Tensor, " rows"]]]:
+    """Each kind that there is with its rows; all rows are of one where there are none."""
+    if kinds is None:
+        yield 0, torch.arange(count, device=device)
+        return
+    order = kinds.argsort(stable=True)
+    found, sizes = torch.unique(kinds, return_counts=True)
+    yield from zip(found.tolist(), torch.split(order, sizes.tolist()), strict=True)
