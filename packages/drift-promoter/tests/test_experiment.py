@@ -78,13 +78,15 @@ def test_a_run_drifts_by_stretches_or_whole_sequences(little):
 def test_data_other_than_toy_repel_and_are_read_as_letters_that_are_drawn(little):
     toy, real = Config(), Config(dataset="promoter", signal_lengthscale=0.25, seed=3)
     assert (toy.repel, toy.readout, toy.signal_kinds) == ("letters", "likeliest", 0)
-    assert (real.repel, real.readout, real.signal_kinds) == ("drawn", "drawn", 64)
+    assert (real.repel, real.readout, real.signal_kinds) == ("drawn", "drawn", 16)
     field = make_field(real, little)
-    assert (field.repel, field.kinds, field.seed) == ("drawn", 64, 3)
+    assert (field.repel, field.kinds, field.seed) == ("drawn", 16, 3)
     assert make_generator(real, little).readout == "drawn"
     assert make_generator(toy, little).readout == "likeliest"
     for flags in ({"stretch": 0}, {"geometry": "euclidean"}, {"repel": "points"}):
         assert Config(dataset="promoter", **flags).readout == "likeliest"
+    make_field(Config(dataset="promoter", stretch=12), little)  # too long to be counted
+    make_field(Config(dataset="promoter", repel="points"), little)
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
@@ -169,6 +171,8 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"global_noise": 0}, "--global-noise must be at least 1, got 0"),
         ({"position_noise": 0}, "--position-noise must be at least 1, got 0"),
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
+        ({"signal_kinds": 4}, "kinds of signals need drawn letters .* got 'letters' and 8"),
+        ({"signal_kinds": 4, "repel": "drawn", "stretch": 11}, "at most 10 base pairs; got 'drawn' and 11"),
         ({"signal_kinds": -1}, "--signal-kinds must be at least 0, got -1"),
         ({"words": -1}, "--words must be at least 0, got -1"),
         ({"words": 9, "word_length": 0}, "--word-length must be at least 1, got 0"),

@@ -40,6 +40,8 @@ SAMPLES = 1_000
 """Sequences in a run's samples.fasta and figures."""
 VALIDATION = 512
 """Sequences that are drawn to score a checkpoint."""
+LONGEST_WORD = 10
+"""Base pairs of the longest stretches whose words are counted."""
 MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384, "drawn": 16_384}
 """Stretches of samples that repel at each step: pairs of points cost much more than lookups of letters."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
@@ -59,7 +61,7 @@ class Config(RunConfig):
     steps: int = 0
     """Optimiser steps; 0 stands for 300 on toy (two minutes on a CPU) and 20,000 on other data."""
     batch_size: int = 0
-    """Samples per step, over all processes; 0 stands for 64 on toy and 16 on other data."""
+    """Samples per step, over all processes; 0 stands for 64 on toy and 32 on other data."""
     data_batch_size: int = 8_192
     """Training windows that attract at each step, a stretch of each where --stretch is not 0; stretches of up
     to 10 base pairs without conditions are attracted by all of them."""
@@ -101,7 +103,8 @@ class Config(RunConfig):
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
     signal_kinds: int | None = None
     """Kinds of signals around a stretch of up to 10 base pairs: all of the data of one kind attract, which a
-    table counts; 0: signals of stretches that are drawn are compared; none: 0 on toy, 64 on other data."""
+    table counts; 0: signals of stretches that are drawn are compared; none: 16 if letters are drawn on other
+    data than toy."""
     output: Literal["fold", "softmax"] = "fold"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
     noise: Literal["binary", "gaussian"] = "binary"
@@ -120,13 +123,14 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         toy = self.dataset == "toy" and self.tss is None
         self.steps = self.steps or (300 if toy else 20_000)
-        self.batch_size = self.batch_size or (64 if toy else 16)
+        self.batch_size = self.batch_size or (64 if toy else 32)
         if self.stretch and self.geometry == "euclidean":
             self.stretch = 0
         if self.repel == "auto":
             self.repel = "letters" if toy else "drawn"
         if self.signal_kinds is None:
-            self.signal_kinds = 0 if toy else 64
+            counted = self.repel == "drawn" and 0 < self.stretch <= LONGEST_WORD
+            self.signal_kinds = 16 if counted and not toy else 0
         if self.readout == "auto":
             self.readout = "drawn" if self.stretch and self.repel == "drawn" else "likeliest"
         super().__post_init__()

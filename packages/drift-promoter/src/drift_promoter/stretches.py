@@ -81,13 +81,16 @@ class StretchField:
     """Stretches of the model, evenly spread over its samples, that repel where they are not counted."""
     kinds: int = 0
     """With `similarity`: compare signals by their kind instead, of so many (`SignalKinds`), and count words
-    by it; 0: compare them as they are."""
+    by it, for stretches of up to 10 letters that repel as drawn; 0: compare signals as they are."""
     seed: int = 0
     """Seed of the kinds and of the letters that are drawn, which are the same for the same progress."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.length <= self.data.length:
             raise ValueError(f"stretches must have 2 to {self.data.length} base pairs, got {self.length}")
+        if self.kinds and (self.repel != "drawn" or not self._few_words):
+            needs = "kinds of signals need drawn letters that repel, in stretches of at most 10 base pairs"
+            raise ValueError(f"{needs}; got {self.repel!r} and {self.length}")
 
     @property
     def manifold(self) -> Manifold:
@@ -157,8 +160,11 @@ class StretchField:
 
     @property
     def _counted(self) -> bool:
-        few = self.similarity is None or self.kinds > 0
-        return few and len(LETTERS) ** self.length <= MAX_WORDS
+        return self._few_words and (self.similarity is None or self.kinds > 0)
+
+    @property
+    def _few_words(self) -> bool:
+        return len(LETTERS) ** self.length <= MAX_WORDS
 
     @cached_property
     def signal_kinds(self) -> SignalKinds | None:

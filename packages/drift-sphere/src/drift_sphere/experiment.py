@@ -49,7 +49,7 @@ class Config(RunConfig):
     """
 
     steps: int = 0
-    """Optimiser steps; 0 stands for 1,600 on toy (a minute on two cores) and 9,000 on other data."""
+    """Optimiser steps; 0 stands for 1,000 on toy (a minute on two cores) and 9,000 on other data."""
     lr: float = 1.5e-3
     """Learning rate of AdamW after the warm-up."""
     cooldown: float = 0.7
@@ -78,7 +78,7 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         toy = self.dataset == "toy" and self.data is None
-        self.steps = self.steps or (1_600 if toy else 9_000)
+        self.steps = self.steps or (1_000 if toy else 9_000)
         self.eval_draws = self.eval_draws or (20 if toy else 100)
         if self.lengthscale == "short":
             self.lengthscale = "2:0.02" if self.kernel == "spectral" else "2:0.002"
