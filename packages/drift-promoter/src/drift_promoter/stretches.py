@@ -293,8 +293,8 @@ class StretchField:
         return (count * samples[:, None] + torch.arange(count, device=samples.device)).flatten()
 
     def _around(self, signal: Float[Tensor, "n L tracks"] | None) -> Float[Tensor, "nS f"] | None:
-        """Features of the signal around every stretch of samples, if signals are compared."""
-        if signal is None or self.similarity is None:
+        """Features of the signal around every stretch of samples, if signals are compared as they are."""
+        if signal is None or self.similarity is None or self.kinds:
             return None
         return local_features(self._cut(signal, REACH))
 
