@@ -89,8 +89,8 @@ class StretchField:
         if not 2 <= self.length <= self.data.length:
             raise ValueError(f"stretches must have 2 to {self.data.length} base pairs, got {self.length}")
         if self.kinds and (self.repel != "drawn" or not self._few_words):
-            needs = "kinds of signals need drawn letters that repel, in stretches of at most 10 base pairs"
-            raise ValueError(f"{needs}; got {self.repel!r} and {self.length}")
+            needs = "signal kinds need repel drawn, and stretches of at most 10 base pairs"
+            raise ValueError(f"{needs}; got {self.kinds}, {self.repel} and {self.length}")
 
     @property
     def manifold(self) -> Manifold:
