@@ -540,7 +540,7 @@ def test_without_conditions_effective_samples_are_of_all_words_of_the_data(gener
 def test_words_are_counted_once_however_many_windows_there_are(monkeypatch):
     data = windows(23, 12)
     monkeypatch.setattr("drift_promoter.stretches._WINDOWS", 5)
-    words = StretchField(LETTERS, data, None, 3).words
+    (words,) = StretchField(LETTERS, data, None, 3).words
     rows = data.tokens(torch.arange(23)).tolist()
     found = [16 * a + 4 * b + c for row in rows for a, b, c in zip(row, row[1:], row[2:], strict=False)]
     assert words.tolist() == [float(found.count(word)) for word in range(64)]

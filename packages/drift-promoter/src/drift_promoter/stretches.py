@@ -200,7 +200,7 @@ class StretchField:
 
     def _shared(self, counts: Tensor) -> Float64[Tensor, "kinds words"]:
         """Counts of each kind and, for little, of all others."""
-        return (1 - _OTHERS) * counts + _OTHERS * counts.sum(0)
+        return counts + _OTHERS * (counts.sum(0) - counts)
 
     def _kinds_of(self, signal: Tensor | None) -> Int64[Tensor, " nS"] | None:
         """Kind of the signal around every stretch of samples, if signals have kinds."""
