@@ -65,29 +65,29 @@ def test_a_run_leaves_what_it_promises(finished):
     assert all(-90 <= float(r["latitude"]) <= 90 and -180 <= float(r["longitude"]) <= 180 for r in rows)
 
 
-def test_samples_are_determined_by_their_seed(finished, tmp_path):
+def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        result = app("sample", finished, "--n", 50, "--seed", seed, "--out", tmp_path / f"{name}.csv")
+        result = app_inside("sample", finished, "--n", 50, "--seed", seed, "--out", tmp_path / f"{name}.csv")
         assert result.returncode == 0, result.stderr
     a, b, c = ((tmp_path / f"{name}.csv").read_text() for name in "abc")
     assert a == b != c
     assert len(a.splitlines()) == 51
-    refused(app("sample", finished, "--out", tmp_path / "a.csv"), "--out", "a.csv exists")
+    refused(app_inside("sample", finished, "--out", tmp_path / "a.csv"), "--out", "a.csv exists")
     assert (tmp_path / "a.csv").read_text() == a
 
 
-def test_evaluating_again_rewrites_the_metrics(finished):
+def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
     before = json.loads((finished / "metrics.json").read_text())
-    result = app("evaluate", finished, "--draws", 3, "--on", "val")
+    result = app_inside("evaluate", finished, "--draws", 3, "--on", "val")
     assert result.returncode == 0, result.stderr
     assert json.loads((finished / "metrics.json").read_text()) == before
-    assert app("evaluate", finished, "--draws", 3).returncode == 0
+    assert app_inside("evaluate", finished, "--draws", 3).returncode == 0
     after = json.loads((finished / "metrics.json").read_text())
     assert after["mmd"] != before["mmd"]
     assert after["mmd"]["value"] == pytest.approx(before["mmd"]["value"], rel=0.5)
 
 
-def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path):
+def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     """Cut back to step 5, the run goes on to the same samples and the same metrics, bit for bit."""
     out = tmp_path / "run"
     assert app("train_sphere", *SMALL, "--out", out).returncode == 0
@@ -99,7 +99,7 @@ def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path):
     assert result.returncode == 0, result.stderr
     for name in ("samples.csv", "metrics.jsonl", "model/model.safetensors"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
-    refused(app("train_sphere", "--resume", "--out", out, "--lr", 0.5), "lr was", "is 0.5")
+    refused(app_inside("train_sphere", "--resume", "--out", out, "--lr", 0.5), "lr was", "is 0.5")
 
 
 def test_ctrl_c_saves_and_resumes(finished, tmp_path):
@@ -128,9 +128,9 @@ def test_ctrl_c_saves_and_resumes(finished, tmp_path):
     assert (out / "samples.csv").read_bytes() == (finished / "samples.csv").read_bytes()
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(finished):
+def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    refused(app("train_sphere", *SMALL, "--out", finished), "--out", "already holds a run", "--resume")
+    refused(app_inside("train_sphere", *SMALL, "--out", finished), "--out", "already holds a run", "--resume")
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
 
@@ -185,9 +185,9 @@ def test_runs_that_are_not_there(tmp_path, app_inside):
 
 
 @pytest.mark.parametrize("flags", [["--geometry", "euclidean"], ["--kernel", "spectral", "--nu", "2.5"]])
-def test_every_row_of_the_table_is_a_flag_away(tmp_path, flags):
+def test_every_row_of_the_table_is_a_flag_away(tmp_path, app_inside, flags):
     flags = [*flags, "--direction", "displacement", "--lengthscale", "0.3"]
-    result = app("train_sphere", *SMALL, *flags, "--out", tmp_path / "run")
+    result = app_inside("train_sphere", *SMALL, *flags, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
 
 
