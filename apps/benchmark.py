@@ -1,5 +1,6 @@
 """Time the field against the obvious ways to compute it: benchmark.py score | memory | simplex | strings."""
 
+import platform
 import resource
 import time
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def score(config: Config) -> None:
         },
         config,
     )
-    print(f"S^2, n = m = {config.n}, float32, {config.device}, {torch.get_num_threads()} threads")
+    print(f"S^2, n = m = {config.n}, float32")
     for name, seconds in times.items():
         print(f"{name:<32}{1e3 * seconds:>10.1f} ms{seconds / times['smoothed_score']:>8.1f} x")
 
@@ -176,8 +177,20 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def processor(device: str) -> str:
+    """Name of what computes: of the GPU, else of the processor, where the system tells."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
 def main(config: Config) -> None:
     """Run the named benchmark."""
+    print(processor(config.device))
     {"score": score, "memory": memory, "simplex": simplex, "strings": strings}[config.name](config)
 
 

@@ -141,9 +141,9 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
 
 
 def test_a_best_that_is_not_there_damaged_or_of_another_network(tmp_path):
-    run(tmp_path)
+    run(tmp_path / "without")
     with pytest.raises(ValueError, match="trained without validation"):
-        load_best(tmp_path, Net())
+        load_best(tmp_path / "without", Net())
     run(tmp_path, validate=lambda module: 0.0)
     with pytest.raises(ValueError, match=r"best\.pt is damaged or of another network"):
         load_best(tmp_path, Net(width=9))

@@ -150,6 +150,24 @@ def test_loss_is_the_squared_step_and_its_gradient_the_step(manifold, cloud, ste
     assert float((gradient * u).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("step_size", [1e-12, 1e-6, 0.01, 0.3])
+def test_the_gradient_of_the_loss_is_the_step_down_to_the_smallest(manifold, cloud, step_size, dtype):
+    x, y = cloud(10, 0, dtype), cloud(10, 1, dtype)
+    v = manifold.proju(x, manifold.logmap(x, y))
+    v = v / manifold.norm(x, v).reshape(-1, *(1,) * manifold.point_ndim)
+    x.requires_grad_()
+    loss = drift_loss(manifold, x, v, step_size=step_size)
+    assert float(loss.detach()) == pytest.approx(step_size**2, rel=2e-5)
+    (gradient,) = torch.autograd.grad(loss, x)
+    u = manifold.proju(x, cloud(10, 2, dtype)).detach()
+    axes = tuple(range(1, x.ndim))
+    expected = -2 * step_size / 10 * manifold.inner(x.detach(), v, u)
+    scale = step_size * manifold.norm(x, u).detach()
+    eps = 1e3 * torch.finfo(dtype).eps
+    assert bool((((gradient * u).sum(axes) - expected).abs() <= eps * scale).all())
+
+
 def test_no_gradient_flows_through_the_drift(sphere_cloud):
     x, v = sphere_cloud(5, 0), torch.zeros(5, 3, dtype=torch.float64, requires_grad=True)
     x.requires_grad_()
@@ -181,6 +199,11 @@ def test_steps_never_wrap_around_the_sphere(sphere_cloud):
     ("change", "message"),
     [
         ({"v": torch.ones(4, 3)}, r"one shape, got \[5, 3\] and \[4, 3\]"),
+        (
+            {"x": torch.zeros(0, 3), "v": torch.zeros(0, 3)},
+            r"at least one sample, got samples of shape \[0, 3\]",
+        ),
+        ({"x": torch.zeros(5, 3).bfloat16(), "v": torch.zeros(5, 3).bfloat16()}, "must be float32 or both"),
         ({"step_size": -1.0}, "step_size must be positive, got -1.0"),
         ({"max_step": 0.0}, r"must lie in \(0, 3.142\) on Sphere\(\), got 0.0"),
         ({"max_step": 4.0}, r"must lie in \(0, 3.142\) on Sphere\(\), got 4.0"),

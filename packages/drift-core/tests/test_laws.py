@@ -2,13 +2,11 @@
 
 from typing import final
 
-import geoopt
 import pytest
 import torch
 from drift_core import (
     Euclidean,
     Gaussian,
-    GeooptManifold,
     Laplace,
     Manifold,
     Matern,
@@ -50,27 +48,6 @@ def test_drift(manifold, cloud, name):
 @pytest.mark.parametrize("name", SPECTRAL)
 def test_drift_of_spectral_kernels(sphere_cloud, name):
     check_drift(Sphere(), SPECTRAL[name], sphere_cloud(5, 0), sphere_cloud(11, 1))
-
-
-@pytest.mark.parametrize(
-    ("geometry", "point"),
-    [
-        (geoopt.Sphere(), (4,)),
-        (geoopt.Euclidean(ndim=1), (4,)),
-        (geoopt.PoincareBall(), (3,)),
-        (geoopt.Lorentz(), (4,)),
-        (geoopt.SymmetricPositiveDefinite(), (2, 2)),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_geoopt_manifolds_drift_on_the_generic_path(geometry, point):
-    manifold = GeooptManifold(geometry)
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.3 * torch.randn((16, *point), generator=generator, dtype=torch.float64)
-    if len(point) == 2:
-        noise = torch.linalg.matrix_exp(noise + noise.mT)
-    points = manifold.projx(noise)
-    check_drift(manifold, Laplace(0.7), points[:5], points[5:], tol=1e-4)
 
 
 @final

@@ -61,7 +61,34 @@ def test_auto_lies_between_neighbours_and_the_whole():
     r = torch.cdist(points, points)
     assert float(r.fill_diagonal_(9).amin(1).median()) < scale < float(r.median())
     assert auto_lengthscale(Euclidean(), 10 * points) == pytest.approx(10 * scale, rel=1e-5)
-    assert auto_lengthscale(Euclidean(), points.repeat(2, 1)) == pytest.approx(scale, rel=0.05)
+    assert auto_lengthscale(Euclidean(), points.repeat(2, 1)) == pytest.approx(scale, rel=1e-6)
+
+
+def by_sorting(manifold, points):
+    """Medians from point functions in float64, one pair of different rows at a time."""
+    rows = [
+        [float(manifold.dist(points[i], points[j])) for j in range(len(points)) if j != i]
+        for i in range(len(points))
+    ]
+    # torch.median is the lower one of two.
+    nearest, every = sorted(map(min, rows)), sorted(r for row in rows for r in row)
+    return math.sqrt(nearest[(len(nearest) - 1) // 2] * every[(len(every) - 1) // 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_is_the_same_in_both_precisions_on_every_manifold(manifold, cloud, dtype):
+    points = cloud(60, 3)
+    expected = by_sorting(manifold, points)
+    assert auto_lengthscale(manifold, points.to(dtype)) == pytest.approx(expected, rel=1e-4)
+    twice = torch.cat([points, points[:25]]).to(dtype)  # coincident points count as one
+    assert auto_lengthscale(manifold, twice) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_in_many_dimensions(dtype):
+    points = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = by_sorting(Euclidean(), points)
+    assert auto_lengthscale(Euclidean(), points.to(dtype)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_auto_needs_two_points():

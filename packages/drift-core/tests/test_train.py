@@ -196,6 +196,29 @@ def test_data_off_the_manifold_are_refused(tmp_path, points, message):
         train(Affine(), field, resample(points), TrainConfig(steps=1), tmp_path)
 
 
+def test_samples_off_the_manifold_are_refused_before_the_weights_change(tmp_path):
+    field = DriftField(Sphere(), Gaussian, parse_lengthscales("1.0"))
+    points = nn.functional.normalize(data() @ torch.ones(2, 2) + torch.eye(2)[0], dim=-1)
+    module = Affine()
+    before = weights(module).clone()
+    with pytest.raises(ValueError, match=r"the samples of the generator lie off Sphere\(\): projecting them"):
+        train(module, field, resample(points), TrainConfig(steps=3), tmp_path)
+    assert torch.equal(weights(module), before)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone_without_resume(tmp_path):
+    run(tmp_path, 12)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="already holds a run; name another folder, or continue it"):
+        run(tmp_path, 12)
+    (tmp_path / "metrics.jsonl").unlink()  # checkpoints alone are a run, too
+    with pytest.raises(ValueError, match="already holds a run"):
+        run(tmp_path, 12)
+    left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {path: old for path, old in files.items() if path.name != "metrics.jsonl"}
+    run(tmp_path, 14, resume=True)
+
+
 def test_resampling_gives_distinct_rows_or_everything():
     points = torch.arange(10.0)[:, None]
     few = resample(points)(4, generator_for(0))
@@ -273,10 +296,10 @@ def test_denormal_numbers_are_zero_while_training_and_not_after(tmp_path):
     module, module_seen = Noting(), set()
     Noting.seen = module_seen
     assert tiny() > 0
-    run(tmp_path, 2, module=module)
+    run(tmp_path / "alone", 2, module=module)
     assert 0.0 in module_seen
     assert tiny() > 0
     with denormals_as_zero():
-        run(tmp_path, 4, module=Noting())
+        run(tmp_path / "inside", 4, module=Noting())
         assert tiny() == 0
     assert tiny() > 0

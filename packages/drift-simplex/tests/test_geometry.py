@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere
+from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere, drift_loss
+from drift_core.lengthscale import auto_lengthscale
 from drift_core.testing import check_drift, check_manifold
 from drift_simplex import FisherRao, decode, draw_letters, onehot_to_sphere, to_simplex, to_sphere
 from drift_simplex.geometry import check_tokens
@@ -200,3 +201,49 @@ def test_points_are_sequences():
     with pytest.raises(ValueError, match=r"FisherRao\(\) has points of 2 axes"):
         SPACE.cdist(torch.ones(3, 4), torch.ones(3, 4))
     assert SPACE.injectivity_radius == math.pi
+
+
+def steps(soft, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Points, steps of about 1 rad at every position, and which positions leave the orthant."""
+    x = soft(40, 3, 4).to(dtype)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(dtype)
+    u = SPACE.proju(x, noise)
+    u = u / u.norm(dim=-1, keepdim=True)
+    return x, u, (PRODUCT.expmap(x, u) < 0).any(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_of_the_loss_is_the_step_and_at_the_border_the_part_that_is_taken(dtype, soft):
+    x, u, leaves = steps(soft, dtype)
+    assert 0.2 < float(leaves.double().mean()) < 0.9
+    x.requires_grad_()
+    loss = drift_loss(SPACE, x, u, max_step=3.0)
+    (gradient,) = torch.autograd.grad(loss, x)
+    gradient = -len(x) / 2 * gradient
+    tol = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(gradient[~leaves], u[~leaves], rtol=tol, atol=tol)
+    # In float64, through the distance to where the step ends, in the tangent space.
+    exact = x.detach().double().requires_grad_()
+    target = SPACE.expmap(exact.detach(), u.double())
+    expected = SPACE.dist(exact, target).square().mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=tol, atol=tol)
+    (slope,) = torch.autograd.grad(expected, exact)
+    slope = SPACE.proju(exact.detach(), -len(x) / 2 * slope)
+    torch.testing.assert_close(gradient.double(), slope, rtol=10 * tol, atol=10 * tol)
+    assert not torch.allclose(gradient[leaves], u[leaves], atol=0.01)
+
+
+def test_a_letter_at_probability_zero_is_not_pushed_further():
+    x = torch.tensor([[[0.0, 0.6, 0.8]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(drift_loss(SPACE, x, torch.tensor([[[-0.5, 0.0, 0.0]]])), x)
+    assert float(gradient.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_automatic_lengthscales_are_the_same_in_both_precisions(dtype, soft):
+    x = soft(50, 3, 4)
+    r = torch.stack([PRODUCT.dist(x[i], x) for i in range(50)])
+    others = ~torch.eye(50, dtype=torch.bool)
+    nearest = r.masked_fill(~others, 9).amin(1).median()
+    expected = math.sqrt(float(nearest) * float(r[others].median()))
+    assert auto_lengthscale(SPACE, x.to(dtype)) == pytest.approx(expected, rel=1e-5)

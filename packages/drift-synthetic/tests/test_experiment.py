@@ -123,6 +123,29 @@ def test_settings_decide_the_parts():
     assert not torch.equal(weights[0], weights[2])
 
 
+EVERYWHERE = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7), ("matern", math.inf)]
+ON_THE_SPHERE = [("spectral", 0.5), ("spectral", 2.5), ("spectral", math.inf)]
+
+
+@pytest.mark.parametrize(
+    ("space", "geometry", "kernel", "nu"),
+    [
+        (space, geometry, *kernel)
+        for space in ("plane", "sphere", "hyperboloid")
+        for geometry in ("intrinsic", "euclidean")
+        for kernel in EVERYWHERE + ON_THE_SPHERE * ((space, geometry) == ("sphere", "intrinsic"))
+    ],
+)
+def test_every_kernel_trains_on_every_space_by_default(space, geometry, kernel, nu, tmp_path):
+    settings = {**TINY, "space": space, "geometry": geometry, "kernel": kernel, "nu": nu}
+    for target in ("checkerboard", "swiss-roll"):
+        config = Config(**settings, target=target)
+        field, problem = experiment.make_field(config), experiment.problem_of(config)
+        config.steps = 2
+        trained = train(experiment.make_generator(config), field, problem.sample, config, tmp_path / target)
+        assert all(bool(p.isfinite().all()) for p in trained.parameters())
+
+
 def test_a_lengthscale_can_be_read_off_the_data():
     scales = experiment.make_field(Config(lengthscale="auto")).lengthscales
     assert 0.02 < scales.stop[0] < 1

@@ -113,8 +113,10 @@ def drift_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared distance from samples to where the drift moves them, the regression of Deng et al. 2026.
 
-    The loss is mean_i d(x_i, stop_gradient(exp_{x_i}(step_size v_i)))^2. Its value is
-    step_size^2 mean |v|^2 where no step is capped, and its gradient in x_i is -2 step_size v_i / n.
+    The loss is mean_i d(x_i, stop_gradient(exp_{x_i}(u_i)))^2 with the step u_i = step_size v_i, shortened to
+    `max_step`. Its value is mean |u|^2, and its Riemannian gradient in x_i is -2 u_i / n, on every manifold:
+    neither passes through a distance, whose rounding would swallow short steps. On a manifold with a
+    boundary u_i is the part of the step that ends at it (`Manifold.admissible`).
 
     Args:
         manifold: the geometry of the points.
@@ -123,14 +125,24 @@ def drift_loss(
         step_size: how far to follow the drift.
         max_step: cap on the length of one step, below the injectivity radius.
 
+    Returns:
+        The loss. Backpropagation hands x the differential w -> inner(x_i, -2 u_i / n, w) of the loss, in
+        ambient coordinates: -2 u_i / n itself where the metric is that of the ambient space.
+
     Raises:
-        ValueError: shapes differ, step_size not positive, max_step beyond the injectivity radius.
+        ValueError: shapes differ, no sample, half precision, step_size not positive, max_step beyond the
+            injectivity radius.
     """
     if x.shape != v.shape:
         raise ValueError(f"samples and drift must have one shape, got {list(x.shape)} and {list(v.shape)}")
+    manifold.check_clouds(x, v)
+    if len(x) == 0:
+        raise ValueError(f"expected at least one sample, got samples of shape {list(x.shape)}")
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, got {step_size}")
+    base = x.detach()
     with torch.no_grad():
-        step, _ = cap_step(manifold, x, step_size * v, max_step)
-        target = manifold.expmap(x, step)
-    return manifold.dist(x, target).square().mean()
+        capped, _ = cap_step(manifold, base, step_size * v, max_step)
+        u = manifold.admissible(base, capped)
+        square = manifold.inner(base, u, u)
+    return (square - 2 * manifold.inner(base, u, x - base)).mean()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from drift_core.checkpoint import checkpoint_bytes, newest_checkpoint
 from drift_core.manifold import Manifold
+from drift_core.runs import RECORDS
 
 _COINCIDE = 1e-3
 """Spread of the samples, relative to the data's, below which they have collapsed."""
@@ -33,15 +34,25 @@ def check_engine(accelerator: Accelerator) -> None:
         raise ValueError("mixed precision fp16 needs a loss scale that is not checkpointed; use bf16")
 
 
-def check_on_manifold(manifold: Manifold, points: Tensor) -> None:
+def check_on_manifold(manifold: Manifold, points: Tensor, what: str = "the data") -> None:
     """Raise ValueError for points that are not finite or lie off the manifold; tokens are not points."""
     if not points.is_floating_point():
         return
     if not bool(points.isfinite().all()):
-        raise ValueError("the data hold NaN or infinite coordinates")
+        raise ValueError(f"{what} hold NaN or infinite coordinates")
     off = float((manifold.projx(points) - points).abs().max())
     if off > 1e-3:
-        raise ValueError(f"the data lie off {manifold!r}: projecting them moves a coordinate by {off:.3g}")
+        raise ValueError(f"{what} lie off {manifold!r}: projecting them moves a coordinate by {off:.3g}")
+
+
+def check_unused(out: Path) -> None:
+    """Refuse to start a run where there is one: its checkpoints and log would be lost.
+
+    Raises:
+        ValueError: the folder holds checkpoints or a log.
+    """
+    if newest_checkpoint(out) is not None or (out / RECORDS).exists():
+        raise ValueError(f"{out} already holds a run; name another folder, or continue it with resume=True")
 
 
 def check_space(out: Path, module: nn.Module, keep: int) -> None:

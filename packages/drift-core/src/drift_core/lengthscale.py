@@ -72,6 +72,16 @@ def checked_lengthscales(
     return scales
 
 
+def shortest_lengthscale(kernel: str, nu: float) -> float:
+    """Lengthscale to which a kernel, by its name, can be annealed: any, but for spectral kernels in radians.
+
+    Their tables are summed from series that grow with 1 / lengthscale, and with nu most of all.
+    """
+    if kernel != "spectral":
+        return 0.0
+    return 0.02 if nu <= 2.5 else 0.05
+
+
 def _number(part: str, text: str, auto: float | None) -> float:
     if part.strip() == "auto" and auto is not None:
         return auto
@@ -96,11 +106,13 @@ def auto_lengthscale(manifold: Manifold, data: Float[Tensor, "n ..."], *, max_po
     Raises:
         ValueError: fewer than two distinct points.
     """
-    # A stride, not a head: files are often sorted.
-    points = data[:: max(1, len(data) // max_points)][:max_points]
-    r = manifold.cdist(points, points)
-    apart = r > 0
-    if not bool(apart.any()):
+    # A stride, not a head: files are often sorted. In float64: a float32 point lies 1e-8 off a curved space,
+    # and may seem as far from itself.
+    points = manifold.projx(data.detach()[:: max(1, len(data) // max_points)][:max_points].double())
+    points = points.unique(dim=0)
+    if len(points) < 2:
         raise ValueError("lengthscale 'auto' needs at least two distinct data points")
-    nearest = r.masked_fill(~apart, torch.inf).amin(dim=1)
-    return math.sqrt(float(nearest.median()) * float(r[apart].median()))
+    r = manifold.cdist(points, points)
+    others = ~torch.eye(len(points), dtype=torch.bool, device=r.device)
+    nearest = r.masked_fill(~others, torch.inf).amin(dim=1)
+    return math.sqrt(float(nearest.median()) * float(r[others].median()))

@@ -23,7 +23,15 @@ from drift_core.checkpoint import (
 from drift_core.config import TrainConfig
 from drift_core.denormal import denormals_as_zero
 from drift_core.drift import DriftTerms, cap_step, drift_loss
-from drift_core.guards import Watch, ailments, check_engine, check_finite, check_on_manifold, check_space
+from drift_core.guards import (
+    Watch,
+    ailments,
+    check_engine,
+    check_finite,
+    check_on_manifold,
+    check_space,
+    check_unused,
+)
 from drift_core.manifold import Manifold
 from drift_core.network import MicroBatches, evaluating
 from drift_core.parallel import (
@@ -153,12 +161,15 @@ def train(
     Raises:
         FloatingPointError: a sample, the drift, the loss or a gradient is not finite.
         OSError: `out` cannot be written, or its disk is too small for the checkpoints.
-        ValueError: data off the manifold, checkpoints that are all damaged or of another network.
+        ValueError: data or samples off the manifold, a folder that holds a run without `resume`,
+            checkpoints that are all damaged or of another network.
         KeyboardInterrupt: SIGINT or SIGTERM came; the run is saved after the step under way.
     """
     accelerator = accelerator or make_accelerator()
     device, rank, main = accelerator.device, accelerator.process_index, accelerator.is_main_process
     check_engine(accelerator)
+    if not resume:
+        on_main(accelerator, partial(check_unused, out))
     check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
     draw = partial(_inputs, cast(Generator, module), sample_condition, config.seed)
     rows = shard(accelerator, config.batch_size)
@@ -194,6 +205,8 @@ def train(
             accelerator.backward(loss * rows.share)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             check_finite(step, out, pooled, terms.field, loss, norm)
+            if step == start:
+                check_on_manifold(field.manifold, pooled, "the samples of the generator")
             for group in optimizer.param_groups:
                 group.update(lr=config.lr * _lr_factor(config, step), weight_decay=config.weight_decay)
             optimizer.step()

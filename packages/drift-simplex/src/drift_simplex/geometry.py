@@ -139,6 +139,17 @@ class FisherRao(Manifold):
         """
         return self.projx(self._product.expmap(x, u))
 
+    def admissible(
+        self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
+    ) -> Float[Tensor, "*_ L K"]:
+        """The step u, at positions where it leaves the orthant the one to where `expmap` then ends.
+
+        A letter at probability zero is not pushed further, as its part of the step is dropped.
+        """
+        end = self._product.expmap(x, u)
+        inside = (end >= 0).all(-1, keepdim=True)
+        return torch.where(inside, u, self.logmap(x, self.projx(end)))
+
     def logmap(
         self, x: Float[Tensor, "*#batch L K"], y: Float[Tensor, "*#batch L K"]
     ) -> Float[Tensor, "*_ L K"]:

@@ -11,7 +11,7 @@ from drift_core import Euclidean, Sphere, longest_step
 from drift_core.config import RunConfig, check_range
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.metrics import Metrics
 from drift_core.nearest import NearestField
 from drift_core.runs import load_model, read_records, save_model
@@ -57,8 +57,8 @@ class Config(RunConfig):
     cooldown_power: float = 5.0
     """How it falls: as this power of the steps left; 1 is linearly, 5 leaves many steps for small changes."""
     lengthscale: str = "short"
-    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002, and
-    2:0.02 with the spectral kernel, whose eigenfunctions go no further."""
+    """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002, with
+    the spectral kernel 2:0.02, or 2:0.05 for --nu above 2.5, beyond which its series gets too long."""
     anneal: float = 0.6
     """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
     neighbors: int = 128
@@ -81,7 +81,7 @@ class Config(RunConfig):
         self.steps = self.steps or (1_000 if toy else 9_000)
         self.eval_draws = self.eval_draws or (20 if toy else 100)
         if self.lengthscale == "short":
-            self.lengthscale = "2:0.02" if self.kernel == "spectral" else "2:0.002"
+            self.lengthscale = f"2:{max(0.002, shortest_lengthscale(self.kernel, self.nu))}"
         super().__post_init__()
         check_range("--split-seed", self.split_seed, 0)
         check_range("--neighbors", self.neighbors, 0)

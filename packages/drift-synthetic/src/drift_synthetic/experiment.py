@@ -11,7 +11,7 @@ from drift_core import Euclidean, longest_step
 from drift_core.config import RunConfig
 from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
-from drift_core.lengthscale import auto_lengthscale, checked_lengthscales
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
@@ -57,8 +57,9 @@ class Config(RunConfig):
     """Learning rate of AdamW after the warm-up."""
     cooldown: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
-    lengthscale: str = "1:0.03"
-    """Lengthscale in units of distance: a number, several (0.5,0.05), annealed (1:0.03), or auto."""
+    lengthscale: str = "short"
+    """Lengthscale in units of distance: a number, several (0.5,0.05), annealed (1:0.03), auto, or short:
+    1:0.03, with the spectral kernel 1:0.05 for --nu above 2.5, beyond which its series gets too long."""
     target: Literal["checkerboard", "swiss-roll"] = "checkerboard"
     """Density in the chart."""
     space: Literal["plane", "sphere", "hyperboloid"] = "sphere"
@@ -67,6 +68,11 @@ class Config(RunConfig):
     """Drift on the space, or in its ambient space with straight distances and a projection at the end."""
     codes: int = 2_048
     """Learned codes in the latent; 0: Gaussian noise alone."""
+
+    def __post_init__(self) -> None:
+        if self.lengthscale == "short":
+            self.lengthscale = f"1:{max(0.03, shortest_lengthscale(self.kernel, self.nu))}"
+        super().__post_init__()
 
 
 def problem_of(config: Config) -> Problem:
@@ -92,8 +98,7 @@ def make_field(config: Config) -> DriftField:
         )
     auto = None
     if "auto" in config.lengthscale:
-        # In float64: a float32 point of the sphere is 4e-8 from itself, and would be its own neighbour.
-        points = problem.sample(2_048, generator_for(config.seed, _DRAWING)).double()
+        points = problem.sample(2_048, generator_for(config.seed, _DRAWING))
         auto = auto_lengthscale(manifold, points)
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
     scales = checked_lengthscales(config.lengthscale, kernel, auto)

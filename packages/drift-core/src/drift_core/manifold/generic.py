@@ -1,5 +1,6 @@
 """The generic path: any geometry that knows its point functions, geoopt's included."""
 
+import math
 from typing import Any, cast, final
 
 import torch
@@ -28,23 +29,43 @@ def broadcast_pairs(manifold: Manifold, x: Float[Tensor, "n ..."], y: Float[Tens
 
 @final
 class GeooptManifold(Manifold):
-    """Any geoopt manifold, through its own projx, proju, inner, dist, expmap and logmap.
+    """A geoopt manifold, through its own projx, proju, inner, dist, expmap and logmap.
 
-    geoopt is not a dependency: the object is only asked for these methods and its `ndim`. Accuracy is
-    that of the wrapped manifold (geoopt's sphere returns 0.0141 for every smaller float32 distance).
+    These work: Euclidean, Sphere and SphereExact, PoincareBall, SphereProjection and every Stereographic,
+    Lorentz, SymmetricPositiveDefinite (affine-invariant), and ProductManifold and Scaled of them. Others
+    lack a logarithm or a distance in geoopt. geoopt is not a dependency: the object is only asked for its
+    methods and `ndim`. Accuracy is that of the wrapped manifold (geoopt's sphere returns 0.0141 for every
+    smaller float32 distance).
+
+    Args:
+        manifold: the geoopt manifold.
+        injectivity_radius: length below which its logmap inverts its expmap; None: known for the manifolds
+            above, and refused for others.
+
+    Raises:
+        ValueError: not a manifold, one of whose functions geoopt lacks some, or an injectivity radius that
+            is neither known nor given.
     """
 
-    def __init__(self, manifold: Any) -> None:
-        missing = [
-            name
-            for name in ("ndim", "projx", "proju", "inner", "dist", "expmap", "logmap")
-            if not hasattr(manifold, name)
-        ]
-        if missing:
+    def __init__(self, manifold: Any, *, injectivity_radius: float | None = None) -> None:
+        lacking = _lacking(manifold)
+        if lacking:
             raise ValueError(
-                f"expected a geoopt manifold, got {manifold!r}, which has no {', '.join(missing)}"
+                f"{manifold!r:.200} cannot carry a drift: it does not implement {', '.join(lacking)}, "
+                "which GeooptManifold needs"
             )
+        if manifold.ndim < 1:
+            raise ValueError(f"points need an axis, {manifold!r:.200} has none: give it ndim=1 for vectors")
+        radius = _known_radius(manifold) if injectivity_radius is None else injectivity_radius
+        if radius is None:
+            raise ValueError(
+                f"the injectivity radius of {manifold!r:.200} is not known here: "
+                "give it as GeooptManifold(manifold, injectivity_radius=...)"
+            )
+        if not radius > 0:
+            raise ValueError(f"injectivity_radius must be positive, got {radius}")
         self.manifold = manifold
+        self.injectivity_radius = radius
 
     def __repr__(self) -> str:
         return f"GeooptManifold({self.manifold!r})"
@@ -86,3 +107,41 @@ class GeooptManifold(Manifold):
     def pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
         """Pairs by broadcasting."""
         return broadcast_pairs(self, x, y)
+
+
+_NEEDED = ("projx", "proju", "inner", "dist", "expmap", "logmap")
+
+
+def _lacking(manifold: Any) -> list[str]:
+    """Names of the functions that a manifold, or a part that it is made of, lacks or only declares."""
+    if not hasattr(manifold, "ndim"):
+        return ["ndim"]
+    parts = [manifold, *getattr(manifold, "manifolds", ()), getattr(manifold, "base", manifold)]
+    return [name for name in _NEEDED if any(_is_missing(part, name) for part in parts)]
+
+
+def _is_missing(manifold: Any, name: str) -> bool:
+    """Whether a method is absent, or a declaration, which does nothing but raise NotImplementedError."""
+    method = getattr(manifold, name, None)
+    code = getattr(method, "__code__", None)
+    return method is None or (code is not None and code.co_names == ("NotImplementedError",))
+
+
+def _known_radius(manifold: Any) -> float | None:
+    """Injectivity radius of the manifolds of geoopt, by the names of their classes; None for others."""
+    names = {base.__name__ for base in type(manifold).__mro__ if base.__module__.startswith("geoopt.")}
+    if "Scaled" in names:
+        base = _known_radius(manifold.base)
+        return None if base is None else base * float(manifold.scale)
+    if "ProductManifold" in names:
+        radii = [_known_radius(factor) for factor in manifold.manifolds]
+        return None if None in radii else min(radius for radius in radii if radius is not None)
+    if "Stereographic" in names:
+        curvature = float(manifold.k.max())
+        return math.pi / math.sqrt(curvature) if curvature > 0 else math.inf
+    if "Sphere" in names:
+        return math.pi
+    if "SymmetricPositiveDefinite" in names:
+        # Its logarithm is affine-invariant; with another distance the two would not fit.
+        return math.inf if manifold.default_metric.value == "AIM" else None
+    return math.inf if names & {"Euclidean", "Lorentz"} else None

@@ -74,6 +74,13 @@ class Manifold(ABC):
     def pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
         """Distances and weighted directions between all x_i and y_j, without an [n, m, *point] tensor."""
 
+    def admissible(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Tangent vector at x to where `expmap(x, u)` ends, for u below the injectivity radius: u itself.
+
+        A geometry with a boundary, where expmap stops, overrides this.
+        """
+        return u
+
     def near_pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "n k ..."]) -> Pairs:
         """`pairs` of each x_i with k points of its own, y_i; distances and weights are [n, k].
 
