@@ -109,7 +109,7 @@ def auto_lengthscale(manifold: Manifold, data: Float[Tensor, "n ..."], *, max_po
     # A stride, not a head: files are often sorted. In float64: a float32 point lies 1e-8 off a curved space,
     # and may seem as far from itself.
     points = manifold.projx(data.detach()[:: max(1, len(data) // max_points)][:max_points].double())
-    points = points.unique(dim=0)
+    points = torch.unique(points, dim=0)
     if len(points) < 2:
         raise ValueError("lengthscale 'auto' needs at least two distinct data points")
     r = manifold.cdist(points, points)
