@@ -18,7 +18,8 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from drift_core.config import RunConfig
 from drift_core.denormal import denormals_as_zero
-from drift_core.runs import METRICS, read_config, restore_config, write_json
+from drift_core.metrics import Metrics, metrics_table, write_metrics
+from drift_core.runs import read_config, restore_config
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -74,18 +75,8 @@ def experiment_of(run: Path) -> tuple[ModuleType, Any]:
     return module, restore_config(module.Config, stored)
 
 
-def conclude(out: Path, metrics: dict[str, dict[str, Any]]) -> None:
+def conclude(out: Path, metrics: Metrics) -> None:
     """Write a run's metrics.json, print it, and say where the run is."""
-    write_json(out / METRICS, metrics)
-    show(metrics)
+    write_metrics(out, metrics)
+    print(metrics_table(metrics))
     print(f"run folder: {out}")
-
-
-def show(metrics: dict[str, dict[str, Any]]) -> None:
-    """Print metrics beside their floors, mean and standard deviation over the draws."""
-    print(f"{'metric':<26}{'value':>20}{'floor':>20}{'value / floor':>16}")
-    for name, m in metrics.items():
-        value = f"{m['value']:.4f} +- {m['std']:.4f}" if m["value"] is not None else "-"
-        floor = f"{m['floor']:.4f} +- {m['floor_std']:.4f}" if m["floor"] is not None else "-"
-        ratio = f"{m['value'] / m['floor']:.2f}" if m["value"] is not None and (m["floor"] or 0) > 0 else "-"
-        print(f"{name:<26}{value:>20}{floor:>20}{ratio:>16}")

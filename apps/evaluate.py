@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import _cli
 import tyro
-from drift_core.runs import METRICS, write_json
+from drift_core.metrics import metrics_table, write_metrics
 
 
 @dataclass(kw_only=True)
@@ -29,8 +29,8 @@ def main(config: Config) -> None:
     generator = experiment.load_generator(config.run)
     metrics = experiment.score(settings, generator, draws=config.draws, on=config.on)
     if config.on == "test":
-        write_json(config.run / METRICS, metrics)
-    _cli.show(metrics)
+        write_metrics(config.run, metrics)
+    print(metrics_table(metrics))
 
 
 def parse() -> Config:

@@ -1,31 +1,69 @@
-"""Summaries of draws."""
+"""Summaries of draws, and how they print."""
 
+import json
 import math
 
 import numpy as np
 import pytest
-from drift_core.metrics import summary
+from drift_core.metrics import Metric, metrics_table, read_metrics, summary, write_metrics
+
+DEFINED = Metric(0.03421, 0.00904, 0.03514, 0.00801)
+NO_VALUE = Metric(None, None, 0.5, 0.25)
+NO_FLOOR = Metric(0.5, 0.25, None, None)
 
 
 def test_means_and_standard_deviations_are_those_of_numpy():
     values, floors = np.random.default_rng(0).normal(size=(2, 7))
-    expected = {
-        "value": values.mean(),
-        "std": values.std(ddof=1),
-        "floor": floors.mean(),
-        "floor_std": floors.std(ddof=1),
-    }
-    assert summary(values.tolist(), floors.tolist()) == pytest.approx(expected, rel=1e-12)
+    metric = summary(values.tolist(), floors.tolist())
+    assert (metric.value, metric.std) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-12)
+    assert (metric.floor, metric.floor_std) == pytest.approx((floors.mean(), floors.std(ddof=1)), rel=1e-12)
 
 
 def test_one_draw_has_no_spread():
-    assert summary([2.0], [1.0]) == {"value": 2.0, "std": 0.0, "floor": 1.0, "floor_std": 0.0}
+    assert summary([2.0], [1.0]) == Metric(2.0, 0.0, 1.0, 0.0)
 
 
 def test_what_a_draw_does_not_have_is_none():
-    assert summary([2.0, 4.0], [1.0, math.nan]) == {
-        "value": 3.0,
-        "std": pytest.approx(2**0.5),
-        "floor": None,
-        "floor_std": None,
-    }
+    assert summary([2.0, 4.0], [1.0, math.nan]) == Metric(3.0, pytest.approx(2**0.5), None, None)
+    assert summary([math.nan], [math.nan]) == Metric(None, None, None, None)
+
+
+def test_metrics_print_themselves():
+    assert str(DEFINED) == f"{DEFINED}" == "0.0342 ± 0.0090 (floor 0.0351 ± 0.0080)"
+    assert f"{DEFINED:.2f}" == "0.03 ± 0.01 (floor 0.04 ± 0.01)"
+    assert f"{DEFINED:.1%}" == "3.4% ± 0.9% (floor 3.5% ± 0.8%)"
+    assert f"{NO_VALUE:.2f}" == "undefined (floor 0.50 ± 0.25)"
+    assert str(NO_FLOOR) == "0.5000 ± 0.2500 (floor undefined)"
+    assert f"{summary([math.nan], [math.nan]):.3f}" == "undefined (floor undefined)"
+
+
+def test_the_ratio_to_the_floor():
+    assert Metric(0.5, 0.0, 0.25, 0.0).ratio == 2
+    assert [m.ratio for m in (NO_VALUE, NO_FLOOR)] == [None, None]
+    assert [Metric(0.5, 0.0, floor, 0.0).ratio for floor in (0.0, -0.1)] == [None, None]
+
+
+def test_the_table_has_a_line_a_metric():
+    header, *lines = metrics_table({"mmd": DEFINED, "novel": NO_FLOOR, "frechet": NO_VALUE}).splitlines()
+    assert header.split() == ["metric", "value", "floor", "value", "/", "floor"]
+    assert [line.split() for line in lines] == [
+        ["mmd", "0.0342", "±", "0.0090", "0.0351", "±", "0.0080", "0.97"],
+        ["novel", "0.5000", "±", "0.2500", "undefined", "-"],
+        ["frechet", "undefined", "0.5000", "±", "0.2500", "-"],
+    ]
+    assert len({len(line) for line in (header, *lines)}) == 1
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path):
+    metrics = {"mmd": DEFINED, "novel": NO_FLOOR}
+    write_metrics(tmp_path, metrics)
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["novel"] == {"value": 0.5, "std": 0.25, "floor": None, "floor_std": None}
+    assert read_metrics(tmp_path) == metrics
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"mmd": 1}', '{"mmd": {"value": 1}}'])
+def test_damaged_metrics_are_refused(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics.json is damaged"):
+        read_metrics(tmp_path)

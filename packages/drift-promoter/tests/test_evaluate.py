@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from drift_core.metrics import Metric
 from drift_promoter.data import Promoters, Windows
 from drift_promoter.evaluate import evaluate
 from drift_promoter.metrics import kmer_correlation, kmer_counts
@@ -59,45 +60,44 @@ def first(windows, n):
 def test_real_windows_are_at_the_floor(toy):
     scores = evaluate(matching(toy.val), Promoters(toy.train, toy.test, toy.val, motifs=True), draws=2)
     assert list(scores) == [*LENGTHS, *DISTANCES, *OTHERS, *PLACEMENT]
-    assert all(list(score) == ["value", "std", "floor", "floor_std"] for score in scores.values())
-    assert scores["kmer_correlation"]["value"] > 0.9999  # all windows, against themselves
-    assert scores["gc_w1"]["value"] < 1e-9
-    assert scores["motif_placement"]["value"] == 1 == scores["motif_placement"]["floor"]
-    assert scores["conditioning"]["value"] == pytest.approx(1, abs=0.15)
-    assert scores["conditioning"]["floor"] == pytest.approx(1, abs=0.1)
-    assert scores["distinct"]["floor"] == 1
+    assert scores["kmer_correlation"].value > 0.9999  # all windows, against themselves
+    assert scores["gc_w1"].value < 1e-9
+    assert scores["motif_placement"].value == 1 == scores["motif_placement"].floor
+    assert scores["conditioning"].value == pytest.approx(1, abs=0.15)
+    assert scores["conditioning"].floor == pytest.approx(1, abs=0.1)
+    assert scores["distinct"].floor == 1
 
 
 def test_what_ignores_the_signal_scores_zero_though_all_else_is_at_its_floor(toy):
     scores = evaluate(unconditional(toy.train), toy, draws=6)
     for name in (*LENGTHS, *DISTANCES):
         score = scores[name]
-        assert abs(score["value"] - score["floor"]) < 4 * np.hypot(score["std"], score["floor_std"])
-    assert abs(scores["conditioning"]["value"]) < 0.06
-    assert abs(scores["conditioning_shuffled"]["floor"]) < 0.06
+        assert abs(score.value - score.floor) < 4 * np.hypot(score.std, score.floor_std)
+    assert abs(scores["conditioning"].value) < 0.06
+    assert abs(scores["conditioning_shuffled"].floor) < 0.06
     for name in ("motif_placement", "motif_placement_shuffled"):
-        assert scores[name]["value"] < 0.05
-    assert scores["motif_placement_shuffled"]["floor"] < 0.05
+        assert scores[name].value < 0.05
+    assert scores["motif_placement_shuffled"].floor < 0.05
 
 
 def test_independent_letters_are_far_from_the_data(toy):
     scores = evaluate(letters, toy, draws=2)
     for name in LENGTHS:
-        assert scores[name]["value"] < scores[name]["floor"] - 0.2
+        assert scores[name].value < scores[name].floor - 0.2
     for name in DISTANCES:
-        assert scores[name]["value"] > scores[name]["floor"] + 4 * scores[name]["floor_std"]
-    assert scores["novelty"]["value"] == 1
+        assert scores[name].value > scores[name].floor + 4 * scores[name].floor_std
+    assert scores["novelty"].value == 1
 
 
 def test_copies_of_training_windows_are_not_novel(toy):
     few = Promoters(first(toy.train, 2000), toy.val, toy.test)
     scores = evaluate(unconditional(few.train), few, draws=1)
-    assert scores["novelty"]["value"] == 0
-    assert scores["novelty"]["floor"] > 0.99  # held-out windows
+    assert scores["novelty"].value == 0
+    assert scores["novelty"].floor > 0.99  # held-out windows
     same = evaluate(
         lambda signals, generator: toy.test.tokens(torch.zeros(len(signals)).long()), few, draws=1
     )
-    assert same["distinct"]["value"] == 1 / 1000
+    assert same["distinct"].value == 1 / 1000
     assert set(scores) == {*LENGTHS, *DISTANCES, *OTHERS}  # these data claim no motifs
 
 
@@ -112,8 +112,8 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
     assert [tokens.shape for tokens in seen] == [(1000, 128)] * 3
     real = kmer_counts(everything(toy.val)[0], 6)
     values = [kmer_correlation(kmer_counts(tokens, 6), real) for tokens in seen]
-    assert scores["kmer_correlation"]["value"] == pytest.approx(np.mean(values))
-    assert scores["kmer_correlation"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert scores["kmer_correlation"].value == pytest.approx(np.mean(values))
+    assert scores["kmer_correlation"].std == pytest.approx(np.std(values, ddof=1))
 
 
 def test_signals_are_of_a_random_set_of_held_out_windows(toy, monkeypatch):
@@ -136,7 +136,7 @@ def test_evaluation_depends_on_the_seed_alone(toy):
     first, again, other = (evaluate(letters, toy, draws=1, seed=seed) for seed in (3, 3, 4))
     assert first == again
     assert first["kmer_correlation"] != other["kmer_correlation"]
-    assert first["kmer_correlation"]["std"] == 0
+    assert first["kmer_correlation"].std == 0
 
 
 def test_without_signals_there_is_no_conditioning():
@@ -146,8 +146,8 @@ def test_without_signals_there_is_no_conditioning():
         for some in np.split(bases, 3)
     ]
     scores = evaluate(letters, Promoters(*parts), draws=2)
-    assert scores["conditioning"] == dict.fromkeys(("value", "std", "floor", "floor_std"))
-    assert scores["kmer3_correlation"]["std"] > 0
+    assert scores["conditioning"] == Metric(None, None, None, None)
+    assert scores["kmer3_correlation"].std > 0
 
 
 def test_what_cannot_be_evaluated_is_refused(toy):

@@ -218,10 +218,10 @@ def test_validation_prefers_the_data_and_says_the_same_again(perfect, toy):
 
 def test_a_perfect_sampler_scores_at_the_floor(perfect):
     scores = score(Config(), perfect, draws=1)
-    assert scores["kmer_correlation"]["value"] >= scores["kmer_correlation"]["floor"]
-    assert scores["motif_placement"]["value"] > 0.999
-    assert scores["motif_placement_shuffled"]["value"] < 0.05
-    assert scores["conditioning"]["value"] == pytest.approx(scores["conditioning"]["floor"], abs=0.15)
+    assert scores["kmer_correlation"].value >= scores["kmer_correlation"].floor
+    assert scores["motif_placement"].value > 0.999
+    assert scores["motif_placement_shuffled"].value < 0.05
+    assert scores["conditioning"].value == pytest.approx(scores["conditioning"].floor, abs=0.15)
 
 
 def test_samples_are_determined_by_their_seed_and_named_by_their_windows(little, tmp_path):

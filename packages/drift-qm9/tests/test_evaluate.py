@@ -22,27 +22,26 @@ def test_a_perfect_sampler_is_at_its_floor(toy):
     scores = evaluate(lambda n, generator: resample(toy, n, generator), toy, draws=3, seed=1)
     assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES]
     for score in scores.values():
-        assert list(score) == ["value", "std", "floor", "floor_std"]
-        spread = np.hypot(score["std"], score["floor_std"])
-        assert abs(score["value"] - score["floor"]) <= 3 * spread
-    assert scores["valid"]["floor"] == 1
+        spread = np.hypot(score.std, score.floor_std)
+        assert abs(score.value - score.floor) <= 3 * spread
+    assert scores["valid"].floor == 1
     # Uniform draws: of S molecules n draws reach S (1 - (1 - 1/S)^n), a tenth of which are not for training.
     reached = 14_200 * (1 - (1 - 1 / 14_200) ** SAMPLES)
-    assert scores["coverage"]["floor"] == pytest.approx(reached / 14_200, rel=0.02)
-    assert scores["unique_of_all"]["floor"] == pytest.approx(reached / SAMPLES, rel=0.02)
-    assert scores["novel"]["floor"] == pytest.approx(0.1 * reached / SAMPLES, rel=0.3)
+    assert scores["coverage"].floor == pytest.approx(reached / 14_200, rel=0.02)
+    assert scores["unique_of_all"].floor == pytest.approx(reached / SAMPLES, rel=0.02)
+    assert scores["novel"].floor == pytest.approx(0.1 * reached / SAMPLES, rel=0.3)
 
 
 def test_strings_of_carbons_are_valid_and_far_from_the_data(toy):
     chains = ["C" * i for i in range(1, 15)]
     scores = evaluate(sampler_of(chains), toy, draws=1)
-    assert scores["valid"]["value"] == 1
-    assert scores["unique_of_all"]["value"] == 14 / SAMPLES
-    assert scores["coverage"]["value"] == 6 / 14_200
-    assert scores["valid"]["std"] == 0
+    assert scores["valid"].value == 1
+    assert scores["unique_of_all"].value == 14 / SAMPLES
+    assert scores["coverage"].value == 6 / 14_200
+    assert scores["valid"].std == 0
     for name in DISTANCES:
-        assert scores[name]["value"] > scores[name]["floor"] + 10 * scores[name]["floor_std"]
-        assert scores[name]["value"] > 3 * scores[name]["floor"]
+        assert scores[name].value > scores[name].floor + 10 * scores[name].floor_std
+        assert scores[name].value > 3 * scores[name].floor
 
 
 def test_values_are_those_of_the_metrics_over_the_draws(toy):
@@ -58,28 +57,28 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
     strings = [to_smiles(tokens) for tokens in seen]
     assert [len(side) for side in strings] == [SAMPLES] * 3
     valid = [quality(side, known)["valid"] for side in strings]
-    assert scores["valid"]["value"] == pytest.approx(np.mean(valid))
-    assert scores["valid"]["std"] == pytest.approx(np.std(valid, ddof=1))
-    assert scores["novel"]["value"] == 0  # all are from the training split
+    assert scores["valid"].value == pytest.approx(np.mean(valid))
+    assert scores["valid"].std == pytest.approx(np.std(valid, ddof=1))
+    assert scores["novel"].value == 0  # all are from the training split
     distances = [total_variation(unigrams(side), unigrams(to_smiles(toy.val))) for side in strings]
-    assert scores["tokens_tv"]["value"] == pytest.approx(np.mean(distances))
+    assert scores["tokens_tv"].value == pytest.approx(np.mean(distances))
 
 
 def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
     scores = evaluate(sampler_of(["C1", "("]), toy, draws=2)
-    assert [scores[name]["value"] for name in (*FRACTIONS, "coverage")] == [0] * 5
-    assert scores["lengths_w1"]["value"] > 5
-    assert all(scores[name]["value"] is None for name in ("rings_tv", "ring_sizes_tv", "frechet"))
+    assert [scores[name].value for name in (*FRACTIONS, "coverage")] == [0] * 5
+    assert scores["lengths_w1"].value > 5
+    assert all(scores[name].value is None for name in ("rings_tv", "ring_sizes_tv", "frechet"))
 
 
 def test_a_data_set_that_is_not_complete_has_no_coverage_and_no_floor_of_novelty(toy, toy_smiles):
     half = split(np.array([encode(smiles) for smiles in toy_smiles[:3000]], dtype=np.uint8))
     scores = evaluate(sampler_of(toy_smiles[3000:3100], 32), half, draws=2)
     assert "coverage" not in scores
-    assert scores["novel"]["value"] == pytest.approx(100 / SAMPLES)
-    assert scores["novel"]["floor"] is None
-    assert scores["novel"]["floor_std"] is None
-    assert scores["unique_of_all"]["floor"] == 1  # training molecules, without replacement
+    assert scores["novel"].value == pytest.approx(100 / SAMPLES)
+    assert scores["novel"].floor is None
+    assert scores["novel"].floor_std is None
+    assert scores["unique_of_all"].floor == 1  # training molecules, without replacement
 
 
 def test_resampling_is_without_replacement_up_to_half_of_the_training_split():

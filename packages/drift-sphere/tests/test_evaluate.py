@@ -1,3 +1,5 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,10 @@ def test_a_perfect_generator_is_at_its_floor_and_noise_is_not(toy_data, uniform)
     noise = evaluate(uniform, *toy_data, draws=2)
     assert list(perfect) == NAMES
     for name in NAMES:
-        assert list(perfect[name]) == ["value", "std", "floor", "floor_std"]
-        value, std, floor, floor_std = perfect[name].values()
+        value, std, floor, floor_std = astuple(perfect[name])
         assert abs(value - floor) < 3 * np.hypot(std, floor_std)
-        assert noise[name]["value"] > floor + 2 * floor_std
-        assert noise[name]["floor"] == pytest.approx(floor, abs=5 * floor_std)
+        assert noise[name].value > floor + 2 * floor_std
+        assert noise[name].floor == pytest.approx(floor, abs=5 * floor_std)
 
 
 def test_values_are_those_of_the_metric_over_the_draws(toy_data):
@@ -37,19 +38,19 @@ def test_values_are_those_of_the_metric_over_the_draws(toy_data):
     result = evaluate(sampler, train, test, draws=3)
     values = [mmd(x, test) for x in seen[::4]]
     assert [len(x) for x in seen] == [100, 4096, 100, 100] * 3
-    assert result["mmd"]["value"] == pytest.approx(np.mean(values))
-    assert result["mmd"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert result["mmd"].value == pytest.approx(np.mean(values))
+    assert result["mmd"].std == pytest.approx(np.std(values, ddof=1))
     order = thin(test, 100, seed=0)
     costs = [sinkhorn(x, order) for x in seen[2::4]]
-    assert result["sinkhorn"]["value"] == pytest.approx(np.mean(costs), abs=1e-4)
+    assert result["sinkhorn"].value == pytest.approx(np.mean(costs), abs=1e-4)
 
 
 def test_evaluation_depends_on_the_seed_alone_and_the_floor_not_on_the_sampler(toy_data, uniform):
     first, again, other = (evaluate(uniform, *toy_data, draws=1, seed=seed) for seed in (3, 3, 4))
     assert first == again != other
-    assert first["mmd"]["std"] == first["mmd"]["floor_std"] == 0
+    assert first["mmd"].std == first["mmd"].floor_std == 0
     constant = evaluate(lambda n, _: torch.tensor([[0.0, 0.0, 1.0]]).expand(n, 3), *toy_data, draws=1, seed=3)
-    assert [constant[name]["floor"] for name in NAMES] == [first[name]["floor"] for name in NAMES]
+    assert [constant[name].floor for name in NAMES] == [first[name].floor for name in NAMES]
 
 
 def test_evaluation_gives_the_threads_back(toy_data, uniform):

@@ -37,14 +37,13 @@ def test_a_perfect_generator_is_at_its_floor_and_another_target_is_not():
     roll = evaluate(make_problem("swiss-roll", "sphere").sample, BOARD, draws=1)
     assert list(perfect) == ["sliced_wasserstein", "tile_accuracy", "c2st"]
     for name in perfect:
-        assert list(perfect[name]) == ["value", "std", "floor", "floor_std"]
-        assert roll[name]["floor"] == perfect[name]["floor"]
-    assert perfect["sliced_wasserstein"]["value"] < 2 * perfect["sliced_wasserstein"]["floor"]
-    assert perfect["tile_accuracy"]["value"] > 0.999 < perfect["tile_accuracy"]["floor"]
-    assert perfect["c2st"]["value"] == pytest.approx(0.5, abs=0.03)
-    assert roll["sliced_wasserstein"]["value"] > 3 * roll["sliced_wasserstein"]["floor"]
-    assert roll["tile_accuracy"]["value"] < 0.7
-    assert roll["c2st"]["value"] > 0.7
+        assert roll[name].floor == perfect[name].floor
+    assert perfect["sliced_wasserstein"].value < 2 * perfect["sliced_wasserstein"].floor
+    assert perfect["tile_accuracy"].value > 0.999 < perfect["tile_accuracy"].floor
+    assert perfect["c2st"].value == pytest.approx(0.5, abs=0.03)
+    assert roll["sliced_wasserstein"].value > 3 * roll["sliced_wasserstein"].floor
+    assert roll["tile_accuracy"].value < 0.7
+    assert roll["c2st"].value > 0.7
 
 
 def test_rolls_have_no_tiles(quick):
@@ -63,17 +62,17 @@ def test_values_are_those_of_the_metric_over_the_draws(quick):
     references = [BOARD.sample(FEW, generator_for(7, 10, k, 0)) for k in range(3)]
     values = [sliced_wasserstein(x, y) for x, y in zip(seen, references, strict=True)]
     assert [len(x) for x in seen] == [FEW] * 3
-    assert result["value"] == pytest.approx(np.mean(values))
-    assert result["std"] == pytest.approx(np.std(values, ddof=1))
+    assert result.value == pytest.approx(np.mean(values))
+    assert result.std == pytest.approx(np.std(values, ddof=1))
 
 
 def test_draws_depend_on_the_seed_and_the_stream(quick):
     first, again, other = (evaluate(constant, BOARD, draws=1, seed=seed) for seed in (3, 3, 4))
     chosen = evaluate(constant, BOARD, draws=1, seed=3, on="val")
     assert first == again
-    floors = {r["sliced_wasserstein"]["floor"] for r in (first, other, chosen)}
+    floors = {r["sliced_wasserstein"].floor for r in (first, other, chosen)}
     assert len(floors) == 3
-    assert first["sliced_wasserstein"]["std"] == first["sliced_wasserstein"]["floor_std"] == 0
+    assert first["sliced_wasserstein"].std == first["sliced_wasserstein"].floor_std == 0
 
 
 def test_the_classifier_is_asked_about_three_draws_and_progress_sees_all(quick, monkeypatch):

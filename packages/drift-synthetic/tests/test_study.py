@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from drift_core.metrics import Metric, Metrics, write_metrics
 from drift_synthetic import figure4, table1
 from drift_synthetic.experiment import Config
 from drift_synthetic.study import Budget, Choice, Trial, choose, estimate, run_trials, winner
@@ -12,8 +13,8 @@ TINY = Budget(
 )
 
 
-def metrics(value: float, floor: float = 0.1) -> dict[str, dict[str, float]]:
-    return {"sliced_wasserstein": {"value": value, "std": 0.0, "floor": floor, "floor_std": 0.0}}
+def metrics(value: float, floor: float = 0.1) -> Metrics:
+    return {"sliced_wasserstein": Metric(value, 0.0, floor, 0.0)}
 
 
 def test_estimates_are_over_seeds():
@@ -21,6 +22,8 @@ def test_estimates_are_over_seeds():
     assert (e.mean, e.sd, e.floor, e.n) == pytest.approx((0.3, 0.02**0.5, 0.2, 2))
     assert e.error == pytest.approx(0.1)
     assert estimate([metrics(0.2)], "sliced_wasserstein").sd == 0
+    with pytest.raises(ValueError, match="floor of sliced_wasserstein"):
+        estimate([{"sliced_wasserstein": Metric(0.2, 0.0, None, None)}], "sliced_wasserstein")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_a_direction_wins_by_two_standard_errors(gradient, verdict):
 
 def test_higher_tile_accuracy_wins():
     low, high = (
-        estimate([{"tile_accuracy": {"value": v, "floor": 1.0}} for v in (v0, v0 + 0.01)], "tile_accuracy")
+        estimate([{"tile_accuracy": Metric(v, 0.0, 1.0, 0.0)} for v in (v0, v0 + 0.01)], "tile_accuracy")
         for v0 in (0.5, 0.9)
     )
     assert winner("tile_accuracy", {"displacement": low, "gradient": high}) == "gradient"
@@ -55,8 +58,7 @@ def test_finished_trials_are_read_and_others_refused(tmp_path):
     first = run_trials([trial("a", "0.2"), trial("b", "0.5")], tmp_path, 2, "test")
     assert set(first) == {"a", "b"}
     assert set(first["a"]) == {"sliced_wasserstein"}
-    stored = tmp_path / "a" / "metrics.json"
-    stored.write_text(json.dumps(metrics(0.123)))
+    write_metrics(tmp_path / "a", metrics(0.123))
     assert run_trials([trial("a", "0.2")], tmp_path, 1, "test") == {"a": metrics(0.123)}
     with pytest.raises(ValueError, match="lengthscale"):
         run_trials([trial("a", "0.3")], tmp_path, 1, "test")
@@ -71,7 +73,7 @@ def test_the_best_setting_is_chosen_for_each_key(tmp_path):
             folder.mkdir()
             settings = json.loads((tmp_path / "p-1" / "config.json").read_text())
             (folder / "config.json").write_text(json.dumps(settings | {"out": str(folder)}))
-        (folder / "metrics.json").write_text(json.dumps(metrics(value)))
+        write_metrics(folder, metrics(value))
     candidates = {(key, setting): trial(f"{key}-{setting}", "0.2", "val") for key in "pq" for setting in "12"}
     chosen = choose(candidates, "sliced_wasserstein", tmp_path, 1)
     assert chosen == {"p": Choice("2", 0.2), "q": Choice("1", 0.1)}

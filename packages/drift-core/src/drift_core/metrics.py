@@ -1,25 +1,96 @@
 """Metrics of a generator over several draws, beside those of a perfect generator."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
-Metrics = dict[str, dict[str, Any]]
-"""By name of metric what `summary` gives."""
+from drift_core.runs import METRICS, write_json
 
 
-def summary(values: Sequence[float], floors: Sequence[float]) -> dict[str, float | None]:
-    """Mean and standard deviation of one draw of a metric and of its floor: value, std, floor, floor_std.
+@dataclass(frozen=True)
+class Metric:
+    """A metric over draws, and its floor: what a perfect generator gets. None is what is undefined.
+
+    Prints itself, as "0.0342 ± 0.0090 (floor 0.0351 ± 0.0080)"; a format applies to each number, as in
+    f"{metric:.2f}".
+    """
+
+    value: float | None
+    """Mean over the draws."""
+    std: float | None
+    """Standard deviation of one draw; 0 if there is only one."""
+    floor: float | None
+    """Mean of the floor."""
+    floor_std: float | None
+    """Standard deviation of one draw of the floor."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over floor; None where either is undefined or the floor is not positive."""
+        if self.value is None or self.floor is None or self.floor <= 0:
+            return None
+        return self.value / self.floor
+
+    def __format__(self, spec: str) -> str:
+        value = _with_spread(self.value, self.std, spec or ".4f")
+        return f"{value} (floor {_with_spread(self.floor, self.floor_std, spec or '.4f')})"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+Metrics = dict[str, Metric]
+"""Metrics by name."""
+
+
+def summary(values: Sequence[float], floors: Sequence[float]) -> Metric:
+    """Mean and standard deviation of one draw of a metric and of its floor.
 
     The standard deviation of a single draw is 0. Where a draw is NaN, as it has no such metric, both are
     None.
     """
-    (value, std), (floor, floor_std) = _moments(values), _moments(floors)
-    return {"value": value, "std": std, "floor": floor, "floor_std": floor_std}
+    return Metric(*_moments(values), *_moments(floors))
+
+
+def metrics_table(metrics: Mapping[str, Metric]) -> str:
+    """Metrics beside their floors, mean and standard deviation over the draws, a line each."""
+    lines = [f"{'metric':<26}{'value':>20}{'floor':>20}{'value / floor':>16}"]
+    for name, metric in metrics.items():
+        value = _with_spread(metric.value, metric.std, ".4f")
+        floor = _with_spread(metric.floor, metric.floor_std, ".4f")
+        ratio = "-" if metric.ratio is None else f"{metric.ratio:.2f}"
+        lines.append(f"{name:<26}{value:>20}{floor:>20}{ratio:>16}")
+    return "\n".join(lines)
+
+
+def write_metrics(run: Path, metrics: Mapping[str, Metric]) -> None:
+    """Write the metrics.json of a run: {name: {"value", "std", "floor", "floor_std"}}, null for None."""
+    write_json(run / METRICS, {name: asdict(metric) for name, metric in metrics.items()})
+
+
+def read_metrics(run: Path) -> Metrics:
+    """Read what `write_metrics` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = run / METRICS
+    try:
+        return {name: Metric(**entry) for name, entry in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _moments(draws: Sequence[float]) -> tuple[float | None, float | None]:
     if any(map(math.isnan, draws)):
         return None, None
     return fmean(draws), stdev(draws) if len(draws) > 1 else 0.0
+
+
+def _with_spread(value: float | None, std: float | None, spec: str) -> str:
+    if value is None or std is None:
+        return "undefined"
+    return f"{value:{spec}} ± {std:{spec}}"

@@ -44,7 +44,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
-    """Score draws of 2,048 sequences: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+    """Score draws of 2,048 sequences, metric by name.
 
     Sequences are generated for the signals of a random set of held-out windows (of all, if they are fewer)
     and compared with all held-out windows.

@@ -47,7 +47,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
-    """Score draws of 1,024 sequences: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+    """Score draws of 1,024 sequences, metric by name.
 
     Fractions `valid`, `unique_of_valid`, `unique_of_all` and `novel` are those of `quality`, novel
     against the training molecules. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1 of

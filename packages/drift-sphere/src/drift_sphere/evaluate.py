@@ -30,7 +30,7 @@ SINKHORN_POINTS = 640
 """The most points of either side in `sinkhorn`."""
 
 
-class Metric(NamedTuple):
+class Comparison(NamedTuple):
     """A statistic of generated points against fixed test points, and how many to generate."""
 
     size: int
@@ -46,7 +46,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
-    """Score `sampler` against `test`: {metric: {"value", "std", "floor", "floor_std"}} over the draws.
+    """Score `sampler` against `test` over the draws; metrics by name.
 
     The floor is the same metric, of the same sizes and the same test points, for training points
     (`resample`); it depends on the data and `seed` alone. The standard deviations are those of one draw
@@ -70,15 +70,15 @@ def evaluate(
     return {name: summary(values[name], floors[name]) for name in metrics}
 
 
-def sphere_metrics(test: Float[Tensor, "m 3"]) -> dict[str, Metric]:
+def sphere_metrics(test: Float[Tensor, "m 3"]) -> dict[str, Comparison]:
     """The four metrics against `test`, with what depends on `test` alone computed once."""
     few = test[:SINKHORN_POINTS]
     y_sum, y_cost = kernel_sum(test), transport_cost(few, few)
     return {
-        "mmd": Metric(len(test), partial(mmd, y=test, y_sum=y_sum)),
-        "mmd2_unbiased": Metric(MANY, partial(mmd2_unbiased, y=test, y_sum=y_sum)),
-        "sinkhorn": Metric(len(few), partial(sinkhorn, y=few, y_cost=y_cost)),
-        "nn_accuracy": Metric(len(test), partial(nn_accuracy, y=test)),
+        "mmd": Comparison(len(test), partial(mmd, y=test, y_sum=y_sum)),
+        "mmd2_unbiased": Comparison(MANY, partial(mmd2_unbiased, y=test, y_sum=y_sum)),
+        "sinkhorn": Comparison(len(few), partial(sinkhorn, y=few, y_cost=y_cost)),
+        "nn_accuracy": Comparison(len(test), partial(nn_accuracy, y=test)),
     }
 
 

@@ -29,7 +29,7 @@ _REFERENCE, _FRESH, _SAMPLE = 0, 1, 2
 """Random streams of a draw."""
 
 
-class Metric(NamedTuple):
+class Comparison(NamedTuple):
     """A statistic of a sample against a reference sample, and over how many draws it is averaged."""
 
     statistic: Callable[[Tensor, Tensor], float]
@@ -45,7 +45,7 @@ def evaluate(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     names: Collection[str] = METRICS,
 ) -> Metrics:
-    """Score a sampler: {metric: {"value", "std", "floor", "floor_std"}} over the draws, `c2st` over 3.
+    """Score a sampler over the draws, `c2st` over 3 of them; metrics by name.
 
     Each draw compares 2,048 generated points with a fresh sample of the target. The floor is the same
     metric for a second fresh sample against the same reference. "test", for reports, and "val", for
@@ -79,13 +79,13 @@ def floor(problem: Problem, seed: int, stream: int, k: int, name: str) -> float:
     return problem_metrics(problem, k + 1)[name].statistic(fresh, reference)
 
 
-def problem_metrics(problem: Problem, draws: int) -> dict[str, Metric]:
+def problem_metrics(problem: Problem, draws: int) -> dict[str, Comparison]:
     """The metrics of a problem: tile accuracy on boards alone, C2ST in the chart."""
     chart, board = problem.space.chart, problem.target
-    metrics = {"sliced_wasserstein": Metric(sliced_wasserstein, draws)}
+    metrics = {"sliced_wasserstein": Comparison(sliced_wasserstein, draws)}
     if isinstance(board, Checkerboard):
-        metrics["tile_accuracy"] = Metric(lambda x, _: tile_accuracy(board, chart(x)), draws)
-    metrics["c2st"] = Metric(lambda x, y: c2st(chart(x), chart(y)), min(draws, C2ST_DRAWS))
+        metrics["tile_accuracy"] = Comparison(lambda x, _: tile_accuracy(board, chart(x)), draws)
+    metrics["c2st"] = Comparison(lambda x, y: c2st(chart(x), chart(y)), min(draws, C2ST_DRAWS))
     return metrics
 
 

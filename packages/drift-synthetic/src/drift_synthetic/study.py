@@ -1,6 +1,5 @@
 """Studies: many training runs, each in a folder of its own, resumed where they stopped, and compared."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Generic, Literal, TypeVar
 
-from drift_core.metrics import Metrics
+from drift_core.metrics import Metrics, read_metrics, write_metrics
 from drift_core.parallel import make_accelerator
-from drift_core.runs import CONFIG, open_run, save_model, write_json
+from drift_core.runs import CONFIG, open_run, save_model
 from drift_core.runs import METRICS as METRICS_FILE
 from drift_core.train import train
 from tqdm.auto import tqdm
@@ -106,7 +105,7 @@ def choose(
     sign = 1 if LOWER_IS_BETTER[metric] else -1
     best: dict[K, Choice[S]] = {}
     for (key, setting), trial in candidates.items():
-        value = metrics[trial.name][metric]["value"]
+        value = _defined(metrics[trial.name][metric].value, metric)
         if key not in best or sign * value < sign * best[key].value:
             best[key] = Choice(setting, value)
     return best
@@ -134,9 +133,8 @@ def run_trial(trial: Trial, out: Path) -> Metrics:
         metrics = experiment.score(
             config, generator, draws=config.eval_draws, on=trial.on, names=trial.metrics
         )
-        write_json(folder / METRICS_FILE, metrics)
-    stored: Metrics = json.loads((folder / METRICS_FILE).read_text())
-    return stored
+        write_metrics(folder, metrics)
+    return read_metrics(folder)
 
 
 def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple[Trial, Metrics]]:
@@ -197,9 +195,16 @@ class Estimate:
 
 def estimate(metrics: Sequence[Metrics], name: str) -> Estimate:
     """Mean and standard deviation of a metric over runs that differ in their seeds."""
-    values = [m[name]["value"] for m in metrics]
+    values = [_defined(m[name].value, name) for m in metrics]
     sd = stdev(values) if len(values) > 1 else 0.0
-    return Estimate(fmean(values), sd, fmean(m[name]["floor"] for m in metrics), len(values))
+    floor = fmean(_defined(m[name].floor, f"floor of {name}") for m in metrics)
+    return Estimate(fmean(values), sd, floor, len(values))
+
+
+def _defined(number: float | None, name: str) -> float:
+    if number is None:
+        raise ValueError(f"the {name} of a run is undefined")
+    return number
 
 
 def winner(name: str, estimates: Mapping[Direction, Estimate]) -> str:
