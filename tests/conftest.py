@@ -59,6 +59,20 @@ def tried() -> Counter[str]:
     return TRIED
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Report the faults of a worker to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = (dict(TRIED), dict(SURVIVED))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Add up the faults of a worker that ends."""
+    tried, survived = getattr(node, "workeroutput", {}).get("faults", ({}, {}))
+    TRIED.update(tried)
+    SURVIVED.update(survived)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many faults were tried, and how many did no harm."""
     if TRIED:
