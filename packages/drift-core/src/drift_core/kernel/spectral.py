@@ -160,7 +160,7 @@ def _levels(kernel: SphericalMatern) -> int:
     """The degree beyond which the series is below 2^-48 of its smallest value, or the affordable one."""
     if kernel.levels is not None:
         return kernel.levels
-    n, dim = np.arange(1.0, MOST_LEVELS + 1), kernel.dim
+    n, dim = np.arange(1, MOST_LEVELS + 1, dtype=np.float64), kernel.dim
     # N_n < (2 n + dim) (n + dim)^(dim - 1), and the derivative brings one more n.
     log_terms = _log_weight(kernel, n) + np.log(2 * n + dim) + (dim - 1) * np.log(n + dim) + np.log(n)
     negligible = np.flatnonzero(log_terms < -math.log(2) * (_dynamic_range(kernel) + 48))
