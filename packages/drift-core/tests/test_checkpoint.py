@@ -92,12 +92,15 @@ def test_fewer_steps_than_are_done_are_refused(tmp_path):
         run(tmp_path, 5, resume=True)
 
 
-def test_changed_settings_take_effect(tmp_path):
+@pytest.mark.parametrize(
+    "changed", [{"weight_decay": 10.0}, {"beta1": 0.5}, {"beta2": 0.5}, {"optimizer": "adam"}], ids=str
+)
+def test_changed_settings_take_effect(tmp_path, changed):
     for name in ("a", "b"):
-        run(tmp_path / name, 8)
-    same_decay = run(tmp_path / "a", 12, resume=True)
-    other_decay = run(tmp_path / "b", 12, resume=True, weight_decay=10.0)
-    assert not same(same_decay, other_decay)
+        run(tmp_path / name, 8, weight_decay=1.0)
+    as_before = run(tmp_path / "a", 12, resume=True, weight_decay=1.0)
+    otherwise = run(tmp_path / "b", 12, resume=True, **{"weight_decay": 1.0, **changed})
+    assert not same(as_before, otherwise)
 
 
 class Scores:

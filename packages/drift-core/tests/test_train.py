@@ -68,12 +68,13 @@ def test_same_seed_same_weights(tmp_path):
     assert not torch.equal(weights(a), weights(c))
 
 
-def test_a_resumed_run_is_bit_identical(tmp_path):
-    whole = run(tmp_path / "whole", 30)
-    run(tmp_path / "cut", 20, cooldown=0.0)
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9}], ids=str)
+def test_a_resumed_run_is_bit_identical(tmp_path, settings):
+    whole = run(tmp_path / "whole", 30, **settings)
+    run(tmp_path / "cut", 20, cooldown=0.0, **settings)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 25, "loss": 1.0}\n{"step": 26, "lo')
-    resumed = run(tmp_path / "cut", 30, resume=True)
+    resumed = run(tmp_path / "cut", 30, resume=True, **settings)
     assert bool((weights(resumed) == weights(whole)).all())
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")]
     assert logs[0][-2:] == logs[1][-2:]
@@ -94,6 +95,46 @@ def test_the_learning_rate_warms_up_stays_and_cools_down(tmp_path, power):
     rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     expected = [0.025, 0.05, 0.075] + [0.1] * 8 + [0.1 * (1 - i / 10) ** power for i in range(1, 10)]
     assert rates == pytest.approx(expected)
+
+
+def test_without_cooldown_the_learning_rate_is_constant_after_the_warm_up(tmp_path):
+    run(tmp_path, 20, lr=0.1, warmup=4, cooldown=0.0, cooldown_power=500.0, log_every=1)
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rates[3:] == [0.1] * 17
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_without_memory_and_decay_the_optimizer_takes_steps_of_one_length(tmp_path, optimizer):
+    """Adam's update is m / (sqrt(v) + 1e-8), which for betas of 0 is the sign of the gradient."""
+    settings = {"lr": 1e-3, "warmup": 0, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0, "ema_decay": 0.0}
+    trained = run(tmp_path, 5, optimizer=optimizer, **settings)
+    steps = (weights(trained) - weights(Affine())) / 1e-3
+    torch.testing.assert_close(steps, steps.round(), atol=0.01, rtol=0)
+    assert bool((steps.round().abs() % 2 == 1).all())  # five steps of +1 or -1
+
+
+def test_weight_decay_is_decoupled_in_adamw_and_a_penalty_in_adam(tmp_path):
+    """A penalty far above the gradient sets the sign of Adam's step; AdamW shrinks weights beside its own."""
+    one = {"lr": 1e-3, "warmup": 0, "ema_decay": 0.0, "weight_decay": 100.0}
+    penalised, decayed = (run(tmp_path / name, 1, optimizer=name, **one) for name in ("adam", "adamw"))
+    start = Affine().map.weight.detach().diagonal()
+    torch.testing.assert_close(penalised.map.weight.detach().diagonal(), start - 1e-3, atol=1e-6, rtol=0)
+    steps = decayed.map.weight.detach().diagonal() - (1 - 1e-3 * 100) * start
+    torch.testing.assert_close(steps.abs(), torch.full((2,), 1e-3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [
+        ({}, 0.01),
+        ({"optimizer": "adam"}, 0.0),
+        ({"optimizer": "adam", "weight_decay": 0.1}, 0.1),
+        ({"weight_decay": 0.0}, 0.0),
+    ],
+    ids=str,
+)
+def test_adam_has_no_weight_decay_unless_it_is_given(settings, decay):
+    assert TrainConfig(**settings).weight_decay == decay
 
 
 def test_capped_steps_are_reported(tmp_path):
@@ -243,6 +284,9 @@ def test_streams_are_independent_of_one_another():
         ({"lr": float("nan")}, "--lr must be positive, got nan"),
         ({"lr": float("inf")}, "--lr must be finite and not negative, got inf"),
         ({"weight_decay": -0.1}, "--weight-decay must be finite and not negative, got -0.1"),
+        ({"beta1": 1.0}, r"--beta1 must lie in \[0, 1\), got 1.0"),
+        ({"beta2": -0.1}, r"--beta2 must lie in \[0, 1\), got -0.1"),
+        ({"beta2": float("nan")}, r"--beta2 must lie in \[0, 1\), got nan"),
         ({"seed": -1}, "--seed must be at least 0, got -1"),
         ({"keep": 0}, "--keep must be at least 1, got 0"),
         ({"batch_size": 10**12}, "--batch-size must be at most 2147483647, got 1000000000000"),

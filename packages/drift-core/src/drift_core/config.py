@@ -24,15 +24,21 @@ class TrainConfig:
     """Rows that go through the network at once, for less memory at the cost of one more forward pass; the
     field is still that of the whole batch. 0: all rows of a process."""
     lr: float = 1e-3
-    """Learning rate of AdamW after the warm-up."""
+    """Learning rate after the warm-up."""
     warmup: int = 100
     """Steps of linear warm-up of the learning rate."""
     cooldown: float = 0.0
-    """Fraction of the steps, at the end, over which the learning rate falls to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls to zero; 0: never."""
     cooldown_power: float = 1.0
     """How it falls: as this power of the steps left; 1 is linearly, 3 leaves many steps for small changes."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW, whose weight decay is decoupled from the gradient, or Adam, where it is an L2 penalty."""
+    beta1: float = 0.9
+    """Decay per step of the optimiser's mean of the gradient."""
+    beta2: float = 0.999
+    """Decay per step of the optimiser's mean of the squared gradient."""
+    weight_decay: float | None = None
+    """Weight decay; none: 0.01 with adamw, and no decay with adam."""
     clip_norm: float = 1.0
     """Largest norm of the gradient of the weights."""
     ema_decay: float = 0.0
@@ -52,6 +58,8 @@ class TrainConfig:
     """Newest checkpoints that are kept."""
 
     def __post_init__(self) -> None:
+        if self.weight_decay is None:
+            self.weight_decay = 0.01 if self.optimizer == "adamw" else 0.0
         at_least = {
             "steps": 1,
             "batch_size": 2,
@@ -72,7 +80,7 @@ class TrainConfig:
         for name in ("lr", "step_size", "weight_decay", "cooldown_power"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{_flag(name)} must be finite and not negative, got {getattr(self, name)}")
-        for name in ("ema_decay", "cooldown"):
+        for name in ("ema_decay", "cooldown", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{_flag(name)} must lie in [0, 1), got {getattr(self, name)}")
         self.ema_decay = self.ema_decay or max(0.0, 1 - 9 / self.steps)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -173,7 +173,8 @@ def train(
     check_on_manifold(field.manifold, sample_data(64, generator_for(config.seed, 0, DATA)))
     draw = partial(_inputs, cast(Generator, module), sample_condition, config.seed)
     rows = shard(accelerator, config.batch_size)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(module.parameters(), lr=config.lr)
     model, optimizer = accelerator.prepare(MicroBatches(module, config.micro_batch_size), optimizer)
     average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
     ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
@@ -208,7 +209,7 @@ def train(
             if step == start:
                 check_on_manifold(field.manifold, pooled, "the samples of the generator")
             for group in optimizer.param_groups:
-                group.update(lr=config.lr * _lr_factor(config, step), weight_decay=config.weight_decay)
+                group.update(_optimizer_settings(config, step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update_parameters(module)
@@ -288,10 +289,20 @@ def _negatives(accelerator: Accelerator, model: nn.Module, inputs: Sequence[Tens
     return [pool(accelerator, model(*(part[rows.own] for part in inputs)), rows.sizes)]
 
 
+def _optimizer_settings(config: TrainConfig, step: int) -> dict[str, Any]:
+    """What the optimiser is told at every step, as a checkpoint brings the settings that it was saved with."""
+    return {
+        "lr": config.lr * _lr_factor(config, step),
+        "betas": (config.beta1, config.beta2),
+        "weight_decay": config.weight_decay,
+        "decoupled_weight_decay": config.optimizer == "adamw",
+    }
+
+
 def _lr_factor(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant, cool-down as a power of the steps left."""
-    left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
-    return min(1.0, (step + 1) / max(1, config.warmup), left**config.cooldown_power)
+    """Linear warm-up, constant, cool-down as a power of the steps left; constant to the end if it is 0."""
+    left = min(1.0, (config.steps - step) / max(1.0, config.cooldown * config.steps))
+    return min((step + 1) / max(1, config.warmup), 1.0, left**config.cooldown_power)
 
 
 def _record(

@@ -66,13 +66,13 @@ class Config(RunConfig):
     """Training windows that attract at each step, a stretch of each where --stretch is not 0; stretches of up
     to 10 base pairs without conditions are attracted by all of them."""
     lr: float = 3e-3
-    """Learning rate of AdamW after the warm-up."""
+    """Learning rate after the warm-up."""
     warmup: int = 20
     """Steps of linear warm-up of the learning rate."""
     cooldown: float = 0.3
-    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Weight decay."""
     step_size: float = 0.1
     """How far samples follow the drift at each step."""
     log_every: int = 10

@@ -56,11 +56,11 @@ class Config(RunConfig):
     """Molecules that attract at each step; the whole training set where there are no more; 0 stands for the
     batch size."""
     lr: float = 3e-3
-    """Learning rate of AdamW after the warm-up."""
+    """Learning rate after the warm-up."""
     warmup: int = 20
     """Steps of linear warm-up of the learning rate."""
     cooldown: float = 0.5
-    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     step_size: float = 0.2
     """How far samples follow the drift at each step."""
     log_every: int = 10

@@ -51,9 +51,9 @@ class Config(RunConfig):
     steps: int = 0
     """Optimiser steps; 0 stands for 1,000 on toy (a minute on two cores) and 9,000 on other data."""
     lr: float = 1.5e-3
-    """Learning rate of AdamW after the warm-up."""
+    """Learning rate after the warm-up."""
     cooldown: float = 0.7
-    """Fraction of the steps, at the end, over which the learning rate falls to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls to zero; 0: never."""
     cooldown_power: float = 5.0
     """How it falls: as this power of the steps left; 1 is linearly, 5 leaves many steps for small changes."""
     lengthscale: str = "short"

@@ -54,9 +54,9 @@ class Config(RunConfig):
     steps: int = 1_200
     """Optimiser steps."""
     lr: float = 1.5e-3
-    """Learning rate of AdamW after the warm-up."""
+    """Learning rate after the warm-up."""
     cooldown: float = 0.5
-    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero."""
+    """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     lengthscale: str = "short"
     """Lengthscale in units of distance: a number, several (0.5,0.05), annealed (1:0.03), auto, or short:
     1:0.03, with the spectral kernel 1:0.05 for --nu above 2.5, beyond which its series gets too long."""
