@@ -13,11 +13,10 @@ from typing import Annotated, Literal, NamedTuple
 import _cli
 import torch
 import tyro
-from drift_core import Laplace, Sphere, TrainConfig, smoothed_score, train
-from drift_core.balance import BalancedField
-from drift_core.field import make_kernel
+from drift_core import BalancedField, Field, Laplace, Sphere, TrainConfig, smoothed_score, train
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import Field, resample
+from drift_core.train import resample
 from drift_simplex import CategoricalField, StringGenerator, random_strings, support_metrics
 from drift_simplex import benchmark as categorical
 from torch import Tensor

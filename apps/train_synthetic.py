@@ -8,21 +8,19 @@ uv run apps/train_synthetic.py --direction displacement --geometry euclidean
 import _cli
 from drift_core.parallel import make_accelerator
 from drift_core.runs import open_run
-from drift_core.train import Field, train
+from drift_core.train import train
 from drift_synthetic import experiment
 from drift_synthetic.experiment import Config
-from drift_synthetic.snapshots import Snapshots
+from drift_synthetic.snapshots import write_snapshots
 
 
 def main(config: Config) -> None:
     """Train on every process; report on the first."""
     problem = experiment.problem_of(config)
-    field: Field = experiment.make_field(config)
+    field = experiment.make_field(config)
     generator = experiment.make_generator(config)
     accelerator = make_accelerator(config.tracker)
     out = open_run(config, experiment.DOMAIN, accelerator)
-    if accelerator.is_main_process:
-        field = Snapshots(field, problem.space, out, config.steps)
     trained = train(
         generator,
         field,
@@ -32,6 +30,7 @@ def main(config: Config) -> None:
         accelerator=accelerator,
         resume=config.resume,
         validate=experiment.validation(config),
+        on_step=write_snapshots(problem.space, out, config.steps),
     )
     if accelerator.is_main_process:
         trained = trained.cpu()

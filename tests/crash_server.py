@@ -19,9 +19,8 @@ import _cli
 import drift_sphere
 import torch
 import train_sphere
-from drift_core import Euclidean, Gaussian
+from drift_core import Euclidean, Gaussian, KernelField
 from drift_core.config import RunConfig
-from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.parallel import make_accelerator
 from drift_core.published import PublishedFile
@@ -47,7 +46,7 @@ def tiny(out: str, *flags: str) -> None:
     accelerator = make_accelerator()
     open_run(config, "tiny", accelerator)
     torch.manual_seed(0)
-    field = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+    field = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
     trained = train(
         Affine(2, 2),
         field,

@@ -24,8 +24,7 @@ from typing import Any
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, TrainConfig, train
-from drift_core.field import DriftField
+from drift_core import Euclidean, Gaussian, KernelField, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
 from drift_sphere.experiment import Config
 from torch import Tensor, nn
@@ -156,7 +155,7 @@ def normal(n: int, generator: torch.Generator) -> Tensor:
 
 def fit(out: Path, sample: Callable[[int, torch.Generator], Tensor] = normal, **settings: Any) -> nn.Module:
     torch.manual_seed(0)
-    field = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+    field = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
     resume = settings.pop("resume", False)
     given = {"steps": 6, "batch_size": 8, "ema_decay": 0.9, "save_every": 3, "log_every": 2}
     config = TrainConfig(**given | settings)

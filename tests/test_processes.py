@@ -6,19 +6,28 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from drift_core import Laplace, Manifold, Power, Sphere, TrainConfig, smoothed_score, train
+from drift_core import (
+    Batch,
+    Drift,
+    KernelField,
+    Laplace,
+    Manifold,
+    NearestField,
+    Power,
+    Sphere,
+    TrainConfig,
+    smoothed_score,
+    train,
+)
 from drift_core.config import RunConfig
-from drift_core.drift import DriftTerms
-from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.nearest import NearestField
 from drift_core.parallel import make_accelerator, merge_over_processes
 from drift_core.runs import open_run
 from torch import Tensor, nn
@@ -57,34 +66,30 @@ def sample(manifold: Manifold, dtype: torch.dtype, n: int, generator: torch.Gene
 class OwnSamplesOnly:
     """The wrong scheme: samples repel those of their own process alone."""
 
-    inner: DriftField
+    inner: KernelField
 
     @property
     def manifold(self) -> Manifold:
         return self.inner.manifold
 
-    def terms(self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float):
-        return self.inner.terms(x, data, x, torch.arange(len(x)), progress)
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        return self.inner.effective_samples(x, data, progress)
+    def __call__(self, batch: Batch) -> Drift:
+        return self.inner(replace(batch, model=None, self_index=None))
 
 
 class ShardedData(OwnSamplesOnly):
     """Each process holds a part of the data, and scores every process's samples against it."""
 
-    def terms(self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float):
-        accelerator = make_accelerator()
-        mine = torch.tensor_split(data, accelerator.num_processes)[accelerator.process_index]
+    def __call__(self, batch: Batch) -> Drift:
+        accelerator, model = make_accelerator(), batch.model
+        mine = torch.tensor_split(batch.data, accelerator.num_processes)[accelerator.process_index]
         partial_score = smoothed_score(self.manifold, Laplace(0.5), model, mine)
         merged = merge_over_processes(accelerator, partial_score)
-        whole = smoothed_score(self.manifold, Laplace(0.5), model, data)
+        whole = smoothed_score(self.manifold, Laplace(0.5), model, batch.data)
         assert torch.allclose(merged.log_density, whole.log_density, rtol=0, atol=1e-12)
-        repulsion = self.inner.terms(x, data, model, self_index, progress).repulsion
-        return DriftTerms(merged.gradient[self_index], repulsion)
+        return Drift(merged.gradient[batch.self_index], self.inner(batch).repulsion)
 
 
-def nearest(field: DriftField) -> NearestField:
+def nearest(field: KernelField) -> NearestField:
     """A field that remembers samples, from the seventh step on."""
     data = sample(field.manifold, torch.float64, 90, torch.Generator().manual_seed(1))
     return NearestField(field, data, memory=60, neighbors=40, tolerance=0.9)
@@ -110,7 +115,7 @@ def run_case(out: Path, case: str) -> None:
     """Train from one of the CASES; leave the weights and the log in `out`/`case`."""
     space, dtype, settings, wrap = CASES[case]
     manifold = MANIFOLDS[space]
-    field = DriftField(manifold, Laplace, parse_lengthscales("0.5"))
+    field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
     config = TrainConfig(
         **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 10, "warmup": 10} | settings
     )
@@ -128,7 +133,7 @@ def weights(module: nn.Module) -> Tensor:
 def stop_one_process_and_resume(out: Path) -> None:
     """With dropout: a signal to the last process stops all of them, and the run goes on exactly."""
     accelerator, manifold = make_accelerator(), Sphere()
-    field = DriftField(manifold, Laplace, parse_lengthscales("0.5"))
+    field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
     config = TrainConfig(batch_size=UNEVEN, steps=20, log_every=4, save_every=15)
     draws = 0
 
@@ -172,7 +177,7 @@ def fail_on_the_last_process(out: Path) -> None:
             raise ValueError("the last row is bad")
         return sample(manifold, torch.float32, n, generator)
 
-    field = DriftField(manifold, Laplace, parse_lengthscales("0.5"))
+    field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
     train(Mlp(manifold, torch.float32), field, draw, TrainConfig(batch_size=UNEVEN, steps=10**6), out)
 
 

@@ -1,14 +1,31 @@
 import pytest
 import torch
-from drift_core import Euclidean, Laplace, Sphere, TrainConfig
-from drift_core.balance import BalancedField, WeighedField
-from drift_core.field import DriftField
+from drift_core import (
+    BalancedField,
+    Batch,
+    Drift,
+    Euclidean,
+    Field,
+    KernelField,
+    Laplace,
+    Sphere,
+    TrainConfig,
+)
+from drift_core.field import observe
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import resample
 
 
-def field_of(manifold, scale: str = "0.5") -> DriftField:
-    return DriftField(manifold, Laplace, parse_lengthscales(scale))
+def field_of(manifold, scale: str = "0.5") -> KernelField:
+    return KernelField(manifold, Laplace, parse_lengthscales(scale))
+
+
+def step(field: Field, *batch: torch.Tensor, progress: float) -> Drift:
+    """Drift of a batch, which the field then observes, as in training."""
+    seen = Batch(*batch, progress=progress)
+    drift = field(seen)
+    observe(field, seen)
+    return drift
 
 
 @pytest.fixture
@@ -19,11 +36,7 @@ def clouds():
 
 def learn(balanced: BalancedField, x: torch.Tensor, numbers: torch.Tensor, times: int) -> None:
     for _ in range(times):
-        balanced.terms(x, numbers, x, torch.arange(len(x)), 0.0)
-
-
-def test_a_drift_field_can_be_weighed():
-    assert isinstance(field_of(Sphere()), WeighedField)
+        step(balanced, x, numbers, x, torch.arange(len(x)), progress=0.0)
 
 
 def test_the_weights_become_those_of_sinkhorn(clouds):
@@ -57,10 +70,10 @@ def test_a_mode_without_samples_attracts_once_balanced():
     x = 0.1 * torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
     plain, balanced = field_of(Euclidean()), BalancedField(field_of(Euclidean()), data)
     own = torch.arange(32)
-    towards = plain.terms(x, data, x, own, 0.0).attraction
+    towards = step(plain, x, data, x, own, progress=0.0).attraction
     assert float(towards[:, 0].mean().abs()) < 0.5  # the other mode is not seen at all
     learn(balanced, x, torch.arange(2), 300)
-    towards = balanced.terms(x, torch.arange(2), x, own, 0.0).attraction
+    towards = step(balanced, x, torch.arange(2), x, own, progress=0.0).attraction
     assert float(towards[:, 0].mean()) > 0.8  # half of the unit vectors / 0.5 point there
 
 
@@ -72,10 +85,10 @@ def test_the_field_ends_as_the_one_it_wraps(clouds):
     before = balanced.potential.clone()
     for progress, factor in ((0.5, 1.0), (0.7, 1.0), (0.775, 0.5), (0.85, 0.0), (1.0, 0.0)):
         assert balanced.strength(progress) == pytest.approx(factor, abs=1e-6)
-    at_end = balanced.terms(x, torch.arange(12), x, own, 0.9)
-    torch.testing.assert_close(at_end.field, field.terms(x, data, x, own, 0.9).field, atol=0, rtol=0)
+    at_end = step(balanced, x, torch.arange(12), x, own, progress=0.9)
+    torch.testing.assert_close(at_end.field, step(field, x, data, x, own, progress=0.9).field, atol=0, rtol=0)
     torch.testing.assert_close(balanced.potential, before, atol=0, rtol=0)
-    assert balanced.effective_samples(x, torch.arange(12)) == field.effective_samples(x, data)
+    assert balanced.diagnostics(Batch(x, torch.arange(12))) == field.diagnostics(Batch(x, data))
 
 
 def test_a_resumed_run_keeps_the_weights(fit, tmp_path):

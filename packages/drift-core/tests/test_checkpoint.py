@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, TrainConfig, train
+from drift_core import Euclidean, Gaussian, KernelField, TrainConfig, train
 from drift_core.checkpoint import checkpoint_bytes, load_best, load_checkpoint, newest_checkpoint
-from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs import read_records
 from torch import Tensor, nn
 
-FIELD = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
 
 
 class Net(nn.Module):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from drift_core import DriftTerms, Euclidean, Gaussian, smoothed_score
+from drift_core import Batch, Drift, Euclidean, Gaussian, smoothed_score
 from drift_core.config import TrainConfig
 from drift_core.seeds import generator_for
-from drift_core.train import CONDITION, ConditionalField, train
+from drift_core.train import CONDITION, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,19 +35,22 @@ class Grouped:
     manifold = Euclidean()
 
     def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, ...]] = []
+        self.seen: list[Batch] = []
 
-    def terms(self, x, data, model, self_index, progress, *, condition, model_condition) -> DriftTerms:
-        self.seen.append((x, model, self_index, condition, model_condition))
+    def __call__(self, batch: Batch) -> Drift:
+        self.seen.append(batch)
+        x, data, condition, model_condition = batch.x, batch.data, batch.condition, batch.model_condition
         near, far = ((condition[:, None] != c).float() * -1e9 for c in (data[:, 2].long(), model_condition))
         kernel = Gaussian(0.7)
         attraction = smoothed_score(self.manifold, kernel, x, data[:, :2], log_weight=near)
-        repulsion = smoothed_score(self.manifold, kernel, x, model, log_weight=far, self_index=self_index)
-        return DriftTerms(attraction.gradient, repulsion.gradient)
+        repulsion = smoothed_score(
+            self.manifold, kernel, x, batch.model, log_weight=far, self_index=batch.self_index
+        )
+        return Drift(attraction.gradient, repulsion.gradient)
 
-    def effective_samples(self, x, data, progress, *, condition) -> float:
-        assert len(x) == len(condition)
-        return float(len(condition))
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        assert len(batch.x) == len(batch.condition)
+        return {"conditions": float(len(batch.condition))}
 
 
 def sample(n: int, generator: torch.Generator) -> Tensor:
@@ -80,13 +83,13 @@ def test_each_condition_gets_its_own_law(tmp_path):
 @pytest.mark.parametrize("micro_batch_size", [0, 5])
 def test_conditions_are_those_of_the_rows_they_come_with(tmp_path, micro_batch_size):
     field, network = Grouped(), Conditional()
-    assert isinstance(field, ConditionalField)
     config = settings(3, batch_size=12, negatives=7, lr=1e-9, micro_batch_size=micro_batch_size)
     train(network, field, sample, config, tmp_path, sample_condition=conditions)
-    for step, (x, model, own, condition, model_condition) in enumerate(field.seen):
+    for step, batch in enumerate(field.seen):
+        own, condition, model_condition = batch.self_index, batch.condition, batch.model_condition
         expected = conditions(19, generator_for(config.seed, step, CONDITION))
         assert torch.equal(model_condition, expected)
         assert torch.equal(condition, expected[own])
-        assert torch.equal(model[own], x)
+        assert torch.equal(batch.model[own], batch.x)
         noise = network.latent(19, generator_for(config.seed, step, 0))
-        torch.testing.assert_close(model, network(noise, expected).detach(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.model, network(noise, expected).detach(), atol=1e-6, rtol=0)

@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, Hyperboloid, Laplace, Sphere
-from drift_core.field import DriftField
+from drift_core import Euclidean, Gaussian, Hyperboloid, KernelField, Laplace, Sphere
 from drift_core.flow import particle_flow
 from drift_core.lengthscale import parse_lengthscales
 from torch import Tensor
 
-GAUSSIAN = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+GAUSSIAN = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
 
 
 def gaussian(n: int, mean: tuple[float, float], sd: float, seed: int) -> Tensor:
@@ -36,7 +35,7 @@ def test_gaussians_follow_the_closed_form_of_their_mean_and_spread():
 
 def test_a_laplace_flow_ends_as_a_sample_of_the_data_on_every_manifold(manifold, cloud):
     """The energy distance, which knows nothing of the kernel, falls to that of a fresh sample."""
-    field = DriftField(manifold, Laplace, parse_lengthscales("2:0.5"))
+    field = KernelField(manifold, Laplace, parse_lengthscales("2:0.5"))
     data, fresh = cloud(120, 0), cloud(120, 1)
     centre = data[:1].expand_as(fresh)
     start = manifold.expmap(centre, 0.1 * manifold.logmap(centre, fresh))
@@ -56,7 +55,7 @@ def test_a_laplace_flow_ends_as_a_sample_of_the_data_on_every_manifold(manifold,
 def test_float32_particles_stay_on_their_manifold(surface):
     noise = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0))
     x, data = surface.projx(noise).unbind()
-    field = DriftField(surface, Laplace, parse_lengthscales("0.3"))
+    field = KernelField(surface, Laplace, parse_lengthscales("0.3"))
     x = particle_flow(field, x, data, steps=50, step_size=0.05).x.double()
     square = x.square()
     norm = square.sum(1) if surface.injectivity_radius < math.inf else square[:, 1:].sum(1) - square[:, 0]
@@ -86,14 +85,14 @@ def test_lengthscales_anneal_with_the_steps():
         seen.append(lengthscale)
         return Gaussian(lengthscale)
 
-    field = DriftField(Euclidean(), kernel, parse_lengthscales("4:1"))
+    field = KernelField(Euclidean(), kernel, parse_lengthscales("4:1"))
     particle_flow(field, torch.zeros(2, 2), torch.ones(3, 2), steps=4, step_size=0.1)
     assert seen == pytest.approx([4, 2, 1, 1])
 
 
 def test_steps_are_capped():
     far = torch.tensor([[100.0, 0.0]])
-    field = DriftField(Euclidean(), Laplace, parse_lengthscales("0.1"))
+    field = KernelField(Euclidean(), Laplace, parse_lengthscales("0.1"))
     x = particle_flow(field, torch.zeros(1, 2), far, steps=3, step_size=1.0, max_step=0.5).x
     torch.testing.assert_close(x, torch.tensor([[1.5, 0.0]]))
 
@@ -114,7 +113,7 @@ def test_no_gradient_is_kept():
         ({"step_size": math.nan}, "must be positive, got 2 and nan"),
         ({"record": [3]}, r"recorded steps must lie in 0..2, got \[3\]"),
         ({"max_step": -1.0}, "max_step must lie in"),
-        ({"field": DriftField(Sphere(), Laplace, parse_lengthscales("1"))}, "lie off Sphere"),
+        ({"field": KernelField(Sphere(), Laplace, parse_lengthscales("1"))}, "lie off Sphere"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
@@ -127,6 +126,6 @@ def test_bad_arguments_are_refused(change, message):
 
 def test_particles_that_fly_apart_are_an_error():
     data = Hyperboloid().projx(torch.tensor([[1.0, 5.0, 0.0], [1.0, -5.0, 1.0]]))
-    field = DriftField(Hyperboloid(), Gaussian, parse_lengthscales("0.1"))
+    field = KernelField(Hyperboloid(), Gaussian, parse_lengthscales("0.1"))
     with pytest.raises(FloatingPointError, match="step 0: a particle is not finite; try a smaller step_size"):
         particle_flow(field, data.flip(0)[:1], data[:1], steps=3, step_size=10.0)

@@ -7,8 +7,16 @@ from collections.abc import Iterator
 import geoopt
 import pytest
 import torch
-from drift_core import Gaussian, GeooptManifold, Laplace, TrainConfig, cap_step, drift_loss, train
-from drift_core.field import DriftField
+from drift_core import (
+    Gaussian,
+    GeooptManifold,
+    KernelField,
+    Laplace,
+    TrainConfig,
+    cap_step,
+    drift_loss,
+    train,
+)
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
 from drift_core.parallel import make_accelerator
 from drift_core.testing import check_drift
@@ -196,7 +204,7 @@ def test_each_trains(name, tmp_path):
     data = manifold.projx(points_of(name, 64, 3, torch.float32).abs())
     if data.ndim == 3:
         data = torch.linalg.matrix_exp(data)
-    field = DriftField(manifold, Gaussian, parse_lengthscales("0.7"))
+    field = KernelField(manifold, Gaussian, parse_lengthscales("0.7"))
     config = TrainConfig(
         steps=20, batch_size=32, lr=0.02, warmup=1, log_every=1, step_size=0.2, ema_decay=0.5
     )

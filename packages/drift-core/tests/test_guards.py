@@ -9,13 +9,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from drift_core import DriftTerms, Euclidean, Gaussian, Manifold, TrainConfig, train
-from drift_core.field import DriftField
+from drift_core import Batch, Drift, Euclidean, Gaussian, KernelField, Manifold, TrainConfig, train
 from drift_core.guards import check_engine, check_on_manifold, check_space
 from drift_core.lengthscale import parse_lengthscales
 from torch import Tensor, nn
 
-FIELD = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
 CONFIG = TrainConfig(steps=12, batch_size=16, save_every=4, log_every=2)
 
 
@@ -73,12 +72,9 @@ class BadField:
 
     manifold: Manifold = FIELD.manifold
 
-    def terms(self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float):
-        terms = FIELD.terms(x, data, model, self_index, progress)
-        return DriftTerms(terms.attraction / (progress < 0.4), terms.repulsion)
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        return 1.0
+    def __call__(self, batch: Batch) -> Drift:
+        drift = FIELD(batch)
+        return Drift(drift.attraction / (batch.progress < 0.4), drift.repulsion)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +174,9 @@ class Spy:
     manifold: Manifold
     seen: list[torch.dtype]
 
-    def terms(self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float):
-        self.seen += [x.dtype, data.dtype, model.dtype]
-        return FIELD.terms(x, data, model, self_index, progress)
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        return 1.0
+    def __call__(self, batch: Batch) -> Drift:
+        self.seen += [batch.x.dtype, batch.data.dtype, batch.model.dtype]
+        return FIELD(batch)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, Laplace, Sphere, SphericalMatern, drift
-from drift_core.field import DriftField, make_kernel
+from drift_core import Batch, Euclidean, Gaussian, KernelField, Laplace, Sphere, SphericalMatern, drift
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import (
     Lengthscales,
     auto_lengthscale,
@@ -18,7 +18,7 @@ from drift_core.lengthscale import (
 def test_flags():
     assert parse_lengthscales("0.2").at(0.3) == (0.2,)
     assert parse_lengthscales("0.2,0.6").at(1.0) == (0.2, 0.6)
-    assert parse_lengthscales("auto,1", auto=0.4).at(0) == (0.4, 1.0)
+    assert parse_lengthscales("auto,1", auto=0.4).at(0.0) == (0.4, 1.0)
 
 
 def test_lengthscales_that_a_kernel_refuses_are_refused_at_once():
@@ -99,20 +99,20 @@ def test_auto_needs_two_points():
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 def test_several_scales_add_dimensionless_fields(sphere_cloud, direction):
     x, data, model = sphere_cloud(6, 0), sphere_cloud(20, 1), sphere_cloud(20, 2)
-    field = DriftField(Sphere(), Gaussian, parse_lengthscales("0.3,1.2"), direction)
+    field = KernelField(Sphere(), Gaussian, parse_lengthscales("0.3,1.2"), direction)
     parts = [drift(Sphere(), Gaussian(s), x, data, model, direction=direction) for s in (0.3, 1.2)]
     by = (0.3, 1.2) if direction == "gradient" else (1 / 0.3, 1 / 1.2)
     expected = by[0] * parts[0] + by[1] * parts[1]
-    torch.testing.assert_close(field.terms(x, data, model, None).field, expected)
+    torch.testing.assert_close(field(Batch(x, data, model, None)).field, expected)
 
 
 def test_one_scale_is_the_plain_field(sphere_cloud):
     x, data = sphere_cloud(6, 0), sphere_cloud(20, 1)
-    field = DriftField(Sphere(), Laplace, parse_lengthscales("2:0.3"))
+    field = KernelField(Sphere(), Laplace, parse_lengthscales("2:0.3"))
     index = torch.arange(6)
     for progress, scale in ((0.0, 2.0), (1.0, 0.3)):
         torch.testing.assert_close(
-            field.terms(x, data, x, index, progress).field, drift(Sphere(), Laplace(scale), x, data)
+            field(Batch(x, data, x, index, progress=progress)).field, drift(Sphere(), Laplace(scale), x, data)
         )
 
 

@@ -3,8 +3,12 @@ import math
 import pytest
 import torch
 from drift_core import (
+    Batch,
+    Drift,
     Euclidean,
+    Field,
     Gaussian,
+    KernelField,
     Laplace,
     Matern,
     Sphere,
@@ -12,13 +16,21 @@ from drift_core import (
     TrainConfig,
     smoothed_scores,
 )
-from drift_core.field import DriftField
+from drift_core.field import observe
+from drift_core.fields.nearest import NearestField, NearestPoints, nearest_scores
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.nearest import NearestField, NearestPoints, nearest_scores
 
 
-def field_of(manifold, scale: str = "0.05", direction: str = "gradient") -> DriftField:
-    return DriftField(manifold, Laplace, parse_lengthscales(scale), direction)
+def step(field: Field, *batch: torch.Tensor | None, progress: float = 1.0) -> Drift:
+    """Drift of a batch, which the field then observes, as in training."""
+    seen = Batch(*batch, progress=progress)
+    drift = field(seen)
+    observe(field, seen)
+    return drift
+
+
+def field_of(manifold, scale: str = "0.05", direction: str = "gradient") -> KernelField:
+    return KernelField(manifold, Laplace, parse_lengthscales(scale), direction)
 
 
 def clusters(n: int, seed: int, width: float = 0.02) -> torch.Tensor:
@@ -47,7 +59,7 @@ def test_the_nearest_are_those_of_all_distances(manifold, cloud, k, dtype):
 def test_blocks_of_queries_change_nothing(manifold, cloud, monkeypatch):
     x, y = cloud(20), cloud(50, 1)
     whole = NearestPoints(manifold, y)(x, 5)
-    monkeypatch.setattr("drift_core.nearest._BLOCK", 150)
+    monkeypatch.setattr("drift_core.fields.nearest._BLOCK", 150)
     assert torch.equal(NearestPoints(manifold, y)(x, 5), whole)
 
 
@@ -125,10 +137,13 @@ def test_it_is_the_field_of_the_batch_while_the_kernel_is_long_and_then_that_of_
     assert [field.resolves(p) for p in (0.0, 0.25, 0.5, 1.0)] == [False, False, True, True]
     earlier = [clusters(16, seed) for seed in range(3, 8)]
     for model in earlier:
-        new, old = field.terms(x, batch, model, own, 0.25), plain.terms(x, batch, model, own, 0.25)
+        new, old = (
+            step(field, x, batch, model, own, progress=0.25),
+            step(plain, x, batch, model, own, progress=0.25),
+        )
         assert torch.equal(new.field, old.field)
     assert torch.equal(field.samples, torch.cat(earlier[1:]))  # the last 64 of 80
-    terms = field.terms(x, batch, x, own, 1.0)  # of what was there before x came
+    terms = step(field, x, batch, x, own, progress=1.0)  # of what was there before x came
     assert torch.equal(field.samples, torch.cat([*earlier[2:], x]))
     sets = (terms.attraction, data, 20), (terms.repulsion, torch.cat(earlier[1:]), 3)
     for part, points, k in sets:
@@ -142,9 +157,9 @@ def test_several_lengthscales_wait_for_the_longest_and_are_summed_as_in_batches(
     for direction in ("gradient", "displacement"):
         plain = field_of(Sphere(), "0.02,0.01", direction)
         field = NearestField(plain, data, memory=60, neighbors=60)
-        field.terms(x, data, clusters(60, 2), torch.arange(8), 1.0)
-        new = field.terms(x, data, x, torch.arange(8), 1.0)
-        old = plain.terms(x, data, clusters(60, 2), None, 1.0)
+        step(field, x, data, clusters(60, 2), torch.arange(8), progress=1.0)
+        new = step(field, x, data, x, torch.arange(8), progress=1.0)
+        old = step(plain, x, data, clusters(60, 2), None, progress=1.0)
         torch.testing.assert_close(new.field, old.field, atol=1e-4, rtol=1e-4)
     assert not NearestField(field_of(Sphere(), "9,0.01"), data, neighbors=20).resolves(1.0)
 
@@ -154,9 +169,9 @@ def test_until_the_memory_is_full_the_batch_serves():
     plain = field_of(Sphere(), "0.001")
     field = NearestField(plain, data, memory=64, neighbors=20)
     for _ in range(4):
-        new, old = (f.terms(x, data, x, torch.arange(16), 1.0) for f in (field, plain))
+        new, old = (step(f, x, data, x, torch.arange(16), progress=1.0) for f in (field, plain))
         assert torch.equal(new.field, old.field)
-    assert not torch.equal(field.terms(x, data, x, torch.arange(16), 1.0).field, old.field)
+    assert not torch.equal(step(field, x, data, x, torch.arange(16), progress=1.0).field, old.field)
 
 
 def test_it_is_less_noisy_than_the_field_of_batches():
@@ -164,14 +179,14 @@ def test_it_is_less_noisy_than_the_field_of_batches():
     data, many, x = clusters(8_000, 0), clusters(8_000, 1), clusters(256, 2)
     plain = field_of(Sphere(), "0.002")
     field = NearestField(plain, data, memory=8_000, neighbors=64)
-    truth = plain.terms(x, data, many, None).field
-    field.terms(x, data[:2], many, None)
-    batch = plain.terms(x, data[:512], many[:512], None).field
+    truth = step(plain, x, data, many, None).field
+    step(field, x, data[:2], many, None)
+    batch = step(plain, x, data[:512], many[:512], None).field
 
     def error(v):
         return float((v - truth).norm() / truth.norm())
 
-    assert error(field.terms(x, data[:2], many, None).field) < 0.2 * error(batch)
+    assert error(step(field, x, data[:2], many, None).field) < 0.2 * error(batch)
 
 
 @pytest.mark.parametrize("settings", [{"memory": 0}, {"neighbors": 0}, {"tolerance": 1.0}])
@@ -216,7 +231,7 @@ def test_a_resumed_run_remembers_the_samples(fit, tmp_path):
 
 def test_samples_in_memory_are_on_the_sphere(sphere_cloud):
     field = NearestField(field_of(Sphere()), sphere_cloud(30), memory=40)
-    field.terms(sphere_cloud(8, 1), sphere_cloud(8), sphere_cloud(24, 2), None, 0.0)
+    step(field, sphere_cloud(8, 1), sphere_cloud(8), sphere_cloud(24, 2), None, progress=0.0)
     known = field.samples[-int(field.remembered) :]
     assert len(known) == 24
     assert float((known.norm(dim=1) - 1).abs().max()) < math.sqrt(torch.finfo(torch.float64).eps)

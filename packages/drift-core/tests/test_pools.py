@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from drift_core import Laplace, Score, Sphere, TrainConfig, drift, train
-from drift_core.drift import DriftTerms
-from drift_core.field import DriftField
+from drift_core import Batch, Drift, KernelField, Laplace, Score, Sphere, TrainConfig, drift, train
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.network import MicroBatches, evaluating
 from drift_core.parallel import make_accelerator, merge_over_processes, on_main, same_on_all, shard
@@ -16,7 +14,7 @@ from drift_core.seeds import generator_for
 from drift_core.train import DATA, LATENT
 from torch import Tensor, nn
 
-FIELD = DriftField(Sphere(), Laplace, parse_lengthscales("0.5"))
+FIELD = KernelField(Sphere(), Laplace, parse_lengthscales("0.5"))
 
 
 class Net(nn.Module):
@@ -136,20 +134,29 @@ def test_one_process_has_nothing_to_merge():
     assert merge_over_processes(make_accelerator(), score) is score
 
 
-class Recording(DriftField):
-    """Keeps what it was asked, in the order of the arguments."""
+class Recording:
+    """Keeps the batches that it was asked about."""
 
-    def terms(self, x, data, model, self_index, progress=1.0) -> DriftTerms:
-        self.__dict__.setdefault("asked", []).append((x, data, model, self_index))
-        return super().terms(x, data, model, self_index, progress)
+    manifold = Sphere()
+
+    def __init__(self) -> None:
+        self.asked: list[Batch] = []
+
+    def __call__(self, batch: Batch) -> Drift:
+        self.asked.append(batch)
+        return FIELD(batch)
 
 
 def test_every_row_finds_itself_in_the_pool_and_no_gradient_flows(tmp_path):
-    field = Recording(Sphere(), Laplace, parse_lengthscales("0.5"))
+    field, seen = Recording(), []
     config = TrainConfig(steps=2, batch_size=8, negatives=3)
-    train(Net(), field, sample, config, Path(tmp_path), accelerator=Accelerator(cpu=True))
-    for x, _, model, own in field.__dict__["asked"]:
-        assert torch.equal(model[own], x)
-        assert len(model) == 11
-        assert not model.requires_grad
-        assert not x.requires_grad
+    train(
+        Net(), field, sample, config, Path(tmp_path), accelerator=Accelerator(cpu=True), on_step=seen.append
+    )
+    assert [id(batch) for batch in seen] == [id(batch) for batch in field.asked]
+    for step, batch in enumerate(field.asked):
+        assert (batch.step, batch.progress) == (step, step / 2)
+        assert torch.equal(batch.model[batch.self_index], batch.x)
+        assert len(batch.model) == 11
+        assert not batch.model.requires_grad
+        assert not batch.x.requires_grad

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, Sphere
+from drift_core import Euclidean, Gaussian, KernelField, Sphere
 from drift_core.config import RunConfig, TrainConfig
 from drift_core.denormal import denormals_as_zero
-from drift_core.field import DriftField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.parallel import make_accelerator
 from drift_core.seeds import generator_for
@@ -35,7 +34,7 @@ class Affine(nn.Module):
         return torch.randn(n, 2, generator=generator)
 
 
-FIELD = DriftField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
+FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
 
 
 def data(n: int = 512) -> Tensor:
@@ -232,13 +231,13 @@ def test_a_sample_that_is_not_finite_stops_the_run(tmp_path):
     [(torch.full((64, 3), 2.0), "off Sphere"), (torch.full((64, 3), float("nan")), "NaN or infinite")],
 )
 def test_data_off_the_manifold_are_refused(tmp_path, points, message):
-    field = DriftField(Sphere(), Gaussian, parse_lengthscales("1.0"))
+    field = KernelField(Sphere(), Gaussian, parse_lengthscales("1.0"))
     with pytest.raises(ValueError, match=message):
         train(Affine(), field, resample(points), TrainConfig(steps=1), tmp_path)
 
 
 def test_samples_off_the_manifold_are_refused_before_the_weights_change(tmp_path):
-    field = DriftField(Sphere(), Gaussian, parse_lengthscales("1.0"))
+    field = KernelField(Sphere(), Gaussian, parse_lengthscales("1.0"))
     points = nn.functional.normalize(data() @ torch.ones(2, 2) + torch.eye(2)[0], dim=-1)
     module = Affine()
     before = weights(module).clone()

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, Laplace, Matern
-from drift_core.field import DriftField
+from drift_core import Batch, Euclidean, Gaussian, KernelField, Laplace, Matern
 from drift_core.train import ConditionalField
 from drift_promoter.data import Promoters, Windows
 from drift_promoter.experiment import (
@@ -93,14 +92,14 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     config = Config(geometry="euclidean", lengthscale="1", direction="displacement")
     field = make_field(config, little)
     assert isinstance(field, WholeField)
-    assert isinstance(field.field, DriftField)
+    assert isinstance(field.field, KernelField)
     assert isinstance(field.manifold.base, Euclidean)
     assert field.field.direction == "displacement"
     generator = make_generator(config, little)
     x = generator(generator.latent(3, Generator()), little.test.signals(torch.arange(3)))
     torch.testing.assert_close(x.sum(-1), torch.ones(3, 16))  # distributions, not their roots
     assert (
-        field.terms(x, positives(config, little)(5, Generator()), x, torch.arange(3)).field.shape == x.shape
+        field(Batch(x, positives(config, little)(5, Generator()), x, torch.arange(3))).field.shape == x.shape
     )
 
 

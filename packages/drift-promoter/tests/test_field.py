@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-from drift_core import Euclidean, Laplace, Power, drift_loss
-from drift_core.field import DriftField
+from drift_core import Batch, Euclidean, Field, KernelField, Laplace, Power, drift_loss
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import ConditionalField
 from drift_promoter.data import Windows, load
 from drift_promoter.field import WholeField
 from drift_promoter.metrics import kmer_correlation, kmer_counts
@@ -26,7 +24,7 @@ ONE = parse_lengthscales("0.7")
 LETTERS = CategoricalField(4, Laplace, ONE, product=True)
 INNER = {
     "spherical": CategoricalField(4, Laplace, ONE),
-    "euclidean": DriftField(Power(Euclidean()), Laplace, ONE),
+    "euclidean": KernelField(Power(Euclidean()), Laplace, ONE),
 }
 ALIKE = Similarity(Laplace(0.8))
 
@@ -123,7 +121,7 @@ def test_whole_sequences_follow_the_gradients_of_their_log_densities(geometry, c
     places = draw_places(data, 64)(15, generator)
     known = {"condition": c[own], "model_condition": c} if conditional else {}
     field = WholeField(INNER[geometry], data, ALIKE if conditional else None)
-    terms = field.terms(pool[own], places, pool, own, **known)
+    terms = field(Batch(pool[own], places, pool, own, **known))
 
     letters, there, _ = zip(*(read(data, place) for place in places), strict=True)
     near = near_whole if conditional else lambda a, b: 0.0
@@ -184,7 +182,7 @@ def test_positions_follow_the_mean_of_all_stretches_over_them(
     places = draw_places(data, stretch)(9, generator)
     field = StretchField(LETTERS, data, ALIKE if conditional else None, stretch, repel, most)
     known = {} if c is None else {"condition": c[own], "model_condition": c}
-    terms = field.terms(pool[own], places, pool, own, **known)
+    terms = field(Batch(pool[own], places, pool, own, **known))
     attraction, repulsion = by_brute_force(field, pool[own], places, pool, own, c)
     torch.testing.assert_close(terms.attraction, attraction, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(terms.repulsion, repulsion, rtol=1e-8, atol=1e-9)
@@ -196,11 +194,11 @@ def test_every_position_of_the_model_repels_however_few_of_its_stretches_do(repe
     data, pool = windows(6, 12, margin=0), soft(20, 12)
     field = StretchField(LETTERS, data, None, 4, repel, most_repelling=20)
     x, places = soft(2, 12, seed=1), everywhere(data, 4, [0])
-    before = field.terms(x, places, pool, None).repulsion
+    before = field(Batch(x, places, pool, None)).repulsion
     for position in range(12):
         other = pool.clone()
         other[:, position] = other[:, position].roll(1, dims=-1)
-        assert float((field.terms(x, places, other, None).repulsion - before).abs().max()) > 1e-4
+        assert float((field(Batch(x, places, other, None)).repulsion - before).abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -212,7 +210,7 @@ def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, 
 
     def repulsion(model: Tensor, own: Tensor | None) -> Tensor:
         given = {"condition": c, "model_condition": c} if conditional else {}
-        return field.terms(pool, places, model, own, **given).repulsion
+        return field(Batch(pool, places, model, own, **given)).repulsion
 
     among = repulsion(pool, own)
     torch.testing.assert_close(repulsion(spelled(pool), own), among, rtol=0, atol=0)
@@ -221,7 +219,7 @@ def test_samples_repel_as_their_letters_and_only_one_another(most, conditional, 
         other[i] = pool[i].roll(1, dims=-1)
         differs = (repulsion(other, own) - among).abs().amax((1, 2)) > 1e-4
         assert differs.tolist() == [k != i for k in range(4)]
-    alone = field.terms(pool[:1], places, pool[:1], own[:1]).repulsion
+    alone = field(Batch(pool[:1], places, pool[:1], own[:1])).repulsion
     assert not alone.any()
     torch.testing.assert_close(repulsion(pool, own + 4), repulsion(pool, None), rtol=0, atol=0)
     assert float((repulsion(pool, None) - among).abs().max()) > 1e-2
@@ -240,7 +238,7 @@ def test_vertices_are_drawn_as_their_letters(conditional, generator):
 
     def repulsion(repel: Repel, own: Tensor | None) -> Tensor:
         field = StretchField(LETTERS, data, similarity, 4, repel, 16_384)
-        return field.terms(x, places, pool, own, **given).repulsion
+        return field(Batch(x, places, pool, own, **given)).repulsion
 
     for index in (own, None, torch.tensor([3, -1, 6])):
         expected = repulsion("letters" if conditional else "points", index)
@@ -263,7 +261,8 @@ def test_words_count_by_the_kind_of_the_signal_around_them(generator):
     assert len(kinds) == 3
     there, here = kinds.of(data.signals(torch.arange(9))), kinds.of(c)
     assert len(here.unique()) > 1
-    terms = field.terms(x, draw_places(data, w)(9, generator), pool, own, condition=c[own], model_condition=c)
+    places = draw_places(data, w)(9, generator)
+    terms = field(Batch(x, places, pool, own, condition=c[own], model_condition=c))
     letters = blurred(data.tokens(torch.arange(9)), 0.0)
     real = [
         (letters[row, s : s + w], int(there[row, max(i for i, first in enumerate(starts) if first <= s)]))
@@ -289,7 +288,7 @@ def test_words_count_by_the_kind_of_the_signal_around_them(generator):
         sizes.append(float((weight * kernel).sum().square() / (weight * kernel.square()).sum()))
     torch.testing.assert_close(terms.attraction, sums[0] / covers, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(terms.repulsion, sums[1] / covers, rtol=1e-6, atol=1e-8)
-    found = field.effective_samples(x, draw_places(data, w)(9, generator), condition=c[own])
+    found = field.diagnostics(Batch(x, draw_places(data, w)(9, generator), condition=c[own]))["ess"]
     assert found == pytest.approx(sum(sizes) / len(sizes))
 
 
@@ -301,18 +300,18 @@ def test_softness_repels_as_often_as_its_letters_are_drawn(conditional, generato
     given = {"condition": c.expand(2, -1, -1), "model_condition": c.expand(3000, -1, -1)}
     field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, "drawn", 16_384)
 
-    def repulsion(progress: float) -> Tensor:
-        return field.terms(x, places, pool, None, progress, **(given if conditional else {})).repulsion
+    def repulsion(step: int) -> Tensor:
+        return field(Batch(x, places, pool, None, step, **(given if conditional else {}))).repulsion
 
     words = list(itertools.product(range(4), repeat=4))
     p = pool.square()
     shares = [math.prod(p[:, i, k] for i, k in enumerate(word)).mean().log() for word in words]
     onehot = blurred(torch.tensor(words), 0.0)
     expected = torch.stack([score("product", point, [*onehot], [float(s) for s in shares]) for point in x])
-    found = torch.stack([repulsion(step / 64) for step in range(64)])
+    found = torch.stack([repulsion(step) for step in range(64)])
     error = (found.mean(0) - expected).abs() / (found.std(0) / 8 + 1e-3)
     assert float(error.max()) < 5
-    assert torch.equal(found[3], repulsion(3 / 64))  # on every process, and in a run that goes on
+    assert torch.equal(found[3], repulsion(3))  # on every process, and in a run that goes on
     assert not torch.equal(found[3], found[4])
 
 
@@ -323,18 +322,18 @@ def test_points_repel_all_stretches_but_themselves(conditional):
     field = StretchField(LETTERS, data, ALIKE if conditional else None, 4)
     places, own = everywhere(data, 4, [0]), torch.arange(3)
     given = {"condition": c, "model_condition": c} if conditional else {}
-    among = field.terms(pool, places, pool, own, **given).repulsion
+    among = field(Batch(pool, places, pool, own, **given)).repulsion
     for other in (pool.clone(), pool.clone()):
         other[0, :4] = other[0, :4].roll(1, dims=-1)
-        again = field.terms(pool, places, other, own, **given).repulsion
+        again = field(Batch(pool, places, other, own, **given)).repulsion
         assert (again != among).any(dim=2).any(dim=1).all()
     single = StretchField(LETTERS, windows(5, 4), None, 4)
     x = pool[:1, :4]
-    assert not single.terms(x, places, x, own[:1]).repulsion.any()
-    assert single.terms(x, places, x, None).repulsion.norm() < 1e-6  # no direction to where it is
+    assert not single(Batch(x, places, x, own[:1])).repulsion.any()
+    assert single(Batch(x, places, x, None)).repulsion.norm() < 1e-6  # no direction to where it is
     torch.testing.assert_close(
-        field.terms(pool, places, pool, own + 3, **given).repulsion,
-        field.terms(pool, places, pool, None, **given).repulsion,
+        field(Batch(pool, places, pool, own + 3, **given)).repulsion,
+        field(Batch(pool, places, pool, None, **given)).repulsion,
         rtol=0,
         atol=0,
     )
@@ -356,7 +355,7 @@ def test_samples_like_the_data_are_not_driven_from_their_own_composition():
         x, given = blurred(tokens), {"condition": c, "model_condition": c}
         places = torch.tensor([[row, 0, start] for row in group[4:] for start in range(0, 13, 2)])
         for name, own in (("others", torch.arange(4)), ("all", None)):
-            drift = (field.terms(x, places, x, own, **given).field @ to_gc).mean(1)
+            drift = (field(Batch(x, places, x, own, **given)).field @ to_gc).mean(1)
             drifts[name].append(float((to_gc[tokens].mean(1) * drift).mean()))
     mean = {name: np.mean(values) / (np.std(values) / math.sqrt(200)) for name, values in drifts.items()}
     assert abs(mean["others"]) < 3  # standard errors
@@ -370,11 +369,11 @@ def test_how_many_stretches_are_evaluated_at_once_does_not_matter(most, repel, g
     places, own = draw_places(data, 8)(50, generator), torch.arange(6)
     field = StretchField(LETTERS, data, ALIKE, 8, repel, most)
     given = {"condition": c, "model_condition": c}
-    whole = field.terms(pool, places, pool, own, **given)
+    whole = field(Batch(pool, places, pool, own, **given))
     for pairs in (1, 350, 3000):
         monkeypatch.setattr("drift_promoter.stretches._PAIRS", pairs)
         torch.testing.assert_close(
-            field.terms(pool, places, pool, own, **given), whole, rtol=1e-10, atol=1e-12
+            field(Batch(pool, places, pool, own, **given)), whole, rtol=1e-10, atol=1e-12
         )
 
 
@@ -383,7 +382,7 @@ def test_lengthscales_are_those_of_the_progress(kind, generator):
     data, pool, own = windows(9, 12), soft(4, 12), torch.arange(4)
     places = draw_places(data, 4)(12, generator)
 
-    def made(text: str) -> ConditionalField:
+    def made(text: str) -> Field:
         whole, letters = (
             CategoricalField(4, Laplace, parse_lengthscales(text), product=product)
             for product in (False, True)
@@ -393,10 +392,10 @@ def test_lengthscales_are_those_of_the_progress(kind, generator):
 
     annealed = made("3:0.3")
     for progress, text in ((0.0, "3"), (1.0, "0.3")):
-        terms = annealed.terms(pool, places, pool, own, progress)
-        torch.testing.assert_close(terms, made(text).terms(pool, places, pool, own))
-        size = annealed.effective_samples(pool, places, progress)
-        assert size == pytest.approx(made(text).effective_samples(pool, places))
+        terms = annealed(Batch(pool, places, pool, own, progress=progress))
+        torch.testing.assert_close(terms, made(text)(Batch(pool, places, pool, own)))
+        size = annealed.diagnostics(Batch(pool, places, progress=progress))["ess"]
+        assert size == pytest.approx(made(text).diagnostics(Batch(pool, places))["ess"])
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -413,7 +412,7 @@ def test_equal_sets_of_data_and_samples_exert_no_drift(kind, conditional):
     rows = torch.arange(8)
     pool = blurred(data.tokens(rows), 0.3 if kind == "letters" else 0.0)
     known = {"condition": signals(5, length), "model_condition": data.signals(rows).double()}
-    terms = field.terms(soft(5, length), places, pool, None, **(known if conditional else {}))
+    terms = field(Batch(soft(5, length), places, pool, None, **(known if conditional else {})))
     assert float(terms.attraction.norm()) > 1
     assert float(terms.field.abs().max()) < 1e-11
 
@@ -431,7 +430,7 @@ def test_swapping_data_and_samples_flips_the_drift(kind):
         pool = blurred(model.tokens(rows), 0.3 if kind == "letters" else 0.0)
         there = model.signals(rows).double()
         c = signals(5, 14)
-        return field.terms(soft(5, 14), places, pool, None, condition=c, model_condition=there).field
+        return field(Batch(soft(5, 14), places, pool, None, condition=c, model_condition=there)).field
 
     a, b = sides
     assert float(drift(a, b).norm()) > 0.1
@@ -451,15 +450,15 @@ def test_only_references_of_the_same_signal_count_if_likeness_is_strict():
     places, own = everywhere(data, 6, [0]), torch.arange(3)
     strict = StretchField(LETTERS, data, Similarity(Laplace(1e-3)), 6)
     c = torch.tensor([0.0, 1.0, 1.0]).double()[:, None, None].expand(3, 6, 2)
-    given = strict.terms(x, places, x, own, condition=c, model_condition=c)
+    given = strict(Batch(x, places, x, own, condition=c, model_condition=c))
     for samples, kind in ((own[:1], slice(4)), (own[1:], slice(4, 10))):
         some, plain = x[samples], StretchField(LETTERS, kept(data, kind), None, 6)
-        alone = plain.terms(some, places, some, torch.arange(len(some)))
+        alone = plain(Batch(some, places, some, torch.arange(len(some))))
         torch.testing.assert_close(given.attraction[samples], alone.attraction, rtol=1e-8, atol=1e-9)
         if len(some) > 1:  # the other one has none of its kind to be repelled from
             torch.testing.assert_close(given.repulsion[samples], alone.repulsion, rtol=1e-8, atol=1e-9)
-        size = strict.effective_samples(some, places, condition=c[samples])
-        assert size == pytest.approx(plain.effective_samples(some, places))
+        size = strict.diagnostics(Batch(some, places, condition=c[samples]))["ess"]
+        assert size == pytest.approx(plain.diagnostics(Batch(some, places))["ess"])
 
 
 def test_likeness_is_the_kernel_of_the_distance_between_features():
@@ -495,10 +494,10 @@ def test_effective_samples_count_the_windows_that_attract(generator):
         p = (LOG_KERNELS["spherical"](point, torch.stack(letters)) + weights).softmax(0)
         sizes.append(1 / float(p.square().sum()))
     whole = WholeField(INNER["spherical"], data, ALIKE)
-    assert whole.effective_samples(x, places, condition=c) == pytest.approx(sum(sizes) / 3)
+    assert whole.diagnostics(Batch(x, places, condition=c))["ess"] == pytest.approx(sum(sizes) / 3)
     same = data.signals(torch.tensor([4])).double()
     only = WholeField(INNER["spherical"], data, Similarity(Laplace(1e-4)))
-    assert only.effective_samples(x[:1], places, condition=same) == pytest.approx(1)
+    assert only.diagnostics(Batch(x[:1], places, condition=same))["ess"] == pytest.approx(1)
 
 
 def sizes_by_brute_force(x: Tensor, real: Sequence[tuple[Tensor, Tensor, int]], c: Tensor | None) -> float:
@@ -521,7 +520,7 @@ def test_effective_samples_of_stretches_are_those_of_the_first_samples(generator
     data, x, c = windows(9, 12), soft(4, 12), signals(4, 12)
     places = draw_places(data, 4)(20, generator)
     field = StretchField(LETTERS, data, ALIKE, 4)
-    size = lambda n: field.effective_samples(x[:n], places, condition=c[:n])  # noqa: E731
+    size = lambda n: field.diagnostics(Batch(x[:n], places, condition=c[:n]))["ess"]  # noqa: E731
     first = {n: size(n) for n in (1, 2, 4)}
     assert len(set(first.values())) == 3
     for pairs, n in ((10, 1), (2 * 5 * 20, 2), (10**6, 4)):
@@ -533,7 +532,8 @@ def test_effective_samples_of_stretches_are_those_of_the_first_samples(generator
 def test_without_conditions_effective_samples_are_of_all_words_of_the_data(generator):
     data, x = windows(9, 12), soft(4, 12)
     real = [read(data, place) for place in everywhere(data, 4, range(9))]
-    size = StretchField(LETTERS, data, None, 4).effective_samples(x, draw_places(data, 4)(2, generator))
+    batch = Batch(x, draw_places(data, 4)(2, generator))
+    size = StretchField(LETTERS, data, None, 4).diagnostics(batch)["ess"]
     assert size == pytest.approx(sizes_by_brute_force(x, real, None))
 
 
@@ -549,7 +549,7 @@ def test_words_are_counted_once_however_many_windows_there_are(monkeypatch):
 def test_they_are_fields_of_the_training_loop():
     data = windows(9, 16)
     for field in (StretchField(LETTERS, data, ALIKE, 4), WholeField(INNER["spherical"], data, ALIKE)):
-        assert isinstance(field, ConditionalField)
+        assert isinstance(field, Field)
         assert field.manifold.point_ndim == 2
 
 
@@ -621,7 +621,7 @@ def test_memory_is_linear_in_the_batch(repel, monkeypatch):
     for n in (8, 32):
         x, c = soft(n, 1024).float(), signals(n, 1024).float()
         with Largest() as mode:
-            field.terms(x, places, x, torch.arange(n), condition=c, model_condition=c)
+            field(Batch(x, places, x, torch.arange(n), condition=c, model_condition=c))
         largest[n] = mode.size
     assert largest[32] < 32 * 255 * m * 4 / 3
     assert largest[32] < 4.1 * largest[8]
@@ -655,7 +655,7 @@ def test_free_sequences_that_follow_the_drift_come_closer_to_the_data_than_as_ma
     cooldown = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / steps))
     for step in range(steps):
         x = fold(h)
-        v = field.terms(x.detach(), torch.zeros(1, 3).long(), x.detach(), torch.arange(n), step / steps).field
+        v = field(Batch(x.detach(), torch.zeros(1, 3).long(), step=step, progress=step / steps)).field
         optimizer.zero_grad()
         drift_loss(field.manifold, x, v, step_size=0.1).backward()
         optimizer.step()

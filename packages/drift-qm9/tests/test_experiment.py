@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-from drift_core import Euclidean, Gaussian, Laplace, Matern
-from drift_core.balance import BalancedField
-from drift_core.field import DriftField
+from drift_core import BalancedField, Batch, Euclidean, Gaussian, KernelField, Laplace, Matern
 from drift_core.train import Field
 from drift_qm9.data import Molecules
 from drift_qm9.experiment import Config, make_field, make_generator, positives
@@ -45,7 +43,9 @@ def test_molecules_are_balanced_by_their_numbers(little):
     assert torch.equal(numbers, torch.arange(40))
     plain = make_field(Config(balance=0.0), little)
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
-    pulls = [f.terms(x, d, x, torch.arange(3), 1.0) for f, d in ((field, numbers), (plain, little.train))]
+    pulls = [
+        f(Batch(x, d, x, torch.arange(3), progress=1.0)) for f, d in ((field, numbers), (plain, little.train))
+    ]
     torch.testing.assert_close(*(pull.field for pull in pulls))  # at the end
 
 
@@ -69,13 +69,13 @@ def test_settings_follow_one_another():
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     config = Config(geometry="euclidean", lengthscale="1", direction="displacement")
     field = make_field(config, little)
-    assert isinstance(field, DriftField)
+    assert isinstance(field, KernelField)
     assert isinstance(field.manifold.base, Euclidean)
     generator = make_generator(config, little)
     x = generator(generator.latent(5, Generator()))
     torch.testing.assert_close(x.sum(-1), torch.ones(5, 12))  # distributions, not their roots
     data = positives(config, little)(100, Generator())
-    assert field.terms(x, data, x, torch.arange(5)).field.shape == x.shape
+    assert field(Batch(x, data, x, torch.arange(5))).field.shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -148,5 +148,5 @@ def test_a_kernel_of_one_sphere_is_refused(little):
 def test_windows_wider_than_the_strings_are_the_strings(little):
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
     wide, whole = (make_field(Config(window=w), little) for w in (100, 12))
-    pulls = [field.terms(x, little.train, x, torch.arange(3)).field for field in (wide, whole)]
+    pulls = [field(Batch(x, little.train, x, torch.arange(3))).field for field in (wide, whole)]
     torch.testing.assert_close(*pulls)

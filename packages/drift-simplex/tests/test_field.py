@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from drift_core import Gaussian, Laplace, Matern, drift, effective_sample_size
-from drift_core.field import DriftField, make_kernel
+from drift_core import Batch, Gaussian, KernelField, Laplace, Matern, drift, effective_sample_size
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import Field
 from drift_simplex import CategoricalField, FisherRao, decode, onehot_to_sphere
@@ -32,9 +32,9 @@ def test_tokens_drift_like_their_points(direction, scales, progress, soft, strin
     model, tokens = soft(12, 5, 4), strings(30, 5, 4)
     x, own = model[3:8], torch.arange(3, 8)
     kernel = partial(make_kernel, "matern", nu=1.5)
-    ours = CategoricalField(4, kernel, scales, direction).terms(x, tokens, model, own, progress)
+    ours = CategoricalField(4, kernel, scales, direction)(Batch(x, tokens, model, own, progress=progress))
     data = onehot_to_sphere(tokens, 4).double()
-    dense = DriftField(FisherRao(), kernel, scales, direction).terms(x, data, model, own, progress)
+    dense = KernelField(FisherRao(), kernel, scales, direction)(Batch(x, data, model, own, progress=progress))
     torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-9)
 
 
@@ -52,7 +52,7 @@ def test_tokens_pull_as_they_attract_and_as_their_points_repel(progress, directi
         pull = field.towards(x, tokens, progress, log_weight=log_weight)
         given = {"data_log_weight": log_weight, "model_log_weight": log_weight}
         points = onehot_to_sphere(tokens, 4).double()
-        terms = field.terms(x, tokens, points, None, progress, **given)
+        terms = field(Batch(x, tokens, points, None, **given, progress=progress))
         torch.testing.assert_close(pull, terms.attraction, rtol=0, atol=0)
         torch.testing.assert_close(pull, terms.repulsion, rtol=1e-9, atol=1e-9)
         assert float(pull.norm()) > 0.1
@@ -64,18 +64,18 @@ def test_swapping_data_and_model_flips_the_field(product, direction, soft, strin
     x, a, b = soft(6, 5, 4), strings(20, 5, 4, 1), strings(20, 5, 4, 2)
     points = [onehot_to_sphere(tokens, 4).double() for tokens in (a, b)]
     field = CategoricalField(4, Laplace, SEVERAL, direction, product)
-    there = field.terms(x, a, points[1], None).field
-    back = field.terms(x, b, points[0], None).field
+    there = field(Batch(x, a, points[1], None)).field
+    back = field(Batch(x, b, points[0], None)).field
     assert float(there.norm()) > 0.1
     torch.testing.assert_close(there, -back, rtol=1e-8, atol=1e-8)
-    assert float(field.terms(x, a, points[0], None).field.abs().max()) < 1e-9
+    assert float(field(Batch(x, a, points[0], None)).field.abs().max()) < 1e-9
 
 
 def test_gaussian_displacement_is_the_scaled_gradient(soft, strings):
     x, tokens = soft(6, 5, 4), strings(20, 5, 4)
     for product in (False, True):
         gradient, displacement = (
-            CategoricalField(4, Gaussian, ONE, direction, product).terms(x, tokens, x, torch.arange(6)).field
+            CategoricalField(4, Gaussian, ONE, direction, product)(Batch(x, tokens, x, torch.arange(6))).field
             for direction in ("gradient", "displacement")
         )
         torch.testing.assert_close(displacement, 0.49 * gradient, rtol=1e-9, atol=1e-10)
@@ -100,8 +100,8 @@ def test_conditions_enter_through_the_log_weights(product, soft, strings):
     others = log_k(c, c).fill_diagonal_(-torch.inf)
     expected = score(onehot_to_sphere(tokens, 4).double(), log_k(c, data_c)) - score(soft(6, 5, 4), others)
     field = CategoricalField(4, partial(make_kernel, "matern", nu=1.5), ONE, product=product)
-    terms = field.terms(
-        x, tokens, x, torch.arange(6), data_log_weight=log_k(c, data_c), model_log_weight=log_k(c, c)
+    terms = field(
+        Batch(x, tokens, x, torch.arange(6), data_log_weight=log_k(c, data_c), model_log_weight=log_k(c, c))
     )
     torch.testing.assert_close(terms.field, expected, rtol=1e-6, atol=1e-6)
 
@@ -111,8 +111,8 @@ def test_conditions_that_share_nothing_are_separate_fields(soft, strings):
     c, data_c = torch.arange(8) % 2, torch.arange(20) % 2
     same = lambda a, b: torch.where(a[:, None] == b, 0.0, -torch.inf).double()  # noqa: E731
     field = CategoricalField(4, Laplace, ONE)
-    together = field.terms(
-        x, tokens, x, torch.arange(8), data_log_weight=same(c, data_c), model_log_weight=same(c, c)
+    together = field(
+        Batch(x, tokens, x, torch.arange(8), data_log_weight=same(c, data_c), model_log_weight=same(c, c))
     )
     for value in (0, 1):
         points = onehot_to_sphere(tokens[data_c == value], 4).double()
@@ -126,10 +126,12 @@ def test_effective_samples_are_those_of_the_points(soft, strings):
     data = onehot_to_sphere(tokens, 4).double()
     for progress, scale in ((0.0, 1.0), (1.0, 0.3)):
         expected = float(effective_sample_size(FisherRao(), Laplace(scale), x, data).mean())
-        assert field.effective_samples(x, tokens, progress) == pytest.approx(expected)
+        found = field.diagnostics(Batch(x, tokens, progress=progress))
+        assert found == pytest.approx({"ess": expected})
     only = torch.full((40,), -torch.inf, dtype=torch.float64)
     only[7] = 0
-    assert field.effective_samples(x, tokens, data_log_weight=only) == pytest.approx(1)
+    found = field.diagnostics(Batch(x, tokens, data_log_weight=only))
+    assert found == pytest.approx({"ess": 1.0})
 
 
 def test_particles_spread_over_all_strings_of_a_small_language(strings):
@@ -138,7 +140,7 @@ def test_particles_spread_over_all_strings_of_a_small_language(strings):
     x = FisherRao().projx(torch.rand(128, 8, 4, generator=torch.Generator().manual_seed(0)))
     field = CategoricalField(4, Laplace, parse_lengthscales("2:0.2"))
     for step in range(steps):
-        v = field.terms(x, language, x, torch.arange(len(x)), step / steps).field
+        v = field(Batch(x, language, x, torch.arange(len(x)), progress=step / steps)).field
         x = FisherRao().expmap(x, 0.3 * math.sqrt(1 - step / steps) * v)
     found = (decode(x)[:, None] == language).all(-1)
     assert float(found.any(1).double().mean()) > 0.9
@@ -156,7 +158,7 @@ def test_words_attract_like_the_tokens_that_they_count(direction, scales, soft, 
     field = CategoricalField(4, Laplace, scales, direction, product=True)
     towards = field.towards(x, tokens, 0.3)
     torch.testing.assert_close(field.towards_words(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)
-    size = field.effective_samples(x, tokens, 0.3)
+    size = field.diagnostics(Batch(x, tokens, progress=0.3))["ess"]
     assert field.effective_words(x, counts, 0.3) == pytest.approx(size)
     for method in (
         CategoricalField(4, Laplace, ONE).towards_words,
@@ -171,6 +173,6 @@ def test_points_attract_as_the_model_repels(product, soft, strings):
     x, tokens, own = soft(6, 5, 4), strings(9, 5, 4), torch.arange(6)
     field = CategoricalField(4, Laplace, SEVERAL, product=product)
     weight = torch.linspace(-1, 1, 6).double()
-    repulsion = field.terms(x, tokens, x, own, 0.3, model_log_weight=weight).repulsion
+    repulsion = field(Batch(x, tokens, x, own, progress=0.3, model_log_weight=weight)).repulsion
     found = field.towards_points(x, x, 0.3, log_weight=weight, self_index=own)
     torch.testing.assert_close(found, repulsion)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from drift_core import Gaussian, Laplace
-from drift_core.field import make_kernel
+from drift_core.kernel.by_name import make_kernel
 from drift_simplex import (
     onehot_cdist,
     onehot_effective_sample_size,

@@ -1,8 +1,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from drift_core import Laplace, TrainConfig, train
-from drift_core.balance import BalancedField
+from drift_core import BalancedField, Laplace, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import resample
 from drift_simplex import CategoricalField, Codebook, StringGenerator, fold, random_strings, support_metrics

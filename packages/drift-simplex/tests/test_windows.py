@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drift_core import Laplace
+from drift_core import Batch, Laplace
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import Field
 from drift_simplex import CategoricalField, WindowField
@@ -20,25 +20,31 @@ def test_a_position_drifts_by_the_mean_of_its_windows(length, width, starts, pro
     field, pool, data = WindowField(inner, width), soft(6, length, 4), strings(20, length, 4)
     x, own, width = pool[2:4], torch.tensor([2, 3]), min(width, length)
     assert [at.start for at in field.windows(length)] == starts
-    found = field.terms(x, data, pool, own, 0.5)
+    found = field(Batch(x, data, pool, own, progress=0.5))
     for position in range(length):
         covering = [s for s in starts if s <= position < s + width]
         assert covering
         parts = [
-            inner.terms(x[:, s : s + width], data[:, s : s + width], pool[:, s : s + width], own, 0.5)
+            inner(
+                Batch(x[:, s : s + width], data[:, s : s + width], pool[:, s : s + width], own, progress=0.5)
+            )
             for s in covering
         ]
         for total, side in zip(found, range(2), strict=True):
             mean = sum(part[side][:, position - s] for s, part in zip(covering, parts, strict=True))
             torch.testing.assert_close(total[:, position], mean / len(covering))
-    sizes = [inner.effective_samples(x[:, s : s + width], data[:, s : s + width], 0.5) for s in starts]
-    assert field.effective_samples(x, data, 0.5) == pytest.approx(sum(sizes) / len(sizes))
+    sizes = [
+        inner.diagnostics(Batch(x[:, s : s + width], data[:, s : s + width], progress=0.5))["ess"]
+        for s in starts
+    ]
+    found = field.diagnostics(Batch(x, data, progress=0.5))
+    assert found == pytest.approx({"ess": sum(sizes) / len(sizes)})
 
 
 def test_a_window_as_wide_as_the_sequences_is_the_field_of_the_whole(soft, strings):
     pool, data, own = soft(6, 5, 4), strings(20, 5, 4), torch.arange(6)
-    whole = LETTERS.terms(pool, data, pool, own)
-    torch.testing.assert_close(WindowField(LETTERS, 5).terms(pool, data, pool, own), whole)
+    whole = LETTERS(Batch(pool, data, pool, own))
+    torch.testing.assert_close(WindowField(LETTERS, 5)(Batch(pool, data, pool, own)), whole)
 
 
 def test_it_is_a_field_of_the_training_loop():

@@ -2,9 +2,7 @@ import math
 
 import pytest
 import torch
-from drift_core import cap_step, train
-from drift_core.field import DriftField
-from drift_core.nearest import NearestField
+from drift_core import Batch, KernelField, NearestField, cap_step, train
 from drift_core.train import resample
 from drift_sphere.experiment import Config, load_split, make_field, make_generator, with_neighbors
 
@@ -29,7 +27,7 @@ def test_a_run_ends_with_the_nearest_of_all_data_where_batches_do_not_hold_them(
     config, data = Config(**settings), points(rows)
     plain = make_field(config, data)
     field = with_neighbors(config, plain, data)
-    assert isinstance(field, NearestField if nearest else DriftField)
+    assert isinstance(field, NearestField if nearest else KernelField)
     if nearest:
         assert (len(field.samples), field.sample_neighbors, field.data_neighbors) == (4 * rows, 128, 32)
         assert not field.resolves(0.0)
@@ -89,6 +87,6 @@ def test_auto_lengthscales_leave_steps_uncapped(dataset, request):
     data = load_split(config).train
     field = make_field(config, data)
     x = make_generator(config).sample(1024, torch.Generator().manual_seed(0))
-    v = field.terms(x, data[:1024], x, torch.arange(1024)).field
+    v = field(Batch(x, data[:1024], x, torch.arange(1024))).field
     _, clipped = cap_step(field.manifold, x, config.step_size * v)
     assert float(clipped.float().mean()) < 0.01

@@ -10,7 +10,7 @@ from drift_core import Euclidean
 from drift_core.train import train
 from drift_synthetic import experiment
 from drift_synthetic.experiment import Config
-from drift_synthetic.snapshots import Snapshots, read_snapshots, snapshot_steps
+from drift_synthetic.snapshots import read_snapshots, snapshot_steps, write_snapshots
 from drift_synthetic.table import read_csv, write_csv
 
 TINY = {"steps": 16, "batch_size": 32, "log_every": 8, "warmup": 2}
@@ -19,8 +19,9 @@ TINY = {"steps": 16, "batch_size": 32, "log_every": 8, "warmup": 2}
 def run(folder, config):
     """Train and keep snapshots, as the application does."""
     problem = experiment.problem_of(config)
-    field = Snapshots(experiment.make_field(config), problem.space, folder, config.steps)
-    return train(experiment.make_generator(config), field, problem.sample, config, folder)
+    hook = write_snapshots(problem.space, folder, config.steps)
+    field = experiment.make_field(config)
+    return train(experiment.make_generator(config), field, problem.sample, config, folder, on_step=hook)
 
 
 def test_files_hold_ambient_and_chart_coordinates_to_nine_digits(space, tmp_path, generator):

@@ -1,7 +1,9 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
 
 from drift_core.config import TrainConfig
-from drift_core.drift import DriftTerms, cap_step, drift, drift_loss, longest_step
+from drift_core.drift import cap_step, drift, drift_loss, longest_step
+from drift_core.field import Batch, Drift, Field
+from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
     Euclidean,
@@ -18,21 +20,28 @@ from drift_core.score import effective_sample_size, smoothed_score, smoothed_sco
 from drift_core.train import train
 
 __all__ = [
-    "DriftTerms",
+    "BalancedField",
+    "Batch",
+    "Drift",
     "Euclidean",
+    "Field",
     "Gaussian",
     "GeooptManifold",
     "Hyperboloid",
+    "KernelField",
     "Laplace",
     "Manifold",
     "Matern",
     "Mixture",
+    "NearestField",
     "Pairs",
     "Power",
+    "PullbackField",
     "RadialKernel",
     "Score",
     "Sphere",
     "SphericalMatern",
+    "SumField",
     "TrainConfig",
     "broadcast_pairs",
     "cap_step",

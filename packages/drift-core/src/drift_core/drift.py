@@ -1,30 +1,15 @@
 """The drift field and the loss that regresses a generator onto it."""
 
-from functools import partial
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from drift_core.field import Batch
+from drift_core.fields.kernel import KernelField
 from drift_core.kernel import RadialKernel
+from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
 from drift_core.manifold.numerics import safe_ratio
-from drift_core.score import smoothed_score
-
-
-class DriftTerms(NamedTuple):
-    """The two halves of a drift field, tangent vectors of shape [n, *point]."""
-
-    attraction: Tensor
-    """Score of the data (or mean displacement towards them)."""
-    repulsion: Tensor
-    """Score of the model (or mean displacement towards it); the field is its negative part."""
-
-    @property
-    def field(self) -> Tensor:
-        """The drift V = attraction - repulsion."""
-        return self.attraction - self.repulsion
 
 
 def drift(
@@ -44,7 +29,8 @@ def drift(
 
     Antisymmetric in (data, model), and exactly zero where the two clouds are equal. With direction
     "displacement" each term is the kernel-weighted mean of log_x(y) instead (Deng et al. 2026,
-    arXiv 2602.04770); for a Gaussian kernel the two differ by the factor lengthscale^2 only.
+    arXiv 2602.04770); for a Gaussian kernel the two differ by the factor lengthscale^2 only. It is
+    `KernelField`, which training follows, at one lengthscale.
 
     Args:
         manifold: the geometry of the points.
@@ -66,13 +52,16 @@ def drift(
     Raises:
         ValueError: shapes that do not fit, an empty cloud, an unknown direction.
     """
-    if model is None:
-        model = x
-        self_index = torch.arange(len(x), device=x.device)
-    towards = partial(smoothed_score, manifold, kernel, x, direction=direction, chunk_size=chunk_size)
-    attraction = towards(data, log_weight=data_log_weight)
-    repulsion = towards(model, log_weight=model_log_weight, self_index=self_index)
-    return DriftTerms(attraction.gradient, repulsion.gradient).field
+    field = KernelField(manifold, lambda _: kernel, Lengthscales((1.0,)), direction, chunk_size)
+    batch = Batch(
+        x,
+        data,
+        model,
+        self_index,
+        data_log_weight=data_log_weight,
+        model_log_weight=model_log_weight,
+    )
+    return field(batch).field
 
 
 def longest_step(manifold: Manifold, max_step: float | None) -> float:

@@ -1,115 +1,105 @@
-"""The drift field of a training run: a geometry, a family of kernels, and lengthscales that may change."""
+"""What a drift field is: attraction and repulsion at the samples of a batch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from drift_core.drift import DriftTerms
-from drift_core.kernel import Gaussian, Laplace, Matern, RadialKernel, SphericalMatern
-from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
-from drift_core.reduction import Score
-from drift_core.score import effective_sample_size, smoothed_scores
-
-KERNELS = ("laplace", "gaussian", "matern", "spectral")
-
-
-@lru_cache(maxsize=256)
-def make_kernel(name: str, lengthscale: float, nu: float = 1.5, dim: int = 2) -> RadialKernel:
-    """Kernel by its name: laplace, gaussian, matern (uses nu) or spectral (Matern on S^dim, uses nu).
-
-    Raises:
-        ValueError: an unknown name, or parameters that the kernel refuses.
-    """
-    if name == "laplace":
-        return Laplace(lengthscale)
-    if name == "gaussian":
-        return Gaussian(lengthscale)
-    if name == "matern":
-        return Matern(lengthscale, nu)
-    if name == "spectral":
-        return SphericalMatern(lengthscale, nu, dim=dim)
-    raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {name!r}")
-
-
-def sum_scales(scales: Sequence[float], scores: Sequence[Score], direction: str) -> Tensor:
-    """One field from the scores at several lengthscales l, each made dimensionless first.
-
-    The kernel gradient is multiplied by l, the displacement divided by it; a single scale is left alone.
-    """
-    if len(scales) == 1:
-        return scores[0].gradient
-    units = scales if direction == "gradient" else [1 / scale for scale in scales]
-    parts = [unit * score.gradient for unit, score in zip(units, scores, strict=True)]
-    return torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True)
-class DriftField:
-    """Drift field at one or several lengthscales, as a function of the progress of training.
+class Batch:
+    """What a drift field is evaluated on: samples, data, and where in training they are."""
 
-    With one lengthscale l the field is `drift`. With several, each field is made dimensionless (the
-    kernel gradient times l, the displacement over l) and they are summed, so that each scale has its say.
+    x: Tensor
+    """Samples at which the field is wanted, [n, *point]."""
+    data: Tensor
+    """Data that attract, [m, *point], or whatever identifies them to the field: tokens, indices."""
+    model: Tensor | None = None
+    """Samples that repel, [k, *point]; None: x, each excluded from its own repulsion."""
+    self_index: Tensor | None = None
+    """For each x the row of `model` that it is and that does not repel it, [n]; outside 0..k-1: none."""
+    step: int = 0
+    """Training step, from 0: fields that draw random numbers seed them by it."""
+    progress: float = 1.0
+    """Fraction of training that is over, by which lengthscales anneal."""
+    condition: Tensor | None = None
+    """Conditions under which x were generated, [n, ...]."""
+    model_condition: Tensor | None = None
+    """Conditions under which the samples that repel were, [k, ...]."""
+    data_log_weight: Tensor | None = None
+    """Log-weights of the data, broadcast to [n, m]; -inf excludes a pair."""
+    model_log_weight: Tensor | None = None
+    """Log-weights of the samples that repel, broadcast to [n, k]."""
+
+    def negatives(self) -> tuple[Tensor, Tensor | None]:
+        """Samples that repel, and for each x its own row among them."""
+        if self.model is not None:
+            return self.model, self.self_index
+        return self.x, torch.arange(len(self.x), device=self.x.device)
+
+    def head(self, n: int) -> "Batch":
+        """The same batch for its first n samples alone."""
+        model, own = self.negatives()
+        return replace(
+            self,
+            x=self.x[:n],
+            model=model,
+            self_index=None if own is None else own[:n],
+            condition=None if self.condition is None else self.condition[:n],
+            model_condition=self.condition if self.model is None else self.model_condition,
+            data_log_weight=_rows(self.data_log_weight, n),
+            model_log_weight=_rows(self.model_log_weight, n),
+        )
+
+
+def _rows(log_weight: Tensor | None, n: int) -> Tensor | None:
+    """The first n rows of log-weights, unless all rows share one."""
+    if log_weight is None or log_weight.ndim < 2 or log_weight.shape[0] == 1:
+        return log_weight
+    return log_weight[:n]
+
+
+class Drift(NamedTuple):
+    """The two parts of a drift, tangent vectors at the samples, [n, *point]."""
+
+    attraction: Tensor
+    """Score of the data (or mean displacement to them)."""
+    repulsion: Tensor
+    """Score of the model (or mean displacement to it); it enters with a minus sign."""
+
+    @property
+    def field(self) -> Tensor:
+        """The drift V = attraction - repulsion."""
+        return self.attraction - self.repulsion
+
+
+@runtime_checkable
+class Field(Protocol):
+    """A drift field: a manifold, and the drift of a batch. Evaluating it changes nothing.
+
+    Two further methods are optional. `observe(batch)` may learn from a batch or remember it; training calls
+    it once a step, after the field. `diagnostics(batch)` returns numbers for the log by name, such as "ess".
     """
 
-    manifold: Manifold
-    kernel: Callable[[float], RadialKernel]
-    """Maps a lengthscale to a kernel."""
-    lengthscales: Lengthscales
-    direction: str = "gradient"
-    chunk_size: int | None = None
+    @property
+    def manifold(self) -> Manifold:
+        """The geometry of the samples."""
 
-    def terms(
-        self,
-        x: Float[Tensor, "n ..."],
-        data: Float[Tensor, "m ..."],
-        model: Float[Tensor, "k ..."],
-        self_index: Int[Tensor, " n"] | None,
-        progress: float = 1.0,
-        *,
-        data_log_weight: Float[Tensor, "..."] | None = None,
-        model_log_weight: Float[Tensor, "..."] | None = None,
-    ) -> DriftTerms:
-        """Attraction and repulsion at x when the fraction `progress` of training is over.
+    def __call__(self, batch: Batch) -> Drift:
+        """Attraction and repulsion at the samples of the batch."""
 
-        Log-weights broadcast to [n, m] and [n, k]; -inf excludes a pair.
-        """
-        scales = self.lengthscales.at(progress)
-        kernels = [self.kernel(scale) for scale in scales]
-        towards = partial(
-            smoothed_scores,
-            self.manifold,
-            kernels,
-            x,
-            direction=self.direction,
-            chunk_size=self.chunk_size,
-        )
-        return DriftTerms(
-            sum_scales(scales, towards(data, log_weight=data_log_weight), self.direction),
-            sum_scales(
-                scales, towards(model, log_weight=model_log_weight, self_index=self_index), self.direction
-            ),
-        )
 
-    def log_kernel(
-        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
-    ) -> Float[Tensor, "n m"]:
-        """log k(x_i, y_j) at the smallest lengthscale."""
-        return self.kernel(min(self.lengthscales.at(progress))).log(self.manifold.cdist(x, data))
+def observe(field: Field, batch: Batch) -> None:
+    """Let a field learn from a batch, if it is one that does."""
+    method = getattr(field, "observe", None)
+    if method is not None:
+        method(batch)
 
-    def effective_samples(
-        self,
-        x: Float[Tensor, "n ..."],
-        data: Float[Tensor, "m ..."],
-        progress: float = 1.0,
-        *,
-        data_log_weight: Float[Tensor, "..."] | None = None,
-    ) -> float:
-        """Mean effective number of data points per query, at the smallest lengthscale."""
-        kernel = self.kernel(min(self.lengthscales.at(progress)))
-        sizes = effective_sample_size(self.manifold, kernel, x, data, log_weight=data_log_weight)
-        return float(sizes.mean())
+
+def diagnostics(field: Field, batch: Batch) -> dict[str, float]:
+    """What a field has to say about a batch, for the log."""
+    method = getattr(field, "diagnostics", None)
+    return {} if method is None else method(batch)

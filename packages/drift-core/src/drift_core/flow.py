@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from drift_core.drift import cap_step
+from drift_core.field import Batch, Field, observe
 from drift_core.guards import check_on_manifold
 from drift_core.seeds import generator_for
-from drift_core.train import Field
 
 DataSampler = Callable[[int, torch.Generator], Tensor]
 """Maps (n, random generator) to n data points [n, *point] on the CPU."""
@@ -39,7 +39,7 @@ def particle_flow(
 ) -> Flow:
     """Move particles along their drift field, x <- exp_x(step_size V(x)), `steps` times.
 
-    V is the field of training (`drift_core.field.DriftField`, say): every particle is attracted to the
+    V is the field of training (`KernelField`, say): every particle is attracted to the
     data and repelled by all others, not by itself. Lengthscales anneal with the fraction of the steps
     done, as they do in training. It shows where a field goes on its own, whatever a network could follow.
     Memory is linear in n + m, and equal arguments give equal flows.
@@ -71,8 +71,9 @@ def particle_flow(
         references = data(len(x), generator_for(seed, step)).to(x) if callable(data) else data
         if step == 0:
             check_on_manifold(manifold, references)
-        v = field.terms(x, references, x, itself, step / steps).field
-        move, _ = cap_step(manifold, x, step_size * v, max_step)
+        batch = Batch(x, references, x, itself, step, step / steps)
+        move, _ = cap_step(manifold, x, step_size * field(batch).field, max_step)
+        observe(field, batch)
         x = manifold.expmap(x, move)
         if not bool(x.isfinite().all()):
             raise FloatingPointError(f"step {step}: a particle is not finite; try a smaller step_size")

@@ -20,12 +20,13 @@ class Lengthscales:
 
     start: tuple[float, ...]
     """Lengthscales at the beginning of training, in units of distance on the manifold."""
-    stop: tuple[float, ...]
-    """Lengthscales once annealing is over; equal to `start` where there is none."""
+    stop: tuple[float, ...] = ()
+    """Lengthscales once annealing is over; none: those of the start throughout."""
     anneal: float = 0.5
     """Fraction of training over which to anneal."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", self.stop or self.start)
         scales = (*self.start, *self.stop)
         if not self.start or len(self.start) != len(self.stop):
             raise ValueError(f"lengthscales need as many starts as stops, got {self.start} and {self.stop}")

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from drift_core.kernel import RadialKernel
+from drift_core.manifold import Manifold
 from drift_core.manifold.numerics import reusable, safe_inverse
 
 DIRECTIONS = ("gradient", "displacement")
@@ -29,12 +31,28 @@ class Score(NamedTuple):
 
 def check_request(references: Tensor, direction: str, chunk_size: int | None) -> None:
     """Raise ValueError for no reference, an unknown direction, or chunk_size < 1."""
-    if len(references) == 0:
-        raise ValueError(f"expected at least one reference, got references of shape {list(references.shape)}")
+    check_references(references)
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def check_references(references: Tensor) -> None:
+    """Raise ValueError for no reference."""
+    if len(references) == 0:
+        raise ValueError(f"expected at least one reference, got references of shape {list(references.shape)}")
+
+
+def check_kernels(manifold: Manifold, kernels: Iterable[RadialKernel], x: Float[Tensor, "n ..."]) -> None:
+    """Raise ValueError for a kernel that is not defined on the manifold, whose points are those of x."""
+    for kernel in kernels:
+        dim = kernel.sphere_dim
+        if dim is not None and not (x.shape[-1] == dim + 1 and manifold.is_unit_sphere(x)):
+            raise ValueError(
+                f"{kernel!r} is defined on the unit sphere S^{dim} in R^{dim + 1} alone, "
+                f"got {manifold!r} with points of shape {list(x.shape[1:])}"
+            )
 
 
 def expand_log_weight(log_weight: Tensor | None, x: Tensor, m: int) -> Tensor | None:

@@ -12,6 +12,8 @@ from drift_core.manifold import Manifold, Pairs
 from drift_core.manifold.numerics import reusable
 from drift_core.reduction import (
     Score,
+    check_kernels,
+    check_references,
     check_request,
     expand_log_weight,
     reduce_blocks,
@@ -63,7 +65,8 @@ def smoothed_score(
             an index outside 0..m-1 excludes nothing.
 
     Raises:
-        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1.
+        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1, a kernel that
+            is not defined on the manifold.
     """
     (score,) = smoothed_scores(
         manifold,
@@ -91,6 +94,7 @@ def smoothed_scores(
 ) -> list[Score]:
     """`smoothed_score` for each of several kernels, which share the distances between all pairs."""
     manifold.check_clouds(x, y)
+    check_kernels(manifold, kernels, x)
     check_request(y, direction, chunk_size)
     weights = expand_log_weight(log_weight, x, len(y))
     if len(x) == 0:
@@ -141,7 +145,15 @@ def effective_sample_size(
     *,
     log_weight: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish)."""
+    """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish).
+
+    Raises ValueError as `smoothed_score`.
+    """
+    manifold.check_clouds(x, y)
+    check_kernels(manifold, (kernel,), x)
+    check_references(y)
+    if len(x) == 0:
+        return x.new_zeros(0)
     logits = kernel.log(manifold.cdist(x, y))
     weights = expand_log_weight(log_weight, x, len(y))
     if weights is not None:

@@ -22,7 +22,8 @@ from drift_core.checkpoint import (
 )
 from drift_core.config import TrainConfig
 from drift_core.denormal import denormals_as_zero
-from drift_core.drift import DriftTerms, cap_step, drift_loss
+from drift_core.drift import cap_step, drift_loss
+from drift_core.field import Batch, Drift, Field, diagnostics, observe
 from drift_core.guards import (
     Watch,
     ailments,
@@ -32,7 +33,6 @@ from drift_core.guards import (
     check_space,
     check_unused,
 )
-from drift_core.manifold import Manifold
 from drift_core.network import MicroBatches, evaluating
 from drift_core.parallel import (
     Shard,
@@ -70,49 +70,8 @@ class Generator(Protocol):
         """Draw noise [n, *latent] on the CPU."""
 
 
-@runtime_checkable
-class Field(Protocol):
-    """A drift field on a manifold; `drift_core.field.DriftField` is the usual one."""
-
-    @property
-    def manifold(self) -> Manifold:
-        """The geometry of the points."""
-
-    def terms(
-        self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float
-    ) -> DriftTerms:
-        """Attraction of x to the data and repulsion from the model."""
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        """Mean effective number of data points per query."""
-
-
-@runtime_checkable
-class ConditionalField(Protocol):
-    """A drift field that depends on the conditions under which samples were generated.
-
-    `data` identifies data points and their conditions, for instance by their numbers.
-    """
-
-    @property
-    def manifold(self) -> Manifold:
-        """The geometry of the points."""
-
-    def terms(
-        self,
-        x: Tensor,
-        data: Tensor,
-        model: Tensor,
-        self_index: Tensor,
-        progress: float,
-        *,
-        condition: Tensor,
-        model_condition: Tensor,
-    ) -> DriftTerms:
-        """Attraction of x, of conditions [n, ...], to the data, and repulsion from the model's [k, ...]."""
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float, *, condition: Tensor) -> float:
-        """Mean effective number of data points per query."""
+_PROBES = 256
+"""Samples of a step at which the field is asked for its diagnostics."""
 
 
 def resample(data: Tensor) -> Callable[[int, torch.Generator], Tensor]:
@@ -126,7 +85,7 @@ def resample(data: Tensor) -> Callable[[int, torch.Generator], Tensor]:
 
 def train(
     module: M,
-    field: Field | ConditionalField,
+    field: Field,
     sample_data: Callable[[int, torch.Generator], Tensor],
     config: TrainConfig,
     out: Path,
@@ -135,6 +94,7 @@ def train(
     accelerator: Accelerator | None = None,
     resume: bool = False,
     validate: Callable[[M], float] | None = None,
+    on_step: Callable[[Batch], None] | None = None,
 ) -> M:
     """Train a generator on a drift field, and return the moving average of its weights.
 
@@ -151,12 +111,14 @@ def train(
         config: optimiser, step and logging settings.
         out: the run folder.
         sample_condition: maps (n, random generator) to n conditions on the CPU; the module is then called
-            with noise and conditions, and the field is a `ConditionalField`.
+            with noise and conditions, which the field finds in its batch.
         accelerator: where to run; one process on the best device by default.
         resume: continue exactly from the newest sound checkpoint under `out`; from the start if there is
             none.
         validate: scores the moving average whenever the run is saved, lower is better; the best is kept as
             checkpoints/best.pt (`load_best`), the score in metrics.jsonl.
+        on_step: called at every step with the batch that the field saw, on the first process, whose samples
+            `batch.model` are those of all.
 
     Raises:
         FloatingPointError: a sample, the drift, the loss or a gradient is not finite.
@@ -196,16 +158,19 @@ def train(
             with atomic_path(out / RECORDS) as part:
                 part.write_text(mark.records)
         for step in range(start, config.steps):
-            progress, done = step / config.steps, step + 1
+            done = step + 1
             torch.manual_seed(generator_for(config.seed, step, NETWORK, rank).initial_seed())
             inputs = draw(config.batch_size + config.negatives, step, device)
             count = config.data_batch_size or config.batch_size
             data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
-            x, pooled, terms, loss = _drift(accelerator, model, field, config, rows, inputs, data, progress)
+            batch, drift, loss = _drift(accelerator, model, field, config, rows, inputs, data, step)
+            pooled = cast(Tensor, batch.model)
+            if on_step is not None and main:
+                on_step(batch)
             # Gradients are averaged over processes, so that each counts by its share of the batch.
             accelerator.backward(loss * rows.share)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-            check_finite(step, out, pooled, terms.field, loss, norm)
+            check_finite(step, out, pooled, drift.field, loss, norm)
             if step == start:
                 check_on_manifold(field.manifold, pooled, "the samples of the generator")
             for group in optimizer.param_groups:
@@ -216,8 +181,7 @@ def train(
             bar.update()
             saves = done % config.save_every == 0 or done == config.steps
             if done % config.log_every == 0 or done == config.steps or (saves and validate):
-                conditions = [part[rows.own] for part in inputs[1:]]
-                record = _record(field, config, x.detach(), data, terms, loss, step, *conditions)
+                record = _record(field, config, batch, drift, loss)
                 record = mean_over_processes(accelerator, record, rows.share)
                 if saves and validate and main:
                     with evaluating(ema.module), torch.no_grad():
@@ -238,27 +202,29 @@ def train(
 def _drift(
     accelerator: Accelerator,
     model: nn.Module,
-    field: Field | ConditionalField,
+    field: Field,
     config: TrainConfig,
     rows: Shard,
     inputs: Sequence[Tensor],
     data: Tensor,
-    progress: float,
-) -> tuple[Tensor, Tensor, DriftTerms, Tensor]:
-    """This process's samples, those of all, the drift of the former, and the loss against where it leads.
+    step: int,
+) -> tuple[Batch, Drift, Tensor]:
+    """This process's samples, their batch, its drift, and the loss against where it leads.
 
     `inputs` are the noise of all samples, negatives last, and the conditions if there are any.
     """
     own = [part[rows.own] for part in inputs]
-    known = {"condition": own[1], "model_condition": inputs[1]} if len(inputs) > 1 else {}
     with torch.no_grad():
         negatives = _negatives(accelerator, model, [part[config.batch_size :] for part in inputs])
     x = model(*own)
     with torch.no_grad():
         pooled = torch.cat([pool(accelerator, x, rows.sizes), *negatives])
-        terms = field.terms(x.detach(), data, pooled, rows.own, progress, **known)
-    loss = drift_loss(field.manifold, x, terms.field, step_size=config.step_size, max_step=config.max_step)
-    return x, pooled, terms, loss
+        conditions = (own[1], inputs[1]) if len(inputs) > 1 else (None, None)
+        batch = Batch(x.detach(), data, pooled, rows.own, step, step / config.steps, *conditions)
+        drift = field(batch)
+        observe(field, batch)
+    loss = drift_loss(field.manifold, x, drift.field, step_size=config.step_size, max_step=config.max_step)
+    return batch, drift, loss
 
 
 def _make_room(out: Path, module: nn.Module, start: int, keep: int) -> None:
@@ -290,7 +256,7 @@ def _negatives(accelerator: Accelerator, model: nn.Module, inputs: Sequence[Tens
 
 
 def _optimizer_settings(config: TrainConfig, step: int) -> dict[str, Any]:
-    """What the optimiser is told at every step, as a checkpoint brings the settings that it was saved with."""
+    """Settings of the optimiser at a step; a checkpoint brings those that it was saved with."""
     return {
         "lr": config.lr * _lr_factor(config, step),
         "betas": (config.beta1, config.beta2),
@@ -305,28 +271,18 @@ def _lr_factor(config: TrainConfig, step: int) -> float:
     return min((step + 1) / max(1, config.warmup), 1.0, left**config.cooldown_power)
 
 
-def _record(
-    field: Field | ConditionalField,
-    config: TrainConfig,
-    x: Tensor,
-    data: Tensor,
-    terms: DriftTerms,
-    loss: Tensor,
-    step: int,
-    condition: Tensor | None = None,
-) -> dict[str, float]:
-    """What is logged of a step: loss, lengths of the raw field and its parts, sample size, capped share."""
-    manifold = field.manifold
-    known = {} if condition is None else {"condition": condition[:256]}
-    _, clipped = cap_step(manifold, x, config.step_size * terms.field, config.max_step)
+def _record(field: Field, config: TrainConfig, batch: Batch, drift: Drift, loss: Tensor) -> dict[str, float]:
+    """What is logged of a step: loss, lengths of the drift and its parts, the field's own, capped share."""
+    manifold, x = field.manifold, batch.x
+    _, clipped = cap_step(manifold, x, config.step_size * drift.field, config.max_step)
     return {
         "loss": float(loss.detach()),
-        "drift_norm": float(manifold.norm(x, terms.field).mean()),
-        "attraction_norm": float(manifold.norm(x, terms.attraction).mean()),
-        "repulsion_norm": float(manifold.norm(x, terms.repulsion).mean()),
-        "ess": field.effective_samples(x[:256], data, step / config.steps, **known),
+        "drift_norm": float(manifold.norm(x, drift.field).mean()),
+        "attraction_norm": float(manifold.norm(x, drift.attraction).mean()),
+        "repulsion_norm": float(manifold.norm(x, drift.repulsion).mean()),
+        **diagnostics(field, batch.head(_PROBES)),
         "clipped": float(clipped.float().mean()),
-        "lr": config.lr * _lr_factor(config, step),
+        "lr": config.lr * _lr_factor(config, batch.step),
     }
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
-from drift_core import Euclidean, Laplace, Power, RadialKernel, longest_step
+from drift_core import Euclidean, Field, KernelField, Laplace, Power, RadialKernel, longest_step
 from drift_core.config import RunConfig, check_range
-from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
 from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_config, read_records, restore_config, save_model
 from drift_core.seeds import generator_for
-from drift_core.train import ConditionalField
 from drift_simplex import CategoricalField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -203,7 +202,7 @@ def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
         )
 
 
-def make_field(config: Config, data: Promoters) -> ConditionalField:
+def make_field(config: Config, data: Promoters) -> Field:
     """Drift field of a run; raises ValueError for a kernel, lengthscale or step that is refused."""
     if config.kernel == "spectral":
         raise ValueError("--kernel spectral lives on one sphere; sequences are points on one a position")
@@ -243,7 +242,7 @@ def _whole_field(
     scales = checked_lengthscales(config.lengthscale, kernel, auto)
     if config.geometry == "spherical":
         return WholeField(CategoricalField(len(LETTERS), kernel, scales, config.direction), data, similarity)
-    return WholeField(DriftField(Power(Euclidean()), kernel, scales, config.direction), data, similarity)
+    return WholeField(KernelField(Power(Euclidean()), kernel, scales, config.direction), data, similarity)
 
 
 def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Windows) -> float:

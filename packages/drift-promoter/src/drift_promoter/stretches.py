@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
-from drift_core import DriftTerms, Manifold
+from drift_core import Batch, Drift, Manifold
 from drift_core.seeds import generator_for
 from drift_simplex import CategoricalField, FisherRao, decode, draw_letters
 from drift_simplex.words import MAX_WORDS
@@ -29,6 +29,9 @@ _WINDOWS = 2048
 """Windows whose words are counted at once."""
 _DRAWS = 4
 """Sequences that are drawn of a sample where all of its words are counted."""
+
+_LETTERS = 5
+"""Stream of random letters."""
 
 _OTHERS = 1e-3
 """How much words count whose signals are of another kind, so that a rare kind in a batch is not alone."""
@@ -54,7 +57,7 @@ class _Stretches(NamedTuple):
 
 @dataclass(frozen=True)
 class StretchField:
-    """Drift field of all stretches of a length, wherever they lie; a `ConditionalField` of places.
+    """Drift field of all stretches of a length, wherever they lie; its data are places.
 
     Sequences of a thousand letters are all about equally far from one another, and no training set holds
     two neighbours; stretches of eight recur about a thousand times. The field of a sequence is the mean,
@@ -83,7 +86,7 @@ class StretchField:
     """With `similarity`: compare signals by their kind instead, of so many (`SignalKinds`), and count words
     by it, for stretches of up to 10 letters that repel as drawn; 0: compare signals as they are."""
     seed: int = 0
-    """Seed of the kinds and of the letters that are drawn, which are the same for the same progress."""
+    """Seed of the kinds and of the letters that are drawn, which are the same for the same step."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.length <= self.data.length:
@@ -104,58 +107,45 @@ class StretchField:
         starts = torch.arange(0, last + 1, self.length // 2)
         return starts if starts[-1] == last else torch.cat([starts, torch.tensor([last])])
 
-    def terms(
-        self,
-        x: Float[Tensor, "n L 4"],
-        data: Int64[Tensor, "m 3"],
-        model: Float[Tensor, "k L 4"],
-        self_index: Int64[Tensor, " n"] | None,
-        progress: float = 1.0,
-        *,
-        condition: Float[Tensor, "n L tracks"] | None = None,
-        model_condition: Float[Tensor, "k L tracks"] | None = None,
-    ) -> DriftTerms:
-        """Attraction to stretches of the data, and repulsion from stretches of the model.
-
-        `self_index` is for each row of x the row of the model that it is, and that `repel` excludes; None, or
-        an index outside 0..k-1, excludes nothing.
-        """
-        queries = _Stretches(self._cut(x), self._around(condition), self._sources(self_index))
-        kinds = self._kinds_of(condition)
+    def __call__(self, batch: Batch) -> Drift:
+        """Attraction to stretches of the data, and repulsion from those of the model, given the signals."""
+        x, (model, own) = batch.x, batch.negatives()
+        there = batch.condition if batch.model is None else batch.model_condition
+        queries = _Stretches(self._cut(x), self._around(batch.condition), self._sources(own))
+        kinds = self._kinds_of(batch.condition)
         if self._counted:
-            pulled = self._towards_counted(queries.letters, kinds, self.words.to(x.device), None, progress)
-            attraction = self._joined(pulled)
+            words = self.words.to(x.device)
+            attraction = self._joined(
+                self._towards_counted(queries.letters, kinds, words, None, batch.progress)
+            )
         else:
-            attraction = self._towards(queries, self._attracting(data, condition), progress)
+            attraction = self._towards(queries, self._attracting(batch.data, batch.condition), batch.progress)
+        random = generator_for(self.seed, batch.step, _LETTERS)
         if self._counted and self.repel == "drawn":
-            there = self._kinds_of(model_condition)
-            repulsion = self._towards_drawn(queries.letters, kinds, model, there, self_index, progress)
+            repelling = self._drawn(model, self._kinds_of(there), random)
+            repulsion = self._from_drawn(queries.letters, kinds, *repelling, own, batch.progress)
         else:
-            repulsion = self._towards(queries, self._repelling(model, model_condition, progress), progress)
-        return DriftTerms(attraction, repulsion)
+            repulsion = self._towards(queries, self._repelling(model, there, random), batch.progress)
+        return Drift(attraction, repulsion)
 
-    def effective_samples(
-        self,
-        x: Float[Tensor, "n L 4"],
-        data: Int64[Tensor, "m 3"],
-        progress: float = 1.0,
-        *,
-        condition: Float[Tensor, "n L tracks"] | None = None,
-    ) -> float:
-        """Mean effective number of stretches of the data per stretch of the first samples."""
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Mean effective number of stretches of the data per stretch of the first samples (ess)."""
+        x, data, progress = batch.x, batch.data, batch.progress
         if self._counted:
-            cut, kinds, words = self._cut(x), self._kinds_of(condition), self.words.to(x.device)
+            cut, kinds, words = self._cut(x), self._kinds_of(batch.condition), self.words.to(x.device)
             sizes = [
                 (len(rows), self.field.effective_words(cut[rows], words[kind], progress))
                 for kind, rows in _grouped(kinds, len(cut), x.device)
             ]
-            return sum(n * size for n, size in sizes) / max(1, len(cut))
+            return {"ess": sum(n * size for n, size in sizes) / max(1, len(cut))}
         few = max(1, _PAIRS // (len(data) * len(self.starts)))
-        queries = _Stretches(self._cut(x), self._around(condition), None).at(slice(few * len(self.starts)))
-        references = self._attracting(data, condition)
+        queries = _Stretches(self._cut(x), self._around(batch.condition), None).at(
+            slice(few * len(self.starts))
+        )
+        references = self._attracting(data, batch.condition)
         weight = self._log_weight(queries, references)
-        return self.field.effective_samples(
-            queries.letters, references.letters, progress, data_log_weight=weight
+        return self.field.diagnostics(
+            Batch(queries.letters, references.letters, progress=progress, data_log_weight=weight)
         )
 
     @property
@@ -235,35 +225,35 @@ class StretchField:
             parts.append(towards(some.letters, references.letters, progress, log_weight=weight))
         return self._joined(torch.cat(parts))
 
-    def _towards_drawn(
+    def _drawn(
+        self, model: Float[Tensor, "k L 4"], kinds: Int64[Tensor, " kS"] | None, random: torch.Generator
+    ) -> tuple[Int64[Tensor, "r k S w"], Float64[Tensor, "kinds words"]]:
+        """Stretches of sequences that are drawn of the samples, and how often each word is among them."""
+        drawn = torch.stack([draw_letters(model, random) for _ in range(_DRAWS)])
+        words = drawn[..., self._places().to(model.device)]
+        place = len(LETTERS) ** torch.arange(self.length - 1, -1, -1, device=model.device)
+        return words, self._shared(self._count((words * place).sum(-1).flatten(1), kinds).double())
+
+    def _from_drawn(
         self,
         queries: Float[Tensor, "nS w 4"],
         kinds: Int64[Tensor, " nS"] | None,
-        model: Float[Tensor, "k L 4"],
-        model_kinds: Int64[Tensor, " kS"] | None,
+        words: Int64[Tensor, "r k S w"],
+        counts: Float64[Tensor, "kinds words"],
         self_index: Int64[Tensor, " n"] | None,
         progress: float,
     ) -> Float[Tensor, "n L 4"]:
-        """Repulsion from all stretches of sequences that are drawn of the samples, but each stretch's own."""
-        random = self._random(progress)
-        drawn = torch.stack([draw_letters(model, random) for _ in range(_DRAWS)])
-        words = drawn[..., self._places().to(model.device)]  # [draws, k, S, w]
-        place = len(LETTERS) ** torch.arange(self.length - 1, -1, -1, device=model.device)
-        counts = self._shared(self._count((words * place).sum(-1).flatten(1), model_kinds).double())
+        """Repulsion from all stretches that were drawn, but each stretch's own."""
         if self_index is None:
             return self._joined(self._towards_counted(queries, kinds, counts, None, progress))
         pulled = torch.empty_like(queries)
-        known = (self_index >= 0) & (self_index < len(model))
+        known = (self_index >= 0) & (self_index < words.shape[1])
         rows = known.repeat_interleave(len(self.starts))
         own = rearrange(words[:, self_index[known]], "r n S w -> (n S) r w")
         for some, without in ((rows, own), (~rows, None)):
             here = None if kinds is None else kinds[some]
             pulled[some] = self._towards_counted(queries[some], here, counts, without, progress)
         return self._joined(pulled)
-
-    def _random(self, progress: float) -> torch.Generator:
-        """Random letters of a step, the same on all processes."""
-        return generator_for(self.seed, round(progress * 2**53))
 
     def _log_weight(self, queries: _Stretches, references: _Stretches) -> Tensor | None:
         """Log-similarity of the signals around all pairs; -inf for pairs of one source."""
@@ -317,7 +307,9 @@ class StretchField:
         around = signal.gather(1, places[..., None].expand(-1, -1, TRACKS)).to(like)
         return _Stretches(tokens, local_features(around), None)
 
-    def _repelling(self, model: Float[Tensor, "k L 4"], signal: Tensor | None, progress: float) -> _Stretches:
+    def _repelling(
+        self, model: Float[Tensor, "k L 4"], signal: Tensor | None, random: torch.Generator
+    ) -> _Stretches:
         """Stretches of the samples, not all of them if there are more than `most_repelling`."""
         source = self._sources(torch.arange(len(model), device=model.device))
         every = math.ceil(len(model) * len(self.starts) / self.most_repelling)
@@ -326,7 +318,7 @@ class StretchField:
         if self.repel == "points":
             letters = self._cut(model)
         else:
-            tokens = decode(model) if self.repel == "letters" else draw_letters(model, self._random(progress))
+            tokens = decode(model) if self.repel == "letters" else draw_letters(model, random)
             letters = tokens[:, self._places().to(model.device)].flatten(0, 1)
         return _Stretches(letters, self._around(signal), source).at(slice(None, None, every))
 

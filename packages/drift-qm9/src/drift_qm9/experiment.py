@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from drift_core import Euclidean, Power, RadialKernel, longest_step
-from drift_core.balance import BalancedField
+from drift_core import Euclidean, Field, Power, RadialKernel, longest_step
 from drift_core.config import RunConfig, check_range
-from drift_core.field import DriftField, make_kernel
+from drift_core.fields import BalancedField, KernelField
 from drift_core.figures import training_figure
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
 from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
-from drift_core.train import Field, resample
+from drift_core.train import resample
 from drift_simplex import MOST_CODES, CategoricalField, WindowField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -175,7 +175,7 @@ def _whole(config: Config, kernel: Callable[[float], RadialKernel], data: Molecu
     auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
     scales = checked_lengthscales(config.lengthscale, kernel, auto)
     if config.geometry == "euclidean":
-        return DriftField(Power(Euclidean()), kernel, scales, config.direction)
+        return KernelField(Power(Euclidean()), kernel, scales, config.direction)
     field = CategoricalField(len(LETTERS), kernel, scales, config.direction)
     if not config.balance:
         return field

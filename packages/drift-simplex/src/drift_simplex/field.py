@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from drift_core import DriftTerms, Manifold, RadialKernel, smoothed_scores
-from drift_core.field import sum_scales
+from drift_core import Batch, Drift, Manifold, RadialKernel, smoothed_scores
+from drift_core.fields.kernel import sum_scales
 from drift_core.lengthscale import Lengthscales
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
@@ -18,9 +18,9 @@ from drift_simplex.words import word_effective_sample_size, word_scores
 
 @dataclass(frozen=True)
 class CategoricalField:
-    """Drift field between one-hot data and soft samples, a `drift_core.train.Field`.
+    """Drift field between one-hot data and soft samples, a `drift_core.Field`.
 
-    The field is that of `drift_core.field.DriftField` on `FisherRao()`, several lengthscales and their
+    The field is that of `drift_core.KernelField` on `FisherRao()`, several lengthscales and their
     annealing included, but the data stay tokens [m, L], so that a whole training set fits in a step.
 
     A conditional field weighs references by their conditions: with kernels k_c of conditions c_i of the
@@ -43,25 +43,23 @@ class CategoricalField:
         """The geometry of the samples."""
         return FisherRao()
 
-    def terms(
-        self,
-        x: Float[Tensor, "n L K"],
-        data: Integer[Tensor, "m L"],
-        model: Float[Tensor, "k L K"],
-        self_index: Integer[Tensor, " n"] | None,
-        progress: float = 1.0,
-        *,
-        data_log_weight: Float[Tensor, "..."] | None = None,
-        model_log_weight: Float[Tensor, "..."] | None = None,
-    ) -> DriftTerms:
-        """Attraction and repulsion at x when the fraction `progress` of training is over.
-
-        Log-weights broadcast to [n, m] and [n, k]; -inf excludes a pair.
-        """
-        return DriftTerms(
-            self.towards(x, data, progress, log_weight=data_log_weight),
-            self.towards_points(x, model, progress, log_weight=model_log_weight, self_index=self_index),
+    def __call__(self, batch: Batch) -> Drift:
+        """Attraction to the tokens `batch.data`, and repulsion from the soft samples."""
+        model, own = batch.negatives()
+        return Drift(
+            self.towards(batch.x, batch.data, batch.progress, log_weight=batch.data_log_weight),
+            self.towards_points(
+                batch.x, model, batch.progress, log_weight=batch.model_log_weight, self_index=own
+            ),
         )
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Mean effective number of data points per sample (ess), at the smallest lengthscale."""
+        kernel = self.kernel(min(self.lengthscales.at(batch.progress)))
+        sizes = onehot_effective_sample_size(
+            kernel, batch.x, batch.data, log_weight=batch.data_log_weight, product=self.product
+        )
+        return {"ess": float(sizes.mean())}
 
     def towards(
         self,
@@ -136,21 +134,6 @@ class CategoricalField:
         """log k(x_i, y_j) at the smallest lengthscale."""
         kernel = self.kernel(min(self.lengthscales.at(progress)))
         return onehot_log_kernel(kernel, x, data, product=self.product)
-
-    def effective_samples(
-        self,
-        x: Float[Tensor, "n L K"],
-        data: Integer[Tensor, "m L"],
-        progress: float = 1.0,
-        *,
-        data_log_weight: Float[Tensor, "..."] | None = None,
-    ) -> float:
-        """Mean effective number of data points per sample, at the smallest lengthscale."""
-        kernel = self.kernel(min(self.lengthscales.at(progress)))
-        sizes = onehot_effective_sample_size(
-            kernel, x, data, log_weight=data_log_weight, product=self.product
-        )
-        return float(sizes.mean())
 
     def effective_words(
         self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0

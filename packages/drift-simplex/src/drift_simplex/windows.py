@@ -1,11 +1,10 @@
 """The drift field of short windows of sequences, each at its place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
-from drift_core import DriftTerms, Manifold
-from jaxtyping import Float, Integer
-from torch import Tensor
+from drift_core import Batch, Drift, Manifold
 
 from drift_simplex.field import CategoricalField
 
@@ -40,27 +39,24 @@ class WindowField:
         starts = [*range(0, length - width, max(1, width // 2)), length - width]
         return [slice(start, start + width) for start in starts]
 
-    def terms(
-        self,
-        x: Float[Tensor, "n L K"],
-        data: Integer[Tensor, "m L"],
-        model: Float[Tensor, "k L K"],
-        self_index: Integer[Tensor, " n"] | None,
-        progress: float = 1.0,
-    ) -> DriftTerms:
-        """Attraction and repulsion at x when the fraction `progress` of training is over."""
-        sums, cover = DriftTerms(torch.zeros_like(x), torch.zeros_like(x)), x.new_zeros(x.shape[1], 1)
+    def __call__(self, batch: Batch) -> Drift:
+        """Attraction and repulsion, each the mean over the windows that cover a position."""
+        x = batch.x
+        sums, cover = Drift(torch.zeros_like(x), torch.zeros_like(x)), x.new_zeros(x.shape[1], 1)
         for at in self.windows(x.shape[1]):
-            parts = self.field.terms(x[:, at], data[:, at], model[:, at], self_index, progress)
-            for total, part in zip(sums, parts, strict=True):
+            for total, part in zip(sums, self.field(_cut(batch, at)), strict=True):
                 total[:, at] += part
             cover[at] += 1
-        return DriftTerms(*(total / cover for total in sums))
+        return Drift(*(total / cover for total in sums))
 
-    def effective_samples(
-        self, x: Float[Tensor, "n L K"], data: Integer[Tensor, "m L"], progress: float = 1.0
-    ) -> float:
-        """Mean effective number of data per window, at the smallest lengthscale."""
-        windows = self.windows(x.shape[1])
-        sizes = [self.field.effective_samples(x[:, at], data[:, at], progress) for at in windows]
-        return sum(sizes) / len(sizes)
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Those of the field, as means over the windows."""
+        windows = self.windows(batch.x.shape[1])
+        found = [self.field.diagnostics(_cut(batch, at)) for at in windows]
+        return {name: fmean(part[name] for part in found) for name in found[0]}
+
+
+def _cut(batch: Batch, at: slice) -> Batch:
+    """The batch of the windows at one place."""
+    model, own = batch.negatives()
+    return replace(batch, x=batch.x[:, at], data=batch.data[:, at], model=model[:, at], self_index=own)

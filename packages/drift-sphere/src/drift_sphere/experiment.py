@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from drift_core import Euclidean, Sphere, longest_step
+from drift_core import Batch, Euclidean, KernelField, NearestField, Sphere, longest_step
 from drift_core.config import RunConfig, check_range
-from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.metrics import Metrics
-from drift_core.nearest import NearestField
 from drift_core.runs import load_model, read_records, save_model
 from drift_core.seeds import generator_for
 from jaxtyping import Float
@@ -107,7 +106,7 @@ def make_generator(config: Config) -> SphereGenerator:
         return SphereGenerator(geometry=config.geometry)
 
 
-def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
+def make_field(config: Config, train: Float[Tensor, "n 3"]) -> KernelField:
     """Drift field of a run; raises ValueError for a kernel or lengthscale that is refused."""
     manifold = Sphere() if config.geometry == "spherical" else Euclidean()
     if config.kernel == "spectral" and config.geometry == "euclidean":
@@ -116,12 +115,12 @@ def make_field(config: Config, train: Float[Tensor, "n 3"]) -> DriftField:
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
     scales = replace(checked_lengthscales(config.lengthscale, kernel, auto), anneal=config.anneal)
     longest_step(manifold, config.max_step)
-    return DriftField(manifold, kernel, scales, config.direction)
+    return KernelField(manifold, kernel, scales, config.direction)
 
 
 def with_neighbors(
-    config: Config, field: DriftField, train: Float[Tensor, "n 3"]
-) -> DriftField | NearestField:
+    config: Config, field: KernelField, train: Float[Tensor, "n 3"]
+) -> KernelField | NearestField:
     """The field of a run, which ends as that of all training points, unless a batch holds them all anyway."""
     if config.neighbors == 0 or len(train) <= (config.data_batch_size or config.batch_size):
         return field
@@ -130,7 +129,7 @@ def with_neighbors(
 
 
 def field_on_grid(
-    field: DriftField, generator: SphereGenerator, data: Float[Tensor, "n 3"]
+    field: KernelField, generator: SphereGenerator, data: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "g 3"]:
     """Drift between data and samples of a generator on an even grid of the sphere, tangent to it.
 
@@ -139,7 +138,7 @@ def field_on_grid(
     x = spiral_grid(GRID)
     samples = draw(generator, SAMPLES, seed=0)
     halfway = field.lengthscales.anneal / 2
-    return Sphere().proju(x, field.terms(x, data, samples, None, halfway).field)
+    return Sphere().proju(x, field(Batch(x, data, samples, None, progress=halfway)).field)
 
 
 def report(

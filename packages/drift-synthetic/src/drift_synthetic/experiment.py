@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from drift_core import Euclidean, longest_step
+from drift_core import Batch, Euclidean, KernelField, longest_step
 from drift_core.config import RunConfig
-from drift_core.field import DriftField, make_kernel
 from drift_core.figures import training_figure
+from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.metrics import Metrics
 from drift_core.runs import load_model, read_records, save_model
@@ -87,7 +87,7 @@ def make_generator(config: Config) -> SyntheticGenerator:
         return SyntheticGenerator(config.space, config.geometry, codes=config.codes)
 
 
-def make_field(config: Config) -> DriftField:
+def make_field(config: Config) -> KernelField:
     """Drift field of a run; raises ValueError for a kernel or lengthscale that is refused."""
     problem = problem_of(config)
     manifold = problem.space.manifold if config.geometry == "intrinsic" else Euclidean()
@@ -103,7 +103,7 @@ def make_field(config: Config) -> DriftField:
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
     scales = checked_lengthscales(config.lengthscale, kernel, auto)
     longest_step(manifold, config.max_step)
-    return DriftField(manifold, kernel, scales, config.direction)
+    return KernelField(manifold, kernel, scales, config.direction)
 
 
 def fields_on_lattice(config: Config) -> tuple[Float[Tensor, "g d"], dict[str, Float[Tensor, "g d"]]]:
@@ -119,7 +119,7 @@ def fields_on_lattice(config: Config) -> tuple[Float[Tensor, "g d"], dict[str, F
     for direction in ("displacement", "gradient"):
         field = make_field(replace(config, direction=direction))
         halfway = field.lengthscales.anneal / 2
-        fields[titles[direction]] = field.terms(x, data, samples, None, halfway).field
+        fields[titles[direction]] = field(Batch(x, data, samples, None, progress=halfway)).field
     return x, fields
 
 

@@ -1,10 +1,9 @@
 """The evolution of a generator over training, as samples kept at a few steps."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from drift_core import DriftTerms, Manifold
-from drift_core.train import Field
+from drift_core import Batch
 from torch import Tensor
 
 from drift_synthetic.chart import Space
@@ -14,39 +13,22 @@ FOLDER = "snapshots"
 """Folder of a run that holds its snapshots."""
 
 
-@dataclass(frozen=True)
-class Snapshots:
-    """A drift field that writes down the samples that it is asked about at a few steps of training.
+def write_snapshots(space: Space, run: Path, steps: int) -> Callable[[Batch], None]:
+    """Hook for `train` that writes down the samples of a few steps; a resumed run writes the same files.
 
-    It is the field it wraps in every other respect. A training step evaluates its field once, on the whole
-    batch of samples, so that nothing else of training needs to know; a resumed run writes the same files.
+    Args:
+        space: of the samples.
+        run: folder of the run.
+        steps: steps of the training.
     """
 
-    field: Field
-    space: Space
-    run: Path
-    """Folder of the run."""
-    steps: int
-    """Steps of the training."""
+    def write(batch: Batch) -> None:
+        if batch.step in snapshot_steps(steps):
+            samples, _ = batch.negatives()
+            path = run / FOLDER / f"step_{batch.step:09d}.csv"
+            write_csv(path, space, space.manifold.projx(samples.cpu()))
 
-    @property
-    def manifold(self) -> Manifold:
-        """Geometry of the field."""
-        return self.field.manifold
-
-    def terms(
-        self, x: Tensor, data: Tensor, model: Tensor, self_index: Tensor, progress: float
-    ) -> DriftTerms:
-        """Terms of the field; the pool `model` is written down if this is one of the `snapshot_steps`."""
-        step = round(progress * self.steps)
-        if step in snapshot_steps(self.steps):
-            samples = self.space.manifold.projx(model.cpu())
-            write_csv(self.run / FOLDER / f"step_{step:09d}.csv", self.space, samples)
-        return self.field.terms(x, data, model, self_index, progress)
-
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        """Effective number of data points of the field."""
-        return self.field.effective_samples(x, data, progress)
+    return write
 
 
 def snapshot_steps(steps: int) -> list[int]:

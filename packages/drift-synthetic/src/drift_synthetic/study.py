@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from drift_synthetic import experiment
 from drift_synthetic.evaluate import METRICS
 from drift_synthetic.experiment import Config
-from drift_synthetic.snapshots import Snapshots
+from drift_synthetic.snapshots import write_snapshots
 
 K = TypeVar("K")
 S = TypeVar("S")
@@ -124,10 +124,10 @@ def run_trial(trial: Trial, out: Path) -> Metrics:
     open_run(config, experiment.DOMAIN, accelerator)
     if not (folder / METRICS_FILE).exists():
         problem = experiment.problem_of(config)
-        field = Snapshots(experiment.make_field(config), problem.space, folder, config.steps)
+        hook = write_snapshots(problem.space, folder, config.steps)
         generator = train(
-            experiment.make_generator(config), field, problem.sample, config, folder,
-            accelerator=accelerator, resume=config.resume,
+            experiment.make_generator(config), experiment.make_field(config), problem.sample, config, folder,
+            accelerator=accelerator, resume=config.resume, on_step=hook,
         ).cpu()  # fmt: skip
         save_model(folder / "model", generator)
         metrics = experiment.score(

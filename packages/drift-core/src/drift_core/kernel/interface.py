@@ -10,8 +10,14 @@ class RadialKernel(ABC):
     """A kernel k(x, y) = k(d(x, y)) that depends on the distance alone, given by its logarithm.
 
     Subclasses implement `log` and `dlog`, elementwise and in the dtype of their argument, for
-    every r >= 0. The drift field needs nothing else, so a new kernel is these two methods.
+    every r >= 0. The drift field needs nothing else, so a new kernel is these two methods. One that is
+    not defined everywhere says where by `sphere_dim`.
     """
+
+    @property
+    def sphere_dim(self) -> int | None:
+        """Dimension n if the kernel is defined on the unit sphere S^n alone; None if on every manifold."""
+        return None
 
     @abstractmethod
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

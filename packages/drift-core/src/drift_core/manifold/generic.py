@@ -29,7 +29,7 @@ def broadcast_pairs(manifold: Manifold, x: Float[Tensor, "n ..."], y: Float[Tens
 
 @final
 class GeooptManifold(Manifold):
-    """A geoopt manifold, through its own projx, proju, inner, dist, expmap and logmap.
+    """A geoopt manifold, through its own point functions.
 
     These work: Euclidean, Sphere and SphereExact, PoincareBall, SphereProjection and every Stereographic,
     Lorentz, SymmetricPositiveDefinite (affine-invariant), and ProductManifold and Scaled of them. Others
@@ -83,6 +83,10 @@ class GeooptManifold(Manifold):
         """Project onto the tangent space of the wrapped manifold."""
         return cast(Tensor, self.manifold.proju(x, u))
 
+    def egrad2rgrad(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Conversion of gradients of the wrapped manifold."""
+        return cast(Tensor, self.manifold.egrad2rgrad(x, u))
+
     def inner(
         self, x: Float[Tensor, "..."], u: Float[Tensor, "..."], v: Float[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
@@ -109,7 +113,7 @@ class GeooptManifold(Manifold):
         return broadcast_pairs(self, x, y)
 
 
-_NEEDED = ("projx", "proju", "inner", "dist", "expmap", "logmap")
+_NEEDED = ("projx", "proju", "egrad2rgrad", "inner", "dist", "expmap", "logmap")
 
 
 def _lacking(manifold: Any) -> list[str]:

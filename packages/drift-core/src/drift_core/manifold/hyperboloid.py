@@ -59,6 +59,12 @@ class Hyperboloid(Manifold):
         base = _lift(x)
         return _lorentz(_tangent(base, u.double()), _tangent(base, v.double())).to(u.dtype)
 
+    def egrad2rgrad(
+        self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]
+    ) -> Float[Tensor, "..."]:
+        """Tangent part of u with the sign of its time coordinate changed, as the Lorentz product has it."""
+        return self.proju(x, torch.cat([-u[..., :1], u[..., 1:]], dim=-1))
+
     def dist(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
         """Hyperbolic distance between x and y."""
         gap = _lift(x) - _lift(y)

@@ -74,6 +74,13 @@ class Manifold(ABC):
     def pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
         """Distances and weighted directions between all x_i and y_j, without an [n, m, *point] tensor."""
 
+    def egrad2rgrad(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Riemannian gradient at x of a function whose gradient in ambient coordinates is u (geoopt's name).
+
+        Here for metrics that are those of the ambient space: the tangent part of u. Others override it.
+        """
+        return self.proju(x, u)
+
     def admissible(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Tangent vector at x to where `expmap(x, u)` ends, for u below the injectivity radius: u itself.
 
@@ -118,6 +125,21 @@ class Manifold(ABC):
     def norm(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Riemannian length of the tangent vector u at x."""
         return self.inner(x, u, u).clamp_min(0).sqrt()
+
+    @final
+    def is_unit_sphere(self, x: Float[Tensor, "n ..."]) -> bool:
+        """Whether points of the shape of x_i, vectors [d], are those of S^{d-1} with the angle as distance.
+
+        The point functions are asked, so that a wrapped sphere is one too: the ends of the axes are points,
+        opposite ones pi apart and others pi / 2.
+        """
+        if self.point_ndim != 1 or x.shape[-1] < 2:
+            return False
+        axes = torch.eye(x.shape[-1], dtype=torch.float64, device=x.device)
+        ends = torch.cat([axes, -axes])
+        angles = self.dist(ends, -ends), 2 * self.dist(ends, ends.roll(1, 0))
+        errors = [self.projx(2 * ends) - ends, *(angle - math.pi for angle in angles)]
+        return all(bool((error.abs() < 1e-3).all()) for error in errors)
 
     @final
     def check_clouds(self, x: Tensor, y: Tensor) -> None:

@@ -35,6 +35,10 @@ class Power(Manifold):
         """Project onto each factor's tangent space."""
         return self.base.proju(x, u)
 
+    def egrad2rgrad(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Riemannian gradient of each factor."""
+        return self.base.egrad2rgrad(x, u)
+
     def inner(
         self, x: Float[Tensor, "..."], u: Float[Tensor, "..."], v: Float[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
@@ -52,6 +56,10 @@ class Power(Manifold):
     def logmap(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Logarithm of each factor."""
         return self.base.logmap(x, y)
+
+    def admissible(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The part of the step that each factor admits."""
+        return self.base.admissible(x, u)
 
     def pairs(self, x: Float[Tensor, "n L ..."], y: Float[Tensor, "m L ..."]) -> Pairs:
         """Pairs of each factor in turn; they are computed again for the sums, as L of them do not fit."""

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from drift_core.drift import DriftTerms
-from drift_core.field import DriftField, sum_scales
+from drift_core.field import Batch, Drift, diagnostics
+from drift_core.fields.kernel import KernelField, sum_scales
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Euclidean, Manifold, Sphere
-from drift_core.reduction import Score, check_request
+from drift_core.reduction import Score, check_kernels, check_request
 from drift_core.score import pairs_score
 
 _BLOCK = 2**22
@@ -33,7 +33,7 @@ class NearestPoints:
         manifold.check_clouds(points, points)
         self.manifold, self.points = manifold, points
         by_tree = isinstance(manifold, Euclidean | Sphere) and points.device.type == "cpu"
-        self._tree = cKDTree(points.numpy()) if by_tree else None
+        self._tree = cKDTree(points.detach().numpy()) if by_tree else None
 
     def __call__(self, x: Float[Tensor, "n ..."], k: int) -> Int64[Tensor, "n k"]:
         """Numbers of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
@@ -42,7 +42,7 @@ class NearestPoints:
             raise ValueError(f"of {len(self.points)} points the nearest {k} were asked for")
         if self._tree is not None:
             ranks = range(1, k + 1)  # a list of them: a single one is an axis too
-            _, index = self._tree.query(x.numpy(), k=ranks, workers=torch.get_num_threads())
+            _, index = self._tree.query(x.detach().numpy(), k=ranks, workers=torch.get_num_threads())
             return torch.from_numpy(index).long()
         rows = max(1, _BLOCK // len(self.points))
         distances = (self.manifold.cdist(part, self.points) for part in torch.split(x, rows))
@@ -60,8 +60,9 @@ def nearest_scores(
     """`smoothed_scores` where every query has references of its own, y_i for x_i.
 
     With the k nearest of m references, the sum over all m without its tail: exact for k = m.
-    Raises ValueError for no reference, and an unknown direction.
+    Raises ValueError for no reference, an unknown direction, or a kernel not defined on the manifold.
     """
+    check_kernels(manifold, kernels, x)
     check_request(y[0] if len(y) else y, direction, None)
     pairs = manifold.near_pairs(x, y)
     return [pairs_score(kernel, pairs, direction) for kernel in kernels]
@@ -84,7 +85,7 @@ class NearestField(nn.Module):
 
     Args:
         field: the drift field of batches.
-        data: all data points, shape [m, *point]; `terms` gets batches of them, too.
+        data: all data points, shape [m, *point]; batches hold some of them, too.
         memory: samples that are remembered; the more the less noise, and the older they are.
         neighbors: data points, or samples if they are more, that each query sees.
         tolerance: largest share of the kernel beyond the neighbours.
@@ -102,7 +103,7 @@ class NearestField(nn.Module):
 
     def __init__(
         self,
-        field: DriftField,
+        field: KernelField,
         data: Float[Tensor, "m ..."],
         *,
         memory: int = 16_384,
@@ -119,7 +120,7 @@ class NearestField(nn.Module):
         ratio = memory / len(data)
         self.data_neighbors = min(len(data), max(1, round(neighbors * min(1.0, 1 / ratio))))
         self.sample_neighbors = min(memory, max(1, round(neighbors * min(1.0, ratio))))
-        self.register_buffer("data", data, persistent=False)
+        self.register_buffer("data", data.detach(), persistent=False)
         self.register_buffer("samples", data.new_zeros(memory, *data.shape[1:]))
         self.register_buffer("remembered", torch.zeros((), dtype=torch.long))
         self._index: NearestPoints | None = None
@@ -140,27 +141,27 @@ class NearestField(nn.Module):
     def lost(self, lengthscale: float) -> float:
         """Share of the kernel at the data points that is not carried by their nearest, on average."""
         probes = self.data[:: max(1, len(self.data) // _PROBES)][:_PROBES]
-        log_kernel = self.field.kernel(lengthscale).log(self.manifold.cdist(probes, self.data))
+        log_kernel = self.field.log_kernel_at(lengthscale, probes, self.data)
         share = log_kernel.softmax(dim=1).topk(self.data_neighbors).values
         return 1 - float(share.sum(dim=1).mean())
 
-    def terms(
-        self,
-        x: Float[Tensor, "n ..."],
-        data: Float[Tensor, "m ..."],
-        model: Float[Tensor, "k ..."],
-        self_index: Int[Tensor, " n"] | None,
-        progress: float = 1.0,
-    ) -> DriftTerms:
-        """Terms of the field of the batch, or of the nearest; `model` is then remembered."""
-        if int(self.remembered) == len(self.samples) and self.resolves(progress):
-            terms = self._nearest_terms(x, progress)
-        else:
-            terms = self.field.terms(x, data, model, self_index, progress)
-        self._remember(model)
-        return terms
+    def __call__(self, batch: Batch) -> Drift:
+        """The field of the batch or, once it is time, that of the nearest."""
+        if int(self.remembered) == len(self.samples) and self.resolves(batch.progress):
+            return self._nearest(batch.x, batch.progress)
+        return self.field(batch)
 
-    def _nearest_terms(self, x: Tensor, progress: float) -> DriftTerms:
+    def observe(self, batch: Batch) -> None:
+        """Put the samples that repel into the replay buffer."""
+        model, _ = batch.negatives()
+        self.samples = torch.cat([self.samples, model.detach().to(self.samples)])[-len(self.samples) :]
+        self.remembered = (self.remembered + len(model)).clamp(max=len(self.samples))
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Those of the field of the batch."""
+        return diagnostics(self.field, batch)
+
+    def _nearest(self, x: Tensor, progress: float) -> Drift:
         """Attraction to the nearest of all data, repulsion from the nearest of the remembered samples."""
         if self._index is None or self._index.points is not self.data:
             self._index = NearestPoints(self.manifold, self.data)
@@ -169,17 +170,7 @@ class NearestField(nn.Module):
         towards = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
         attracting = self.data[self._index(x, self.data_neighbors)]
         repelling = self.samples[NearestPoints(self.manifold, self.samples)(x, self.sample_neighbors)]
-        return DriftTerms(
+        return Drift(
             sum_scales(scales, towards(attracting), direction),
             sum_scales(scales, towards(repelling), direction),
         )
-
-    def _remember(self, model: Tensor) -> None:
-        self.samples = torch.cat([self.samples, model.to(self.samples)])[-len(self.samples) :]
-        self.remembered = (self.remembered + len(model)).clamp(max=len(self.samples))
-
-    def effective_samples(
-        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
-    ) -> float:
-        """Mean effective number of data points per query, among the batch."""
-        return self.field.effective_samples(x, data, progress)

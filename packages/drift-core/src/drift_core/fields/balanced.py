@@ -1,44 +1,25 @@
-"""Balanced attraction: every data point gets the same share of the samples, then fidelity takes over."""
+"""Reweighted data: at first every data point attracts an equal share of the samples."""
 
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from drift_core.drift import DriftTerms
+from drift_core.field import Batch, Drift, Field, diagnostics, observe
 from drift_core.manifold import Manifold
 
 
-@runtime_checkable
-class WeighedField(Protocol):
-    """A drift field whose data may have weights; `DriftField` is one."""
-
-    @property
-    def manifold(self) -> Manifold:
-        """The geometry of the points."""
-
-    def terms(
-        self,
-        x: Tensor,
-        data: Tensor,
-        model: Tensor,
-        self_index: Tensor | None,
-        progress: float,
-        *,
-        data_log_weight: Tensor | None = None,
-    ) -> DriftTerms:
-        """Attraction of x to the weighed data and repulsion from the model."""
+class WeighedField(Field, Protocol):
+    """A drift field whose data may have log-weights, and that tells its kernel; `KernelField` is one."""
 
     def log_kernel(self, x: Tensor, data: Tensor, progress: float) -> Tensor:
         """log k(x_i, y_j) at the smallest lengthscale, shape [n, m]."""
 
-    def effective_samples(self, x: Tensor, data: Tensor, progress: float) -> float:
-        """Mean effective number of data points per query."""
-
 
 class BalancedField(nn.Module):
-    """A drift field whose data weigh what makes each attract the same share of the samples; then it fades.
+    """Reweights the data so that each attracts an equal share of the samples. The weights anneal to zero.
 
     A kernel's score does not see the mass of modes further apart than its lengthscale: modes without
     samples attract nobody, and coverage never mends. Here datum j has the log-weight g_j that maximises
@@ -52,7 +33,7 @@ class BalancedField(nn.Module):
     to another mode at every step. From the fraction `until` of training on the weights fade, linearly
     over half of what is left, and the field ends as the one it wraps: coverage first, then fidelity.
 
-    Training hands it numbers of data (`resample(torch.arange(len(data)))`). The weights are part of its
+    Batches hold indices of data (`resample(torch.arange(len(data)))`). The weights are part of its
     state, which checkpoints keep.
     """
 
@@ -81,21 +62,24 @@ class BalancedField(nn.Module):
         """Factor of the log-weights: 1, fading to 0."""
         return min(1.0, max(0.0, 1 - 2 * (progress - self.until) / (1 - self.until)))
 
-    def terms(
-        self,
-        x: Float[Tensor, "n ..."],
-        data: Int64[Tensor, " m"],
-        model: Float[Tensor, "k ..."],
-        self_index: Int64[Tensor, " n"] | None,
-        progress: float = 1.0,
-    ) -> DriftTerms:
-        """Terms of the field towards the numbered data; the weights learn from the pool `model`."""
-        points, strength = self.data[data], self.strength(progress)
-        weights = strength * self.potential[data]
-        terms = self.field.terms(x, points, model, self_index, progress, data_log_weight=weights)
-        if strength == 1:
-            self._learn(data, self.field.log_kernel(model, points, progress) + weights)
-        return terms
+    def __call__(self, batch: Batch) -> Drift:
+        """Drift of the field with the data of the indices `batch.data`, reweighted."""
+        weights = self.strength(batch.progress) * self.potential[batch.data]
+        if batch.data_log_weight is not None:
+            weights = weights + batch.data_log_weight
+        return self.field(replace(batch, data=self.data[batch.data], data_log_weight=weights))
+
+    def observe(self, batch: Batch) -> None:
+        """Learn the weights from the samples that repel, until they start to fade."""
+        observe(self.field, replace(batch, data=self.data[batch.data]))
+        if self.strength(batch.progress) == 1:
+            model, _ = batch.negatives()
+            logits = self.field.log_kernel(model, self.data[batch.data], batch.progress)
+            self._learn(batch.data, logits + self.potential[batch.data])
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Those of the field, without weights."""
+        return diagnostics(self.field, replace(batch, data=self.data[batch.data]))
 
     def _learn(self, data: Int64[Tensor, " m"], logits: Float[Tensor, "k m"]) -> None:
         """Ascend the semi-dual: data that attract more than their share lose weight."""
@@ -106,9 +90,3 @@ class BalancedField(nn.Module):
         # The logarithm treats halves and doubles alike; the offset bounds the step of what attracts nobody.
         self.potential[data] -= self.rate * pace * (self.share[data] + 0.05).log()
         self.potential -= self.potential.mean()
-
-    def effective_samples(
-        self, x: Float[Tensor, "n ..."], data: Int64[Tensor, " m"], progress: float = 1.0
-    ) -> float:
-        """Mean effective number of data points per query, unweighed."""
-        return self.field.effective_samples(x, self.data[data], progress)

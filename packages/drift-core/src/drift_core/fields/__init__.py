@@ -1,0 +1,8 @@
+"""Drift fields, and fields made of fields."""
+
+from drift_core.fields.balanced import BalancedField
+from drift_core.fields.composed import PullbackField, SumField
+from drift_core.fields.kernel import KernelField
+from drift_core.fields.nearest import NearestField
+
+__all__ = ["BalancedField", "KernelField", "NearestField", "PullbackField", "SumField"]

@@ -1,0 +1,87 @@
+"""The field of the paper: a kernel on a manifold, at one or several lengthscales."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_core.field import Batch, Drift
+from drift_core.kernel import RadialKernel
+from drift_core.lengthscale import Lengthscales
+from drift_core.manifold import Manifold
+from drift_core.reduction import Score, check_kernels
+from drift_core.score import effective_sample_size, smoothed_scores
+
+
+def sum_scales(scales: Sequence[float], scores: Sequence[Score], direction: str) -> Tensor:
+    """One field from the scores at several lengthscales l, each made dimensionless first.
+
+    The kernel gradient is multiplied by l, the displacement divided by it; a single scale is left alone.
+    """
+    if len(scales) == 1:
+        return scores[0].gradient
+    units = scales if direction == "gradient" else [1 / scale for scale in scales]
+    parts = [unit * score.gradient for unit, score in zip(units, scores, strict=True)]
+    return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class KernelField:
+    """Drift field V = grad log p_k - grad log q_k of a kernel, at one or several lengthscales.
+
+    With one lengthscale it is the field of `drift`. With several, the fields are made dimensionless (the
+    kernel gradient times l, the displacement over l) and summed.
+    """
+
+    manifold: Manifold
+    kernel: Callable[[float], RadialKernel]
+    """Maps a lengthscale to a kernel, as the class `Laplace` does."""
+    lengthscales: Lengthscales
+    """`Lengthscales((0.2,))` for one that is constant, `parse_lengthscales("3:0.2")` for one that anneals."""
+    direction: str = "gradient"
+    """Along the kernel gradient, or along the mean displacement ("displacement")."""
+    chunk_size: int | None = None
+    """References evaluated at once; any value gives the same field."""
+
+    def __call__(self, batch: Batch) -> Drift:
+        """Attraction to the data and repulsion from the model at the progress of the batch."""
+        scales = self.lengthscales.at(batch.progress)
+        scores = partial(
+            smoothed_scores,
+            self.manifold,
+            [self.kernel(scale) for scale in scales],
+            batch.x,
+            direction=self.direction,
+            chunk_size=self.chunk_size,
+        )
+        model, own = batch.negatives()
+        attraction = scores(batch.data, log_weight=batch.data_log_weight)
+        repulsion = scores(model, log_weight=batch.model_log_weight, self_index=own)
+        return Drift(
+            sum_scales(scales, attraction, self.direction), sum_scales(scales, repulsion, self.direction)
+        )
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Mean effective number of data points per sample (ess), at the smallest lengthscale."""
+        kernel = self.kernel(min(self.lengthscales.at(batch.progress)))
+        sizes = effective_sample_size(
+            self.manifold, kernel, batch.x, batch.data, log_weight=batch.data_log_weight
+        )
+        return {"ess": float(sizes.mean())}
+
+    def log_kernel(
+        self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
+    ) -> Float[Tensor, "n m"]:
+        """log k(x_i, y_j) at the smallest lengthscale."""
+        return self.log_kernel_at(min(self.lengthscales.at(progress)), x, data)
+
+    def log_kernel_at(
+        self, lengthscale: float, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."]
+    ) -> Float[Tensor, "n m"]:
+        """log k(x_i, y_j) at a lengthscale."""
+        kernel = self.kernel(lengthscale)
+        check_kernels(self.manifold, (kernel,), x)
+        return kernel.log(self.manifold.cdist(x, data))
