@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 MODULES = [package.name.replace("-", "_") for package in PACKAGES]
-TOP_LEVEL = {"pyproject.toml", "uv.lock", "README.md", "LICENSE", "conftest.py", "packages", "apps", "tests"}
+TOP_LEVEL = {
+    "pyproject.toml",
+    "uv.lock",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "packages",
+    "apps",
+    "tests",
+}
 ALLOWED_IMPORTS = {
     *((module, "drift_core") for module in MODULES if module != "drift_core"),
     ("drift_promoter", "drift_simplex"),

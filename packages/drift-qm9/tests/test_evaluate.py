@@ -19,11 +19,11 @@ def sampler_of(strings, length=16):
 
 
 def test_a_perfect_sampler_is_at_its_floor(toy):
-    scores = evaluate(lambda n, generator: resample(toy, n, generator), toy, draws=3, seed=1)
+    scores = evaluate(lambda n, generator: resample(toy, n, generator), toy, draws=6, seed=1)
     assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES]
     for score in scores.values():
         spread = np.hypot(score.std, score.floor_std)
-        assert abs(score.value - score.floor) <= 3 * spread
+        assert abs(score.value - score.floor) <= 4 * spread  # ten times the standard error
     assert scores["valid"].floor == 1
     # Uniform draws: of S molecules n draws reach S (1 - (1 - 1/S)^n), a tenth of which are not for training.
     reached = 14_200 * (1 - (1 - 1 / 14_200) ** SAMPLES)

@@ -7,13 +7,19 @@ checked to `tol`, against finite differences and direct sums, never against the 
         manifold = MyManifold()
         check_manifold(manifold, x, y)          # two clouds of n points each
         check_drift(manifold, Laplace(0.5), x, y)
+        check_field(MyField(manifold), Batch(x, y[:5], y[5:]))
 """
+
+import copy
+import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from drift_core.drift import drift
+from drift_core.field import Batch, Drift, Field, diagnostics, observe
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold
 from drift_core.reduction import merge_scores
@@ -86,6 +92,109 @@ def check_drift(
         _close(chunked, v, size, "chunking does not change the field")
         _check_merge(manifold, kernel, x, y, direction, size)
         _check_self_exclusion(manifold, kernel, x, data, direction, size)
+
+
+def check_field(
+    field: Field,
+    batch: Batch,
+    *,
+    swapped: Batch | None = None,
+    equal: Batch | None = None,
+    antisymmetric: bool = True,
+    tol: float = 1e-6,
+) -> None:
+    """Check the laws of a drift field on a batch of float64 samples.
+
+    The drift is finite and tangent, and the same when it is asked for again: evaluating changes nothing, only
+    `observe` may. Rows do not depend on one another, so that neither the number of processes nor the order of
+    the samples matters; nor does a `chunk_size`, if the field has one. Diagnostics are finite numbers. The
+    field is antisymmetric in data and model, and vanishes where they are equal.
+
+    Args:
+        field: the field.
+        batch: samples and data and, if the field wants them, conditions.
+        swapped: the batch with data and model exchanged; None: made from the batch, if its data are points.
+        equal: the batch with a model that equals the data; None: made from the batch, if its data are points.
+        antisymmetric: whether the last two laws are to hold.
+        tol: largest error, relative to the largest entry of the drift.
+
+    Raises:
+        AssertionError: naming the law that does not hold.
+    """
+    drift = field(batch)
+    size = tol * (1 + torch.cat([part.flatten() for part in drift]).abs().max())
+    for part, name in zip(drift, Drift._fields, strict=True):
+        _law(part.shape == batch.x.shape and part.dtype == batch.x.dtype, f"{name} is shaped as the samples")
+        _law(bool(part.isfinite().all()), f"{name} is finite")
+        _close(field.manifold.proju(batch.x, part), part, size, f"{name} is tangent")
+    _check_unchanged(field, batch)
+    _check_rows(field, batch, drift, size)
+    if hasattr(field, "chunk_size"):
+        chunked = copy.copy(field)
+        object.__setattr__(chunked, "chunk_size", 2)  # of a frozen dataclass, too
+        for part, whole in zip(chunked(batch), drift, strict=True):
+            _close(part, whole, size, "chunking does not change the field")
+    if antisymmetric:
+        _check_antisymmetry(field, batch, swapped, equal, size)
+
+
+def _check_unchanged(field: Field, batch: Batch) -> None:
+    before = _state(field)
+    first = field(batch)
+    found = diagnostics(field, batch.head(max(1, len(batch.x) // 2)))
+    _law(all(math.isfinite(value) for value in found.values()), "diagnostics are finite numbers")
+    _law(_same(before, _state(field)), "evaluating a field does not change it")
+    _law(all(map(torch.equal, first, field(batch))), "a field is the same when it is asked for again")
+    observe(copy.deepcopy(field), batch)
+
+
+def _check_rows(field: Field, batch: Batch, drift: Drift, size: Tensor) -> None:
+    """Each part of the samples, as a process has it, and their reverse."""
+    model, own = batch.negatives()
+    there = batch.condition if batch.model is None else batch.model_condition
+    pooled = replace(batch, model=model, self_index=own, model_condition=there)
+    cut = (len(batch.x) + 1) // 2
+    for rows in (torch.arange(cut), torch.arange(cut, len(batch.x)), torch.arange(len(batch.x)).flip(0)):
+        part = field(_take(pooled, rows.to(model.device)))
+        for some, whole in zip(part, drift, strict=True):
+            _close(some, whole[rows.to(model.device)], size, "rows of a drift do not depend on one another")
+
+
+def _take(batch: Batch, rows: Tensor) -> Batch:
+    """The batch of some of its samples, against the same pool."""
+    return replace(
+        batch,
+        x=batch.x[rows],
+        self_index=None if batch.self_index is None else batch.self_index[rows],
+        condition=None if batch.condition is None else batch.condition[rows],
+    )
+
+
+def _check_antisymmetry(
+    field: Field, batch: Batch, swapped: Batch | None, equal: Batch | None, size: Tensor
+) -> None:
+    """Between data and samples none of which is x itself."""
+    model, _ = batch.negatives()
+    among = replace(batch, model=model, self_index=None)
+    plain = all(part is None for part in (batch.condition, batch.data_log_weight, batch.model_log_weight))
+    if plain and batch.data.is_floating_point() and batch.data.shape[1:] == model.shape[1:]:
+        swapped = swapped or replace(among, data=model, model=batch.data)
+        equal = equal or replace(among, model=batch.data)
+    if swapped is not None:
+        there, back = field(among).field, field(swapped).field
+        _close(back, -there, size, "swapping data and model flips the sign of the field")
+    if equal is not None:
+        v = field(equal).field
+        _close(v, torch.zeros_like(v), size, "equal clouds exert no drift")
+
+
+def _state(field: Field) -> dict[str, Tensor]:
+    """Tensors that a field learns or remembers."""
+    return copy.deepcopy(field.state_dict()) if isinstance(field, nn.Module) else {}
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _check_projections(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:
@@ -182,7 +291,7 @@ def _check_self_exclusion(
 
 
 def _close(actual: Tensor, expected: Tensor, tol: float | Tensor, law: str) -> None:
-    error = (actual - expected).abs().max()
+    error = (actual - expected).abs().max() if actual.numel() else torch.zeros(())
     _law(bool(error <= tol), f"{law} (off by {float(error):.3g}, allowed {float(tol):.3g})")
 
 

@@ -83,7 +83,7 @@ class BalancedField(nn.Module):
 
     def _learn(self, data: Int64[Tensor, " m"], logits: Float[Tensor, "k m"]) -> None:
         """Ascend the semi-dual: data that attract more than their share lose weight."""
-        share = logits.softmax(dim=1).mean(dim=0) * len(data)
+        share = (logits.softmax(dim=1).mean(dim=0) * len(data)).to(self.share)
         # A batch smaller than the data says little about each of them.
         pace = min(1.0, len(logits) / len(self.data))
         self.share[data] = self.share[data].lerp(share, pace / 2)
