@@ -46,8 +46,9 @@ def test_a_laplace_flow_ends_as_a_sample_of_the_data_on_every_manifold(manifold,
         return float(2 * between - manifold.cdist(x, x).mean() - manifold.cdist(data, data).mean())
 
     assert list(flow.records) == [0, 50]
-    assert energy(flow.records[0]) > 20 * energy(fresh)
-    assert energy(flow.x) < 2 * energy(fresh)
+    # Over 10 seeds the start is at least 13 times as far as a fresh sample, and the end at most half as far.
+    assert energy(flow.records[0]) > 5 * energy(fresh)
+    assert energy(flow.x) < energy(fresh)
     torch.testing.assert_close(manifold.projx(flow.x), flow.x, rtol=0, atol=1e-12)
 
 
