@@ -166,10 +166,10 @@ def test_refuses_a_series_that_is_negative_somewhere(lengthscale: float, nu: flo
 
 
 def test_refuses_what_it_cannot_afford_at_once() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"affordable.*larger lengthscale"):
         SphericalMatern(0.01, math.inf)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -173,10 +173,11 @@ def test_loading_again_reads_the_store_and_leaves_the_data_folder_as_it_was(smal
     assert {path: path.stat().st_mtime_ns for path in [data, *data.iterdir()]} == before
 
 
-def test_loading_the_miniature_again_is_fast(tiled, mini):
-    start = time.perf_counter()
+def test_loading_the_miniature_again_is_fast(tiled, mini, monkeypatch):
+    monkeypatch.setattr(store, "_make", lambda *arguments: 1 / 0)
+    start = time.process_time()
     load("promoter", tss="tiled.tsv", data_dir=mini)
-    assert time.perf_counter() - start < 0.5  # 65,520 windows, which take seconds to extract
+    assert time.process_time() - start < 0.5  # 65,520 windows, which take seconds to extract
 
 
 def test_100_000_windows_take_half_a_gigabyte(tiled, own_cache):
