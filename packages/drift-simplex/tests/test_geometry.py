@@ -42,7 +42,7 @@ def test_geodesics_are_twice_as_long_on_the_simplex(soft):
     for a, b in zip(x, y, strict=True):
         points = SPACE.expmap(a, t[:, None, None] * SPACE.logmap(a, b))
         length = fisher_rao_length(to_simplex(points[:, 0]))
-        assert length == pytest.approx(2 * float(SPACE.dist(a, b)), rel=1e-6)
+        assert length == pytest.approx(2 * float(SPACE.dist(a, b)), rel=1e-4)  # polygons err near a border
 
 
 def test_every_curve_is_twice_as_long_on_the_simplex():
