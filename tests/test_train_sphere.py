@@ -49,7 +49,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert config["domain"] == "sphere"
     assert config["steps"] == 12
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "nn_accuracy"}
+    assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "sinkhorn_cost", "nn_accuracy"}
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [4, 5, 8, 10, 12]
@@ -166,6 +166,9 @@ def test_bad_tables(tmp_path, app_inside, text, words):
         (["--max-step", "4"], ["max_step", "4"]),
         (["--kernel", "spectral", "--geometry", "euclidean"], ["spectral", "euclidean"]),
         (["--kernel", "matern", "--nu", "-1"], ["nu", "-1"]),
+        (["--codes", "-1"], ["--codes must be at least 0, got -1"]),
+        (["--optimizer", "sgd"], ["--optimizer", "sgd"]),
+        (["--beta2", "1"], ["--beta2 must lie in [0, 1), got 1.0"]),
         (["--data", "nowhere.csv"], ["nowhere.csv"]),
         (["--dataset", "flood", "--data-dir", "nowhere"], ["nowhere"]),
     ],
@@ -189,6 +192,20 @@ def test_every_row_of_the_table_is_a_flag_away(tmp_path, app_inside, flags):
     flags = [*flags, "--direction", "displacement", "--lengthscale", "0.3"]
     result = app_inside("train_sphere", *SMALL, *flags, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
+
+
+def test_the_published_setting_is_a_flag_away(tmp_path, app_inside):
+    """Gaussian noise through a plain MLP, Adam, a learning rate that stays: trained, saved, drawn from."""
+    out = tmp_path / "run"
+    flags = ["--codes", "0", "--optimizer", "adam", "--beta2", "0.99", "--cooldown", "0", "--warmup", "1"]
+    result = app_inside("train_sphere", *SMALL, "--steps", 2, *flags, "--log-every", 1, "--out", out)
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in records] == [1.5e-3, 1.5e-3]
+    assert json.loads((out / "config.json").read_text())["weight_decay"] == 0.0
+    assert json.loads((out / "model" / "config.json").read_text())["codes"] == 0
+    assert app_inside("sample", out, "--n", 5, "--out", tmp_path / "a.csv").returncode == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 6
 
 
 def test_accelerate_launch(tmp_path):

@@ -1,13 +1,15 @@
 from dataclasses import astuple
 
 import numpy as np
+import ot
 import pytest
 import torch
 from drift_sphere import evaluate, load, mmd, sinkhorn, toy
 from drift_sphere.evaluate import resample, thin
+from drift_sphere.metrics import transport_cost
 from torch import Generator
 
-NAMES = ["mmd", "mmd2_unbiased", "sinkhorn", "nn_accuracy"]
+NAMES = ["mmd", "mmd2_unbiased", "sinkhorn", "sinkhorn_cost", "nn_accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,16 @@ def test_values_are_those_of_the_metric_over_the_draws(toy_data):
     order = thin(test, 100, seed=0)
     costs = [sinkhorn(x, order) for x in seen[2::4]]
     assert result["sinkhorn"].value == pytest.approx(np.mean(costs), abs=1e-4)
+    raw = [transport_cost(x, order) for x in seen[2::4]]  # of the samples of the divergence
+    assert result["sinkhorn_cost"].value == pytest.approx(np.mean(raw), abs=1e-4)
+
+
+def test_every_transport_cost_is_computed_once(toy_data, uniform, monkeypatch):
+    solve, calls = ot.bregman.sinkhorn, []
+    monkeypatch.setattr(ot.bregman, "sinkhorn", lambda *args, **kw: calls.append(1) or solve(*args, **kw))
+    evaluate(uniform, *toy_data, draws=2)
+    # The test points once; at each draw samples and the floor, against the test points and themselves.
+    assert len(calls) == 1 + 2 * 2 * 2
 
 
 def test_evaluation_depends_on_the_seed_alone_and_the_floor_not_on_the_sampler(toy_data, uniform):

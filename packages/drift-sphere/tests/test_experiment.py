@@ -90,3 +90,28 @@ def test_auto_lengthscales_leave_steps_uncapped(dataset, request):
     v = field(Batch(x, data[:1024], x, torch.arange(1024))).field
     _, clipped = cap_step(field.manifold, x, config.step_size * v)
     assert float(clipped.float().mean()) < 0.01
+
+
+def test_codes_are_a_setting():
+    assert make_generator(Config()).code.num_embeddings == 2_048
+    assert make_generator(Config(codes=32)).code.num_embeddings == 32
+    assert make_generator(Config(codes=0)).code is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [(-1, "--codes must be at least 0, got -1"), (2**20 + 1, "--codes must be at most 1048576, got 1048577")],
+)
+def test_numbers_of_codes_that_are_refused(codes, message):
+    with pytest.raises(ValueError, match=message):
+        Config(codes=codes)
+
+
+def test_the_default_generator_is_what_it_was():
+    """Sums of the weights and of the draws of a seed, as they were before --codes."""
+    generator = make_generator(Config(seed=3))
+    weights = sum(float(p.detach().double().abs().sum()) for p in generator.parameters())
+    draws = generator.sample(1_000, torch.Generator().manual_seed(1))
+    assert [weights, float(draws.double().abs().sum())] == pytest.approx(
+        [212114.106458, 1506.013308], rel=1e-6
+    )

@@ -111,6 +111,63 @@ def test_a_negative_spread_is_refused():
         SphereGenerator(spread=-1.0)
 
 
-def test_no_codes_are_refused():
-    with pytest.raises(ValueError, match="codes and branches must be at least 1, got 0 and 16"):
-        SphereGenerator(codes=0)
+@pytest.fixture(params=["spherical", "euclidean"])
+def plain(request):
+    torch.manual_seed(0)
+    return SphereGenerator(codes=0, width=32, blocks=2, geometry=request.param)
+
+
+def test_without_codes_a_latent_is_noise_alone(plain, generator):
+    assert not any(isinstance(part, torch.nn.Embedding) for part in plain.modules())
+    z = plain.latent(4000, generator)
+    assert z.shape == (4000, 16)
+    torch.testing.assert_close(z.T.cov(), torch.eye(16), atol=0.1, rtol=0)
+    norms = plain(z).norm(dim=-1)
+    assert torch.allclose(norms, torch.ones(4000)) == (plain.geometry == "spherical")
+    samples = plain.sample(4000, generator)
+    torch.testing.assert_close(samples.norm(dim=-1), torch.ones(4000))
+
+
+def test_without_codes_the_map_is_continuous(plain, generator):
+    """Noise that is near makes points that are near, which codes do not."""
+    z = plain.double().latent(200, generator)
+    step = 1e-6 * torch.randn(z.shape, generator=generator)
+    moved = (plain(z + step) - plain(z)).detach().norm(dim=-1)
+    assert float(moved.max()) < 1e-3
+
+
+def test_a_saved_model_without_codes_is_the_same_model(plain, tmp_path):
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.1)
+    plain.save_pretrained(tmp_path)
+    again = SphereGenerator.from_pretrained(tmp_path)
+    assert (again.geometry, again.code) == (plain.geometry, None)
+    seeds = (Generator().manual_seed(5) for _ in range(2))
+    assert torch.equal(again.sample(10, next(seeds)), plain.sample(10, next(seeds)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_generator_without_codes_starts_near_uniform(seed):
+    torch.manual_seed(seed)
+    model = SphereGenerator(codes=0, width=256)
+    x = model.sample(4000, Generator().manual_seed(0))
+    assert x.mean(0).norm() < 0.3  # of a point: 1
+    assert torch.linalg.eigvalsh(x.T @ x / 4000).min() > 0.15  # uniform: 1/3 each
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"codes": -1}, "codes must not be negative, got -1"),
+        ({"branches": 0}, "branches must be at least 1, got 0"),
+        ({"codes": 0, "branches": 16}, "branches and spread are of codes; got 16 and None without codes"),
+        ({"codes": 0, "spread": 1e-3}, "got None and 0.001 without codes"),
+        ({"codes": 0, "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"latent_dim": 2}, "latent_dim is of noise without codes; got 2 and 2048 codes"),
+    ],
+    ids=str,
+)
+def test_arguments_that_contradict_one_another_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SphereGenerator(**arguments)

@@ -256,7 +256,7 @@ def _negatives(accelerator: Accelerator, model: nn.Module, inputs: Sequence[Tens
 
 
 def _optimizer_settings(config: TrainConfig, step: int) -> dict[str, Any]:
-    """Settings of the optimiser at a step; a checkpoint brings those that it was saved with."""
+    """Settings of the optimiser at a step; a checkpoint would bring those that it was saved with."""
     return {
         "lr": config.lr * _lr_factor(config, step),
         "betas": (config.beta1, config.beta2),

@@ -1,7 +1,6 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from drift_sphere.metrics import (
     mmd2_unbiased,
     nn_accuracy,
     one_thread,
-    sinkhorn,
+    sinkhorn_and_cost,
     transport_cost,
 )
 
@@ -27,14 +26,15 @@ MANY = 4096
 """The generated points of `mmd2_unbiased`, and the most test points that are used."""
 
 SINKHORN_POINTS = 640
-"""The most points of either side in `sinkhorn`."""
+"""The most points of either side in `sinkhorn` and `sinkhorn_cost`."""
 
 
 class Comparison(NamedTuple):
-    """A statistic of generated points against fixed test points, and how many to generate."""
+    """Statistics of the same generated points against fixed test points, and how many to generate."""
 
+    names: tuple[str, ...]
     size: int
-    distance: Callable[[Tensor], float]
+    distances: Callable[[Tensor], tuple[float, ...]]
 
 
 @one_thread()
@@ -59,27 +59,30 @@ def evaluate(
     check_on_sphere(test, "test points")
     metrics = sphere_metrics(thin(test, MANY, seed))
     generator, floor_generator = Generator().manual_seed(seed), Generator().manual_seed(seed)
-    values: dict[str, list[float]] = {name: [] for name in metrics}
-    floors: dict[str, list[float]] = {name: [] for name in metrics}
+    values: dict[str, list[float]] = {name: [] for metric in metrics for name in metric.names}
+    floors: dict[str, list[float]] = {name: [] for name in values}
     for _ in progress(range(draws)):
-        for name, metric in metrics.items():
+        for metric in metrics:
             sample = sampler(metric.size, generator)
             check_on_sphere(sample, "samples")
-            values[name].append(metric.distance(sample.to(test)))
-            floors[name].append(metric.distance(resample(train, metric.size, floor_generator)))
-    return {name: summary(values[name], floors[name]) for name in metrics}
+            found = metric.distances(sample.to(test))
+            least = metric.distances(resample(train, metric.size, floor_generator))
+            for name, value, floor in zip(metric.names, found, least, strict=True):
+                values[name].append(value)
+                floors[name].append(floor)
+    return {name: summary(values[name], floors[name]) for name in values}
 
 
-def sphere_metrics(test: Float[Tensor, "m 3"]) -> dict[str, Comparison]:
-    """The four metrics against `test`, with what depends on `test` alone computed once."""
+def sphere_metrics(test: Float[Tensor, "m 3"]) -> list[Comparison]:
+    """The metrics against `test`, with what depends on `test` alone computed once."""
     few = test[:SINKHORN_POINTS]
     y_sum, y_cost = kernel_sum(test), transport_cost(few, few)
-    return {
-        "mmd": Comparison(len(test), partial(mmd, y=test, y_sum=y_sum)),
-        "mmd2_unbiased": Comparison(MANY, partial(mmd2_unbiased, y=test, y_sum=y_sum)),
-        "sinkhorn": Comparison(len(few), partial(sinkhorn, y=few, y_cost=y_cost)),
-        "nn_accuracy": Comparison(len(test), partial(nn_accuracy, y=test)),
-    }
+    return [
+        Comparison(("mmd",), len(test), lambda x: (mmd(x, test, y_sum),)),
+        Comparison(("mmd2_unbiased",), MANY, lambda x: (mmd2_unbiased(x, test, y_sum),)),
+        Comparison(("sinkhorn", "sinkhorn_cost"), len(few), lambda x: sinkhorn_and_cost(x, few, y_cost)),
+        Comparison(("nn_accuracy",), len(test), lambda x: (nn_accuracy(x, test),)),
+    ]
 
 
 def resample(points: Float[Tensor, "n 3"], size: int, generator: Generator) -> Float[Tensor, "size 3"]:

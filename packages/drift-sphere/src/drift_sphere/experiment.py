@@ -24,7 +24,7 @@ from drift_sphere.data import Split, load
 from drift_sphere.evaluate import evaluate
 from drift_sphere.figures import density_figure, field_figure, samples_figure
 from drift_sphere.metrics import kernel_sum, mmd2_unbiased
-from drift_sphere.model import SphereGenerator
+from drift_sphere.model import MOST_CODES, SphereGenerator
 from drift_sphere.table import write_csv
 
 DOMAIN = "sphere"
@@ -34,6 +34,8 @@ GRID = 600
 """Points at which the drift field is drawn."""
 VALIDATION = 1_024
 """Points that are drawn to score a checkpoint."""
+WIDTH, PLAIN_WIDTH = 128, 256
+"""Width of the network with codes, and without."""
 _SAMPLING, _VALIDATING = 2, 3
 _MEMORY, _MOST_MEMORY = 4, 65_536
 """Samples that are remembered for --neighbors: times the training points, and the most."""
@@ -69,6 +71,8 @@ class Config(RunConfig):
     """CSV file of latitude and longitude in degrees to train on instead of --dataset."""
     split_seed: int = 42
     """Seed of the split into training, validation and test points."""
+    codes: int = 2_048
+    """Learned codes in the latent; 0, as published: Gaussian noise alone, through a plain MLP."""
     geometry: Literal["spherical", "euclidean"] = "spherical"
     """Drift on the sphere, or in R^3 with straight distances and a projection at the end."""
 
@@ -84,6 +88,7 @@ class Config(RunConfig):
         super().__post_init__()
         check_range("--split-seed", self.split_seed, 0)
         check_range("--neighbors", self.neighbors, 0)
+        check_range("--codes", self.codes, 0, MOST_CODES)
         if not 0 < self.anneal <= 1:
             raise ValueError(f"--anneal must lie in (0, 1], got {self.anneal}")
 
@@ -103,7 +108,8 @@ def make_generator(config: Config) -> SphereGenerator:
     """Untrained generator of a run, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return SphereGenerator(geometry=config.geometry)
+        width = WIDTH if config.codes else PLAIN_WIDTH
+        return SphereGenerator(config.codes, width=width, geometry=config.geometry)
 
 
 def make_field(config: Config, train: Float[Tensor, "n 3"]) -> KernelField:

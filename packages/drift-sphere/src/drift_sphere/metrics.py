@@ -1,4 +1,4 @@
-"""How far generated points are from test points on the sphere: four two-sample statistics."""
+"""How far generated points are from test points on the sphere: five two-sample statistics."""
 
 import warnings
 from collections.abc import Iterator
@@ -82,8 +82,16 @@ def sinkhorn(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"], y_cost: float | N
     The cost is the geodesic distance, the regularisation 0.1 radians. Zero for equal samples. `y_cost` is
     `transport_cost(y, y)`, if known. Needs O(nm) memory. Source: Feydy et al. (2019), equation 3.
     """
+    return sinkhorn_and_cost(x, y, y_cost)[0]
+
+
+def sinkhorn_and_cost(
+    x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"], y_cost: float | None = None
+) -> tuple[float, float]:
+    """`sinkhorn`, and the transport cost between `x` and `y` that it begins with, both in radians."""
     y_cost = transport_cost(y, y) if y_cost is None else y_cost
-    return transport_cost(x, y) - (transport_cost(x, x) + y_cost) / 2
+    cost = transport_cost(x, y)
+    return cost - (transport_cost(x, x) + y_cost) / 2, cost
 
 
 @one_thread()
