@@ -152,6 +152,22 @@ def test_it_is_the_field_of_the_batch_while_the_kernel_is_long_and_then_that_of_
         torch.testing.assert_close(part, score.gradient, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_that_require_grad_are_looked_up_and_remembered_without(manifold, cloud, dtype):
+    data, x = cloud(60, 0, dtype), cloud(16, 1, dtype)
+    plain = field_of(manifold, "0.05")
+    requiring = data.clone().requires_grad_()
+    fields = [NearestField(plain, d, memory=16, neighbors=60, tolerance=0.99) for d in (data, requiring)]
+    for points in (x, x):
+        without = step(fields[0], points, data, points)
+        asking = points.clone().requires_grad_()
+        drift = step(fields[1], asking, data, asking)
+        torch.testing.assert_close(drift.field, without.field)
+    assert not fields[1].samples.requires_grad
+    assert not fields[1].data.requires_grad
+    assert fields[1].resolves(1.0)  # it was the field of the nearest
+
+
 def test_several_lengthscales_wait_for_the_longest_and_are_summed_as_in_batches():
     data, x = clusters(60, 0), clusters(8, 1)
     for direction in ("gradient", "displacement"):
