@@ -1,6 +1,9 @@
 import math
+from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
@@ -122,6 +125,44 @@ def test_gaussian_and_laplace_are_their_formulas(r: float, lengthscale: float) -
 )
 def test_refuses_a_bad_lengthscale(family: type[Gaussian], bad: float) -> None:
     with pytest.raises(ValueError, match=f"lengthscale must be a positive finite number, got {bad}"):
+        family(bad)
+
+
+FAMILIES = [
+    Gaussian,
+    Laplace,
+    partial(Matern, nu=1.5),
+    partial(Matern, 0.7),
+    partial(SphericalMatern, nu=1.5),
+    partial(SphericalMatern, 0.7),
+    lambda weight: Mixture((Gaussian(0.5), Laplace(0.3)), (0.5, weight)),
+]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array, torch.tensor, Fraction])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scalars_of_any_kind_are_their_numbers(
+    family: Callable[[object], RadialKernel], kind: Callable[[float], object]
+) -> None:
+    kernel = family(kind(0.75))
+    assert kernel == family(0.75)
+    assert hash(kernel) == hash(family(0.75))
+    r = torch.linspace(0, 3, 7)
+    assert torch.equal(kernel.log(r), family(0.75).log(r))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_weights_of_a_mixture_may_be_an_array(kind: Callable[[list[float]], object]) -> None:
+    parts = (Gaussian(0.5), Laplace(0.3))
+    assert Mixture(parts, kind([0.25, 0.75])) == Mixture(parts, (0.25, 0.75))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.tensor([0.5]), torch.tensor(0.5, requires_grad=True), np.array([0.5]), "0.5", None, 1j]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_no_number_is_refused(family: Callable[[object], RadialKernel], bad: object) -> None:
+    with pytest.raises(ValueError, match=r"positive.*, got"):
         family(bad)
 
 

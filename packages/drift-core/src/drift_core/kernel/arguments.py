@@ -1,10 +1,29 @@
-"""The one check that every kernel makes of its parameters."""
+"""The parameters of kernels: plain floats, whatever kind of number was given."""
 
 import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Scalar = float
+else:
+    Scalar = Any  # converted by `number`, which tells what is none
 
 
-def require_positive(name: str, value: float, *, or_inf: bool = False) -> None:
-    """Raise ValueError unless value > 0, and finite unless `or_inf`."""
-    if not value > 0 or (math.isinf(value) and not or_inf):
+def number(value: Any) -> float:
+    """Float of a number, a numpy scalar or a tensor without axes; NaN for anything else.
+
+    A tensor that requires grad is something else: no gradient would reach it.
+    """
+    if getattr(value, "ndim", None) == 0 and not getattr(value, "requires_grad", False):
+        value = value.item()
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def positive(name: str, value: Any, *, or_inf: bool = False) -> float:
+    """`number` of the value. Raises ValueError unless it is > 0, and finite unless `or_inf`."""
+    result = number(value)
+    if not result > 0 or (math.isinf(result) and not or_inf):
         accepted = "a positive number or inf" if or_inf else "a positive finite number"
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return result

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import require_positive
+from drift_core.kernel.arguments import Scalar, positive
 from drift_core.kernel.interface import RadialKernel
 
 
@@ -16,10 +16,10 @@ class Gaussian(RadialKernel):
     Raises ValueError unless the lengthscale is positive and finite.
     """
 
-    lengthscale: float | int
+    lengthscale: Scalar
 
     def __post_init__(self) -> None:
-        require_positive("lengthscale", self.lengthscale)
+        object.__setattr__(self, "lengthscale", positive("lengthscale", self.lengthscale))
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-r^2 / (2 l^2)."""
@@ -37,10 +37,10 @@ class Laplace(RadialKernel):
     Raises ValueError unless the lengthscale is positive and finite.
     """
 
-    lengthscale: float | int
+    lengthscale: Scalar
 
     def __post_init__(self) -> None:
-        require_positive("lengthscale", self.lengthscale)
+        object.__setattr__(self, "lengthscale", positive("lengthscale", self.lengthscale))
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """-r / l."""

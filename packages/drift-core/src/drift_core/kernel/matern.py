@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import require_positive
+from drift_core.kernel.arguments import Scalar, positive
 from drift_core.kernel.closed_form import Gaussian, Laplace
 from drift_core.kernel.interface import RadialKernel
 from drift_core.kernel.table import Array, CubicTable, with_derivative
@@ -30,12 +30,12 @@ class Matern(RadialKernel):
     Raises ValueError unless lengthscale is positive and finite, and nu positive or inf.
     """
 
-    lengthscale: float | int
-    nu: float | int
+    lengthscale: Scalar
+    nu: Scalar
 
     def __post_init__(self) -> None:
-        require_positive("lengthscale", self.lengthscale)
-        require_positive("nu", self.nu, or_inf=True)
+        object.__setattr__(self, "lengthscale", positive("lengthscale", self.lengthscale))
+        object.__setattr__(self, "nu", positive("nu", self.nu, or_inf=True))
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """log k(r)."""
@@ -102,7 +102,7 @@ class _Tabulated(RadialKernel):
     """
 
     lengthscale: float
-    nu: float | int
+    nu: Scalar
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return with_derivative(r, self._log, self.dlog)

@@ -1,13 +1,14 @@
 """Weighted sums of kernels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from drift_core.kernel.arguments import Scalar, number
 from drift_core.kernel.interface import RadialKernel
 
 
@@ -20,16 +21,17 @@ class Mixture(RadialKernel):
     """
 
     kernels: Sequence[RadialKernel]
-    weights: Sequence[float]
+    weights: Iterable[Scalar]
 
     def __post_init__(self) -> None:
-        kernels, weights = tuple(self.kernels), tuple(self.weights)
+        kernels, given = tuple(self.kernels), tuple(self.weights)
+        weights = tuple(number(w) for w in given)
         if not kernels:
             raise ValueError("a Mixture needs at least one kernel, got none")
         if len(weights) != len(kernels):
             raise ValueError(f"a Mixture needs one weight per kernel, got {len(weights)} for {len(kernels)}")
         if not (all(w >= 0 for w in weights) and 0 < sum(weights) < math.inf):
-            raise ValueError(f"weights must be finite, >= 0 and have a positive sum, got {weights}")
+            raise ValueError(f"weights must be finite, >= 0 and have a positive sum, got {given}")
         # Tuples make the frozen dataclass hashable whatever sequences were given.
         object.__setattr__(self, "kernels", kernels)
         object.__setattr__(self, "weights", weights)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import require_positive
+from drift_core.kernel.arguments import Scalar, positive
 from drift_core.kernel.fixed_point import Integers, gegenbauer_to_cosine, to_fixed_point, value_and_slope
 from drift_core.kernel.interface import RadialKernel
 from drift_core.kernel.table import Array, CubicTable, with_derivative
@@ -38,14 +38,14 @@ class SphericalMatern(RadialKernel):
     when the series is not positive on [0, pi] or too long to be summed (the heat kernel with l < 0.05).
     """
 
-    lengthscale: float | int
-    nu: float | int
+    lengthscale: Scalar
+    nu: Scalar
     dim: int = 2
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        require_positive("lengthscale", self.lengthscale)
-        require_positive("nu", self.nu, or_inf=True)
+        object.__setattr__(self, "lengthscale", positive("lengthscale", self.lengthscale))
+        object.__setattr__(self, "nu", positive("nu", self.nu, or_inf=True))
         if not (_is_integer(self.dim) and self.dim >= 1):
             raise ValueError(f"dim must be an integer of at least 1, got {self.dim!r}")
         if self.levels is not None and not (_is_integer(self.levels) and 0 <= self.levels <= MOST_LEVELS):
