@@ -193,6 +193,7 @@ def test_mixture_survives_where_its_components_underflow() -> None:
         ((Gaussian(1.0),), (math.nan,), r"got \(nan,\)"),
         ((Gaussian(1.0),), (0.0,), "positive sum"),
         ((Gaussian(1.0),), (math.inf,), "finite"),
+        ((SphericalMatern(1.0, 1.5), SphericalMatern(1.0, 1.5, dim=3)), (1, 1), r"S\^2 and S\^3"),
     ],
 )
 def test_mixture_refuses(kernels: tuple[Gaussian, ...], weights: tuple[float, ...], message: str) -> None:

@@ -130,8 +130,22 @@ def test_profile_is_even_about_both_poles() -> None:
     for dtype in (torch.float32, torch.float64):
         poles = torch.tensor([0.0, math.pi], dtype=dtype)
         assert SphericalMatern(0.3, 2.5).dlog(poles).tolist() == [0.0, 0.0]
-    beyond = torch.tensor([math.pi + 1e-6], dtype=torch.float64)
-    assert abs(SphericalMatern(0.3, 2.5).dlog(beyond).item()) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nu", [0.5, 2.5, math.inf])
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_an_angle_beyond_pi_is_pi(dim: int, nu: float, dtype: torch.dtype) -> None:
+    """Rounding makes some; a slope that went on beyond would repel."""
+    kernel = SphericalMatern(0.5, nu, dim=dim)
+    r = torch.tensor([math.pi, math.pi + 1e-6, math.pi * math.sqrt(2), 1e9, math.inf], dtype=dtype)
+    r.requires_grad_()
+    log = kernel.log(r)
+    assert kernel.dlog(r).tolist() == [0.0] * 5
+    assert log.tolist() == [log[0].item()] * 5
+    assert torch.autograd.grad(log.sum(), r)[0].tolist() == [0.0] * 5
+    assert kernel.log(torch.tensor(math.nan, dtype=dtype)).isnan()
+    assert kernel.dlog(torch.tensor(math.nan, dtype=dtype)).isnan()
 
 
 def test_local_limit_is_the_gaussian() -> None:

@@ -5,24 +5,34 @@ import subprocess
 import sys
 import textwrap
 
+import geoopt
 import pytest
 import torch
 from drift_core import (
+    Batch,
     Euclidean,
     Gaussian,
+    GeooptManifold,
+    Hyperboloid,
+    KernelField,
     Laplace,
     Manifold,
     Matern,
+    Mixture,
+    NearestField,
     Power,
     RadialKernel,
     Score,
     Sphere,
     SphericalMatern,
+    drift,
     effective_sample_size,
     merge_scores,
     smoothed_score,
     smoothed_scores,
 )
+from drift_core.fields.nearest import nearest_scores
+from drift_core.lengthscale import parse_lengthscales
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -170,6 +180,19 @@ def test_effective_sample_size_lies_between_one_and_all(sphere_cloud):
     torch.testing.assert_close(effective_sample_size(Sphere(), Laplace(0.3), x, y), by_hand)
 
 
+def test_effective_sample_size_refuses_what_smoothed_score_refuses():
+    x = torch.nn.functional.normalize(torch.randn(5, 3), dim=-1)
+    for y, message in (
+        (x[:0], r"at least one reference, got references of shape \[0, 3\]"),
+        (x[:, :2], r"got \[5, 3\] and \[5, 2\]"),
+        (x.double(), "got torch.float32 and torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            effective_sample_size(Sphere(), Laplace(0.3), x, y)
+    for manifold in (Sphere(), GeooptManifold(geoopt.Sphere())):
+        assert effective_sample_size(manifold, Laplace(0.3), x[:0], x).shape == (0,)
+
+
 def smoothed_weights(x: Tensor, y: Tensor) -> Tensor:
     return (-Sphere().cdist(x, y) / 0.3).exp()
 
@@ -209,6 +232,55 @@ def test_errors_say_what_was_given_and_what_is_accepted(change, message, sphere_
     given = {"x": sphere_cloud(5, 0, torch.float32), "y": sphere_cloud(7, 1, torch.float32), **change}
     with pytest.raises(ValueError, match=message):
         smoothed_score(Sphere(), Laplace(0.5), given.pop("x"), given.pop("y"), **given)
+
+
+ELSEWHERE = [
+    (Euclidean(), (3,)),
+    (Hyperboloid(), (3,)),
+    (Sphere(), (2,)),
+    (Sphere(), (4,)),
+    (Power(Sphere()), (1, 3)),
+    (Power(Sphere()), (5, 3)),
+    (GeooptManifold(geoopt.Euclidean(ndim=1)), (3,)),
+    (GeooptManifold(geoopt.Sphere()), (4,)),
+    (GeooptManifold(geoopt.Scaled(geoopt.Sphere(), 2.0)), (3,)),
+    (GeooptManifold(geoopt.Sphere(intersection=torch.eye(3, dtype=torch.float64)[:, :2])), (3,)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "kernel", [SphericalMatern(0.5, 1.5), Mixture((Laplace(1), SphericalMatern(1, 2.5)), (1, 2))]
+)
+@pytest.mark.parametrize(("manifold", "shape"), ELSEWHERE, ids=repr)
+def test_a_kernel_of_a_sphere_is_refused_elsewhere(manifold, shape, kernel, dtype):
+    x = torch.zeros(6, *shape, dtype=dtype)
+    x[..., 0] = 1
+    field = KernelField(manifold, lambda _: kernel, parse_lengthscales("1"))
+    for refuses in (
+        lambda: smoothed_score(manifold, kernel, x, x),
+        lambda: smoothed_scores(manifold, (Laplace(1.0), kernel), x[:0], x),
+        lambda: drift(manifold, kernel, x, x),
+        lambda: effective_sample_size(manifold, kernel, x, x),
+        lambda: nearest_scores(manifold, [kernel], x, x[:, None]),
+        lambda: field(Batch(x, x)),
+        lambda: field.log_kernel(x, x),
+        lambda: NearestField(field, x).lost(1.0),
+    ):
+        with pytest.raises(ValueError, match=r"defined on the unit sphere S\^2 in R\^3 alone, got ") as error:
+            refuses()
+        assert repr(kernel) in str(error.value)
+        assert f"{manifold!r} with points of shape {list(shape)}" in str(error.value)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_a_kernel_of_a_sphere_is_accepted_on_any_form_of_it(dim):
+    x = torch.nn.functional.normalize(torch.randn(2, 9, dim + 1, dtype=torch.float64), dim=-1)
+    kernel = Mixture((SphericalMatern(0.5, 1.5, dim=dim), Gaussian(1.0)), (0.5, 0.5))
+    own = smoothed_score(Sphere(), kernel, *x)
+    other = smoothed_score(GeooptManifold(geoopt.Sphere()), kernel, *x)
+    torch.testing.assert_close(other.log_density, own.log_density, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(other.gradient, own.gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_merging_needs_scores_of_one_kind():

@@ -16,6 +16,7 @@ from drift_core import (
     Power,
     RadialKernel,
     Sphere,
+    SphericalMatern,
     effective_sample_size,
     merge_scores,
     smoothed_score,
@@ -23,9 +24,13 @@ from drift_core import (
 from drift_simplex import (
     onehot_cdist,
     onehot_effective_sample_size,
+    onehot_log_kernel,
     onehot_score,
     onehot_scores,
     onehot_to_sphere,
+    product_scores,
+    word_effective_sample_size,
+    word_scores,
 )
 from drift_simplex.benchmark import broadcast_gradient, two_atan2
 from hypothesis import given, settings
@@ -285,6 +290,39 @@ def test_errors_say_what_was_given_and_what_is_accepted(change, message, soft, s
     given = {"x": soft(5, 4, 3), "tokens": strings(7, 4, 3), **change}
     with pytest.raises(ValueError, match=message):
         onehot_score(Laplace(0.5), given.pop("x"), given.pop("tokens"), **given)
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_no_reference_has_no_effective_sample_size(product, soft, strings):
+    with pytest.raises(ValueError, match="at least one reference"):
+        onehot_effective_sample_size(Laplace(0.5), soft(5, 4, 3), strings(7, 4, 3)[:0], product=product)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_kernel_of_one_sphere_is_refused_on_sequences(length, dtype, soft, strings):
+    x, tokens, kernel = soft(5, length, 3).to(dtype), strings(7, length, 3), SphericalMatern(0.5, 1.5)
+    for function in (onehot_score, onehot_log_kernel, onehot_effective_sample_size):
+        with pytest.raises(ValueError, match=r"S\^2 in R\^3 alone, got FisherRao\(\) with points of shape"):
+            function(kernel, x, tokens)
+
+
+def test_a_product_kernel_needs_one_of_the_sphere_of_a_position(soft, strings):
+    x, y, tokens, counts = soft(5, 2, 3), soft(6, 2, 3), strings(7, 2, 3), torch.ones(9)
+    right, wrong = SphericalMatern(0.5, 1.5, dim=2), SphericalMatern(0.5, 1.5, dim=3)
+    for function in (
+        lambda kernel: onehot_score(kernel, x, tokens, product=True),
+        lambda kernel: onehot_log_kernel(kernel, x, tokens, product=True),
+        lambda kernel: onehot_effective_sample_size(kernel, x, tokens, product=True),
+        lambda kernel: product_scores((kernel,), x, y),
+        lambda kernel: word_scores((kernel,), x, counts),
+        lambda kernel: word_effective_sample_size(kernel, x, counts),
+    ):
+        function(right)
+        with pytest.raises(
+            ValueError, match=r"S\^3 in R\^4 alone, got Sphere\(\) with points of shape \[3\]"
+        ):
+            function(wrong)
 
 
 def test_reduced_precision_matmuls_do_not_reach_the_score(soft, strings):

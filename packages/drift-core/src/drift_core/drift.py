@@ -50,7 +50,8 @@ def drift(
         Tangent vectors at x, shape [n, *point].
 
     Raises:
-        ValueError: shapes that do not fit, an empty cloud, an unknown direction.
+        ValueError: shapes that do not fit, an empty cloud, an unknown direction, a kernel that is not
+            defined on the manifold.
     """
     field = KernelField(manifold, lambda _: kernel, Lengthscales((1.0,)), direction, chunk_size)
     batch = Batch(

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from drift_core import RadialKernel, Score
+from drift_core import RadialKernel, Score, Sphere
 from drift_core.manifold.numerics import safe_inverse, safe_ratio, safe_sqrt
 from drift_core.reduction import (
+    check_kernels,
+    check_references,
     check_request,
     expand_log_weight,
     reduce_blocks,
@@ -17,7 +19,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from drift_simplex.blocks import block_shape
-from drift_simplex.geometry import check_tokens
+from drift_simplex.geometry import FisherRao, check_tokens
 from drift_simplex.letters import Letters, tangent_part, vertex_angles
 
 _REFERENCES = 2048
@@ -53,7 +55,8 @@ def onehot_score(
 
     Raises:
         ValueError: shapes or dtypes that do not fit, tokens outside 0..K-1, no reference, an unknown
-            direction, chunk_size < 1.
+            direction, chunk_size < 1, a kernel that is not defined on sequences of letters (or, if `product`,
+            on S^{K-1}).
     """
     (score,) = onehot_scores(
         (kernel,),
@@ -79,6 +82,7 @@ def onehot_scores(
 ) -> list[Score]:
     """`onehot_score` for each of several kernels, which share the angles, and the distances of all pairs."""
     _check_sequences(x, tokens)
+    _check_kernels(kernels, x, product)
     check_request(tokens, direction, chunk_size)
     weights = expand_log_weight(log_weight, x, len(tokens))
     if len(x) == 0:
@@ -122,6 +126,7 @@ def onehot_log_kernel(
     The kernel is that of the total distance, or the product kernel. Raises ValueError as `onehot_score`.
     """
     _check_sequences(x, tokens)
+    _check_kernels((kernel,), x, product)
     theta, _ = vertex_angles(x)
     if product:
         return _lookup(x, tokens, kernel.log(theta))
@@ -140,6 +145,7 @@ def onehot_effective_sample_size(
 
     Memory is linear in n + m. Raises ValueError as `onehot_score`.
     """
+    check_references(tokens)
     weights = expand_log_weight(log_weight, x, len(tokens))
     rows = max(1, _PAIRS // max(1, len(tokens)))
     sizes = [x.new_zeros(0)]
@@ -200,6 +206,14 @@ def _letter_weights(letters: Letters, factor: Tensor | None, weight: Tensor) -> 
 
 def _weighted(logits: Tensor, log_weight: Tensor | None) -> Tensor:
     return logits if log_weight is None else logits + log_weight
+
+
+def _check_kernels(kernels: Sequence[RadialKernel], x: Tensor, product: bool) -> None:
+    """Raise ValueError for a kernel that is not defined on sequences, or on one position if `product`."""
+    if product:
+        check_kernels(Sphere(), kernels, x[:, 0])
+    else:
+        check_kernels(FisherRao(), kernels, x)
 
 
 def _check_sequences(x: Tensor, tokens: Tensor) -> None:

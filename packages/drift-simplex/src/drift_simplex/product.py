@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from drift_core import Pairs, RadialKernel, Score, Sphere
 from drift_core.reduction import (
+    check_kernels,
     check_request,
     expand_log_weight,
     reduce_blocks,
@@ -48,7 +49,8 @@ def product_score(
             an index outside 0..m-1 excludes nothing.
 
     Raises:
-        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1.
+        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1, a kernel that
+            is not defined on S^{K-1}.
     """
     (score,) = product_scores(
         (kernel,),
@@ -74,6 +76,7 @@ def product_scores(
 ) -> list[Score]:
     """`product_score` for each of several kernels, which share the angles that weigh the references."""
     FisherRao().check_clouds(x, y)
+    check_kernels(_SPHERE, kernels, x[:, 0])
     check_request(y, direction, chunk_size)
     weights = expand_log_weight(log_weight, x, len(y))
     if len(x) == 0:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from drift_core import RadialKernel, Score
+from drift_core import RadialKernel, Score, Sphere
 from drift_core.manifold.numerics import safe_inverse, safe_ratio
-from drift_core.reduction import DIRECTIONS
+from drift_core.reduction import DIRECTIONS, check_kernels
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -53,9 +53,10 @@ def word_scores(
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
 
     Raises:
-        ValueError: shapes that do not fit, more than 4^10 words, or an unknown direction.
+        ValueError: shapes that do not fit, more than 4^10 words, an unknown direction, or a kernel not
+            defined on S^{K-1}.
     """
-    _check(x, counts, own)
+    _check(kernels, x, counts, own)
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
     theta, sin = vertex_angles(x)
@@ -80,7 +81,7 @@ def word_effective_sample_size(
 
     0 for a table without words. Raises ValueError as `word_scores`.
     """
-    _check(x, counts)
+    _check((kernel,), x, counts)
     logs = kernel.log(vertex_angles(x)[0])
     mass, squares = (_sums(values, counts).mass for values in (logs, 2 * logs))
     return safe_ratio(mass.square(), squares).to(x.dtype)
@@ -142,9 +143,10 @@ def _marginals(joint: Float[Tensor, "n words"], h: int, letters: int) -> list[Fl
     return [joint.view(n, letters**i, letters, -1).sum(dim=(1, 3)) for i in range(h)]
 
 
-def _check(x: Tensor, counts: Tensor, own: Tensor | None = None) -> None:
+def _check(kernels: Sequence[RadialKernel], x: Tensor, counts: Tensor, own: Tensor | None = None) -> None:
     if x.ndim != 3 or x.shape[1] < 1 or x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"expected float queries [n, w, K] with w >= 1, got {x.dtype} {list(x.shape)}")
+    check_kernels(Sphere(), kernels, x[:, 0])
     words = x.shape[2] ** x.shape[1]
     if words > MAX_WORDS:
         raise ValueError(f"words of {x.shape[1]} letters out of {x.shape[2]} are too many for a table")

@@ -16,8 +16,9 @@ from drift_core.kernel.interface import RadialKernel
 class Mixture(RadialKernel):
     """The kernel k = sum_i w_i k_i; the weights are used as given, so that k(0) = sum_i w_i.
 
-    Raises ValueError unless there is at least one kernel, one weight per kernel, and the weights
-    are finite and non-negative with a positive sum.
+    It is defined where all of its kernels are. Raises ValueError unless there is at least one kernel, one
+    weight per kernel, the weights are finite and non-negative with a positive sum, and no two kernels
+    belong to spheres of different dimensions.
     """
 
     kernels: Sequence[RadialKernel]
@@ -32,9 +33,17 @@ class Mixture(RadialKernel):
             raise ValueError(f"a Mixture needs one weight per kernel, got {len(weights)} for {len(kernels)}")
         if not (all(w >= 0 for w in weights) and 0 < sum(weights) < math.inf):
             raise ValueError(f"weights must be finite, >= 0 and have a positive sum, got {given}")
+        spheres = sorted({f"S^{k.sphere_dim}" for k in kernels if k.sphere_dim is not None})
+        if len(spheres) > 1:
+            raise ValueError(f"kernels of a Mixture must share a space, got some of {' and '.join(spheres)}")
         # Tuples make the frozen dataclass hashable whatever sequences were given.
         object.__setattr__(self, "kernels", kernels)
         object.__setattr__(self, "weights", weights)
+
+    @property
+    def sphere_dim(self) -> int | None:
+        """That of any of the kernels which has one."""
+        return next((k.sphere_dim for k in self.kernels if k.sphere_dim is not None), None)
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Logarithm of the sum, logsumexp_i (log w_i + log k_i(r))."""

@@ -52,13 +52,21 @@ class SphericalMatern(RadialKernel):
             raise ValueError(f"levels must be None or an integer in [0, {MOST_LEVELS}], got {self.levels!r}")
         _tables(self)
 
+    @property
+    def sphere_dim(self) -> int:
+        """The kernel is one of S^dim."""
+        return self.dim
+
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """log k(r) at angles r in [0, pi]."""
-        return with_derivative(r, _tables(self)[0], self.dlog)
+        """log k(r) at angles r in [0, pi]; an angle that rounding made larger is pi."""
+        return with_derivative(r, self._log, self.dlog)
+
+    def _log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return _tables(self)[0](r.clamp(max=math.pi))
 
     def dlog(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """d/dr log k(r), zero at both poles."""
-        return _tables(self)[1](r)
+        """d/dr log k(r) at angles r in [0, pi], zero at both poles and beyond."""
+        return _tables(self)[1](r.clamp(max=math.pi))
 
 
 def _is_integer(value: object) -> bool:
