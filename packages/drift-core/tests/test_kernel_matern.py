@@ -42,6 +42,62 @@ def test_small_distances_keep_their_digits(nu: float) -> None:
     np.testing.assert_allclose(Matern(LENGTHSCALE, nu).log(r).numpy(), log, rtol=1e-9)
 
 
+def exact(x: float, nu: float) -> tuple[float, float]:
+    """log k and d log k/dx at l = 1: mpmath at the fractional order, then the recurrence (DLMF 10.29.1)."""
+    with mpmath.workdps(200 if x < 1e-3 else 60):
+        order, steps = mpmath.mpf(nu), int(nu)
+        a = mpmath.sqrt(2 * order) * mpmath.mpf(x)
+        low, high = (mpmath.besselk(order - steps - i, a) for i in (1, 0))
+        for mu in range(steps):
+            low, high = high, low + 2 * (order - steps + mu) / a * high
+        log = (1 - order) * mpmath.log(2) - mpmath.loggamma(order) + order * mpmath.log(a) + mpmath.log(high)
+        return float(log), float(-mpmath.sqrt(2 * order) * low / high)
+
+
+ORDERS = [
+    1e-3,
+    0.01,
+    0.1,
+    0.3,
+    0.49,
+    0.51,
+    0.7,
+    0.999,
+    1.0,
+    1.2,
+    2.0,
+    2.2,
+    3.7,
+    10.3,
+    26.5,
+    255.9,
+    257.3,
+    5000.5,
+]
+
+
+@pytest.mark.parametrize("nu", ORDERS)
+def test_holds_its_promise_from_the_smallest_to_the_largest_distances(nu: float) -> None:
+    x = np.concatenate([10 ** np.linspace(-30, 30, 31), [1e-12, 8e4], 10 ** np.linspace(-2, 5, 15)])
+    log, dlog = np.array([exact(each, nu) for each in x]).T
+    kernel = Matern(1.0, nu)
+    np.testing.assert_allclose(kernel.log(torch.tensor(x)).numpy(), log, rtol=1e-8)
+    np.testing.assert_allclose(kernel.dlog(torch.tensor(x)).numpy(), dlog, rtol=1e-8)
+    near = (x >= 1e-15) & (x <= 1e15)
+    single = torch.tensor(x[near], dtype=torch.float32)
+    np.testing.assert_allclose(kernel.log(single).numpy(), log[near], rtol=1e-5)
+    np.testing.assert_allclose(kernel.dlog(single).numpy(), dlog[near], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nu", [1e-3, 0.01, 0.1, 0.49, 0.7, 2.2])
+def test_is_one_at_zero_however_rough(nu: float, dtype: torch.dtype) -> None:
+    """k(1e-30 l) is 0.75 for nu = 0.01."""
+    zero = torch.zeros(3, dtype=dtype)
+    assert Matern(0.7, nu).log(zero).abs().max() < 1e-30
+    assert Matern(0.7, nu).dlog(zero).isfinite().all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(nu=st.floats(0.05, 60), ratio=st.floats(1e-3, 10))
 def test_matches_scipy_for_any_order(nu: float, ratio: float) -> None:

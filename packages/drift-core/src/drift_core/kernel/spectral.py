@@ -97,7 +97,7 @@ def _tables(kernel: SphericalMatern) -> tuple[CubicTable, CubicTable]:
     # The integrals of the cubics: from theta = 0, so that small values keep all their digits.
     rises = step * (dlog[:-1] + dlog[1:]) / 2 - step**2 * np.diff(curvature) / 12
     log_k = np.concatenate([[0.0], np.cumsum(rises)])
-    return CubicTable(0.0, step, log_k, dlog), CubicTable(0.0, step, dlog, curvature)
+    return CubicTable(0, step, log_k, dlog), CubicTable(0, step, dlog, curvature)
 
 
 def _resample(spectrum: npt.NDArray[np.complex128]) -> Array:

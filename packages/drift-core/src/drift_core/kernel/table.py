@@ -15,13 +15,14 @@ Array = npt.NDArray[np.float64]
 class CubicTable:
     """The cubic Hermite interpolant of (value, slope) on a uniform grid, continued by straight lines.
 
-    `values` and `slopes` (d value / dt) are float64 at t = start + step * (0, ..., n). A call takes t
-    of any shape, keeps its dtype and device, and is differentiable in t; its error is at most
-    step^4 max|f''''| / 384 in f.
+    `values` and `slopes` (d value / dt) are float64 at t = step * (first, ..., first + n): 0 is a node,
+    and t near it keeps its digits. A call takes t of any shape, keeps its dtype and device, and is
+    differentiable in t; its error is at most step^4 max|f''''| / 384 in f.
     """
 
-    def __init__(self, start: float, step: float, values: Array, slopes: Array) -> None:
-        self.start, self.step, self.cells = start, step, len(values) - 1
+    def __init__(self, first: int, step: float, values: Array, slopes: Array) -> None:
+        self.step = step
+        self._ends = first - 1, first + len(values) - 1
         c0, c1, rise, end = values[:-1], slopes[:-1] * step, np.diff(values), slopes[1:] * step
         cubics = np.stack([c0, c1, 3 * rise - 2 * c1 - end, c1 + end - 2 * rise], axis=1)
         before = [values[0] - c1[0], c1[0], 0.0, 0.0]
@@ -31,11 +32,11 @@ class CubicTable:
 
     def __call__(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Interpolated values at t."""
-        u = t * (1 / self.step) + (1 - self.start / self.step)
-        cell = u.detach().clamp(0, self.cells + 1).floor()
+        u = t * (1 / self.step)
+        cell = u.detach().clamp(*self._ends).floor()
         s = u - cell
         # Four gathers from contiguous columns beat one gather of rows. NaN converts to a negative integer.
-        index = cell.long().clamp(min=0).flatten()
+        index = (cell - self._ends[0]).long().clamp(min=0).flatten()
         c0, c1, c2, c3 = (c.index_select(0, index).view_as(t) for c in self._columns_like(t))
         return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, s), s), s)
 
