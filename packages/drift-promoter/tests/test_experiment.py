@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drift_core import Batch, Euclidean, Gaussian, KernelField, Laplace, Matern
-from drift_core.train import ConditionalField
+from drift_core import Batch, Euclidean, Field, Gaussian, KernelField, Laplace, Matern
 from drift_promoter.data import Promoters, Windows
 from drift_promoter.experiment import (
     Config,
@@ -70,7 +69,7 @@ def test_a_run_drifts_by_stretches_or_whole_sequences(little):
     assert not whole.field.product
     assert whole.field.lengthscales.start == (0.3, 3.0)
     for made in (field, whole):
-        assert isinstance(made, ConditionalField)
+        assert isinstance(made, Field)
         assert isinstance(made.manifold, FisherRao)
 
 
