@@ -19,6 +19,7 @@ import pytest
 import torch
 from drift_core.parallel import make_accelerator
 from drift_core.train import train
+from drift_promoter.model import PromoterGenerator
 from drift_promoter.published import NAMES, TSS
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +179,22 @@ def test_baselines_are_a_flag_away(brief, tmp_path, app_inside, flags):
     assert len(fasta(tmp_path / "three.fasta")) == 3
 
 
+def test_the_signal_of_the_same_strand_alone(brief, tmp_path, app_inside):
+    """The run remembers that it has one track, for whatever is done with it later."""
+    out = tmp_path / "run"
+    flags = ["--signal-tracks", "1", "--eval-draws", 1, "--out", out]
+    result = app_inside("train_promoter", *SMALL, "--steps", 2, *flags)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((out / "config.json").read_text())["signal_tracks"] == 1
+    generator = PromoterGenerator.from_pretrained(out / "model")
+    assert generator.input.in_channels == generator.position_noise + 1
+    assert app_inside("sample", out, "--n", 3, "--out", tmp_path / "three.fasta").returncode == 0
+    assert len(fasta(tmp_path / "three.fasta")) == 3
+    before = (out / "metrics.json").read_text()
+    assert app_inside("evaluate", out, "--draws", 1).returncode == 0
+    assert (out / "metrics.json").read_text() == before
+
+
 def test_real_windows(mini, brief, tmp_path, app_inside):
     """A table beside the genome, here every 64th of the tiled windows; samples are named by test windows."""
     data, out = tmp_path / "data", tmp_path / "run"
@@ -208,6 +225,11 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
         (["--dataset", "enhancer"], ["--dataset", "enhancer"]),
         (["--preset", "huge"], ["--preset", "huge"]),
         (["--strech", "8"], ["--strech"]),
+        (["--signal-tracks", "3"], ["--signal-tracks", "3"]),
+        (
+            ["--signal-tracks", "1", "--no-condition"],
+            ["--signal-tracks", "--no-condition"],
+        ),
         (["--kernel", "spectral"], ["--kernel spectral"]),
         (["--lengthscale", "long"], ["lengthscale", "long"]),
         (["--signal-lengthscale", "-1"], ["--signal-lengthscale", "-1"]),

@@ -1,6 +1,7 @@
 """A run's parts follow from its settings, and its report is what its generator deserves."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,13 @@ from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 
 
-def windows(n: int, length: int = 16, seed: int = 0) -> Windows:
+def windows(n: int, length: int = 16, seed: int = 0, tracks: int = 2) -> Windows:
     rng = np.random.default_rng(seed)
     bases = rng.integers(4, size=(n, length), dtype=np.uint8)
     signal = rng.random((n, length, 2)).astype(np.float16)
     strand = ["+-"[i % 2] for i in range(n)]
-    return Windows(bases, signal, [f"chr{8 + i % 2}" for i in range(n)], np.arange(n) * 100, strand, margin=0)
+    chrom = [f"chr{8 + i % 2}" for i in range(n)]
+    return Windows(bases, signal, chrom, np.arange(n) * 100, strand, margin=0, tracks=tracks)
 
 
 @pytest.fixture
@@ -130,6 +132,44 @@ def test_without_conditions_no_signal_is_asked_for(little, stretch):
     assert given(5, Generator()).shape == (5, 16, 2)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"stretch": 0, "lengthscale": "1"},
+        {"geometry": "euclidean", "lengthscale": "1"},
+        {"repel": "letters"},
+        {"repel": "drawn", "signal_kinds": 4},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tracks", [1, 2])
+def test_the_other_strand_counts_where_there_are_two_tracks_alone(flags, tracks):
+    """With one, data that differ in the other track give the same field and the same samples."""
+    config = Config(signal_tracks=tracks, signal_lengthscale=0.2, **flags)
+    data = Promoters(windows(40, tracks=tracks), windows(0, tracks=tracks), windows(6, seed=1, tracks=tracks))
+    changed = [replace(part, signal=part.signal.copy()) for part in (data.train, data.test)]
+    for part in changed:
+        part.signal[..., 1] = part.signal[..., 1][:, ::-1]
+    fields, tokens = [], []
+    for some in (data, Promoters(changed[0], data.val, changed[1])):
+        generator, random = make_generator(config, some).double(), Generator().manual_seed(0)
+        assert generator.input.in_channels == config.position_noise + tracks
+        condition = conditions(config, some)(8, random).double()
+        assert condition.shape == (8, 16, tracks)
+        x = soft(8, 16, config.geometry)
+        places = positives(config, some)(30, random)
+        batch = Batch(x, places, x, torch.arange(8), condition=condition, model_condition=condition)
+        fields.append(make_field(config, some)(batch).field)
+        tokens.append(draw(Sampler(generator, some), 50, seed=0).tokens)
+    assert torch.equal(*fields) == torch.equal(*tokens) == (tracks == 1)
+
+
+def soft(n: int, length: int, geometry: str) -> torch.Tensor:
+    """Points between the letters."""
+    p = torch.randn(n, length, 4, generator=Generator().manual_seed(1), dtype=torch.float64).softmax(-1)
+    return p if geometry == "euclidean" else p.sqrt()
+
+
 def test_places_are_of_stretches_where_the_field_is(little):
     starts = positives(Config(stretch=6), little)(500, Generator())[:, 2]
     assert set(starts.tolist()) == set(range(11))
@@ -171,6 +211,10 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
         ({"signal_kinds": 4}, "signal kinds need repel drawn, .*; got 4, letters and 8"),
         ({"signal_kinds": 4, "repel": "drawn", "stretch": 11}, "at most 10 base pairs; got 4, drawn and 11"),
+        (
+            {"signal_tracks": 1, "condition": False},
+            "--signal-tracks is for conditions; --no-condition leaves",
+        ),
         ({"signal_kinds": -1}, "--signal-kinds must be at least 0, got -1"),
         ({"words": -1}, "--words must be at least 0, got -1"),
         ({"words": 9, "word_length": 0}, "--word-length must be at least 1, got 0"),

@@ -20,6 +20,7 @@ def tiny(**arguments):
     params=[
         {},
         {"condition": False},
+        {"tracks": 1},
         {"output": "softmax", "position": False},
         {"geometry": "euclidean"},
         {"noise": "gaussian", "position_noise": 1, "condition": False},
@@ -36,7 +37,7 @@ def signal_for(model, n, seed=0):
     """Signals, or None for an unconditional model."""
     if not model.conditional:
         return None
-    return torch.rand(n, model.length, 2, generator=Generator().manual_seed(seed)).pow(6) * 3
+    return torch.rand(n, model.length, model.tracks, generator=Generator().manual_seed(seed)).pow(6) * 3
 
 
 def points(model, n, generator):
@@ -238,7 +239,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = PromoterGenerator.from_pretrained(tmp_path)
-    for name in ("geometry", "noise", "folds", "readout"):
+    for name in ("geometry", "noise", "folds", "readout", "tracks"):
         assert getattr(again, name) == getattr(model, name)
     first, second = (
         side.sample(40, Generator().manual_seed(5), signal_for(model, 40)) for side in (again, model)
@@ -286,6 +287,8 @@ def test_a_signal_is_needed_where_it_is_used_and_refused_where_it_is_not(generat
     for call in (lambda: other(z, signal), lambda: other.sample(2, generator, signal)):
         with pytest.raises(ValueError, match="takes no signal"):
             call()
+    with pytest.raises(ValueError, match="takes signals of 2 tracks, got 1"):
+        conditional(z, signal[..., :1])
     with pytest.raises(ValueError, match="3 samples of 2 signals"):
         conditional.sample(3, generator, signal)
 
@@ -296,6 +299,8 @@ def test_a_signal_is_needed_where_it_is_used_and_refused_where_it_is_not(generat
         ({"geometry": "hyperbolic"}, "hyperbolic"),
         ({"noise": "pink"}, "pink"),
         ({"output": "argmax"}, "argmax"),
+        ({"tracks": 0}, "tracks must be 1 or 2, got 0"),
+        ({"tracks": 3}, "tracks must be 1 or 2, got 3"),
         ({"global_noise": 0}, "must be at least 1, got 0 and 2"),
         ({"position_noise": 0}, "must be at least 1, got 3 and 0"),
     ],

@@ -66,6 +66,14 @@ def test_motifs_are_counted_where_the_signal_asks_for_them(site, broad, antisens
     assert (peaks.site.item(), peaks.broad.item(), peaks.antisense.item()) == (site, broad, antisense)
 
 
+def test_without_the_other_track_no_motif_of_its_is_asked_for(toy):
+    tokens, signals = everything(toy.test)
+    without = signals.clone()
+    without[..., 1] = 0
+    assert torch.equal(placed(tokens, signals[..., :1]), placed(tokens, without))
+    assert placed(tokens, signals[..., :1]).mean() > 0.999
+
+
 @pytest.mark.parametrize(("wrong", "score"), [(0, 1.0), (1, 1.0), (2, 0.5)])
 def test_one_wrong_letter_is_forgiven(wrong, score):
     signals = torch.zeros(1, 128, 2)

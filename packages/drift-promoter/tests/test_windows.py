@@ -69,6 +69,21 @@ def test_shifts_move_the_window_in_the_direction_of_the_genome(small, empty_cach
             windows.tokens(rows, large)
 
 
+def test_one_track_is_that_of_the_same_strand(small, empty_cache):
+    folder = small().write()
+    both, one = (load("promoter", data_dir=folder, workers=1, tracks=tracks) for tracks in (2, 1))
+    for name in ("train", "val", "test"):
+        rows = torch.arange(len(getattr(both, name)))
+        for shift in (0, -7):
+            expected, found = (getattr(data, name).signals(rows, shift) for data in (both, one))
+            assert found.shape == (len(rows), 1024, 1)
+            assert torch.equal(found, expected[..., :1])
+    assert {"+", "-"} <= set(one.train.strand)
+    for tracks in (0, 3):
+        with pytest.raises(ValueError, match=f"tracks must be 1 or 2, got {tracks}"):
+            load("toy", tracks=tracks)
+
+
 def test_windows_beyond_the_ends_and_with_n_are_cut_but_not_loaded(small, empty_cache):
     near = [0, 1, 510, 511, 512, 521, 522, 523, 2399 - 523, 2399 - 522, 2399 - 521, 2399 - 511, 2399]
     sites = [("1", tss, strand) for tss in near for strand in "+-"] + [("8", 1200, "+")]

@@ -45,6 +45,12 @@ class Windows:
     """"+" or "-"."""
     margin: int
     """How many base pairs more there are on each side."""
+    tracks: int = TRACKS
+    """Tracks of the signals that are given: 2, or 1 for that of the same strand alone."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tracks <= TRACKS:
+            raise ValueError(f"tracks must be 1 or {TRACKS}, got {self.tracks}")
 
     def __len__(self) -> int:
         return len(self.bases)
@@ -66,15 +72,14 @@ class Windows:
 
     def signals(
         self, rows: Int64[Tensor, "k"], shift: Int64[Tensor, "k"] | int = 0
-    ) -> Float32[Tensor, "k length 2"]:
+    ) -> Float32[Tensor, "k length tracks"]:
         """Signals of some promoters, whose windows lie `shift` base pairs further right in the genome.
 
         Raises:
             ValueError: a shift is larger than the margin.
         """
-        return torch.from_numpy(
-            self._cut(self.signal, rows, shift).swapaxes(1, 2).astype(np.float32, order="C")
-        )
+        found = self._cut(self.signal, rows, shift)[:, : self.tracks]
+        return torch.from_numpy(found.swapaxes(1, 2).astype(np.float32, order="C"))
 
     def names(self, rows: Int64[Tensor, "k"]) -> list[str]:
         """Names such as `chr1:1000-2024(+)`: chromosome, start, end (0-based, half-open) and strand."""
@@ -121,6 +126,7 @@ def load(
     tss: str | Path | None = None,
     data_dir: str | Path | None = None,
     *,
+    tracks: int = TRACKS,
     workers: int | None = None,
 ) -> Promoters:
     """Load the data set called `dataset`, or if `tss` is given the windows around the sites in that table.
@@ -128,32 +134,34 @@ def load(
     `dataset` is "toy" (generated: `drift_promoter.toy`) or "promoter", the benchmark: 1,024 base pairs around
     each of the first 100,000 start sites; chromosomes 8 and 9 for testing, 10 for validation. Its files, or
     those of a miniature, are looked for as `find_sources` does. `tss` is another table (columns chr, TSS,
-    strand) in the coordinates of those files. Windows are extracted once, by `workers` processes (as many as
+    strand) in the coordinates of those files. With `tracks=1` signals are those of the same strand alone.
+    Windows are extracted once, by `workers` processes (as many as
     there are cores if None), and kept in the user's cache.
 
     Raises:
-        ValueError: an unknown name; a file that is damaged or does not fit the others, or a table without
-            windows to train on or to test on, as `drift_promoter.store.stored` says.
+        ValueError: an unknown name; tracks that are not 1 or 2; a file that is damaged or does not fit the
+            others, or a table without windows to train on or to test on, as `drift_promoter.store.stored`
+            says.
         OSError: a file is missing, or the cache cannot be written.
     """
     if dataset not in DATASETS:
         raise ValueError(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
     if dataset == "toy" and tss is None:
-        return _toy()
+        return _toy(tracks)
     from drift_promoter.store import stored  # loads pyBigWig and pyfaidx
 
     found = stored(find_sources(data_dir, tss), workers or os.cpu_count() or 1)
     strand = np.where(found.minus, "-", "+").tolist()
-    whole = Windows(found.bases, found.signal, found.chrom, found.tss, strand, MARGIN)
+    whole = Windows(found.bases, found.signal, found.chrom, found.tss, strand, MARGIN, tracks)
     train, val, test = _split(whole, [found.sizes[name] for name in SPLITS])
     return Promoters(train, val, test, skipped=found.skipped)
 
 
-def _toy() -> Promoters:
+def _toy(tracks: int) -> Promoters:
     n = sum(TOY_SIZES)
     bases, signal = generate(n)
     tss = np.arange(n) * TOY_LENGTH + TOY_LENGTH // 2
-    whole = Windows(bases, signal, ["toy"] * n, tss, ["+"] * n, margin=0)
+    whole = Windows(bases, signal, ["toy"] * n, tss, ["+"] * n, margin=0, tracks=tracks)
     train, val, test = _split(whole, TOY_SIZES)
     return Promoters(train, val, test, motifs=True)
 
@@ -169,4 +177,5 @@ def _split(whole: Windows, sizes: Iterable[int]) -> Iterator[Windows]:
             whole.tss[rows],
             whole.strand[rows],
             whole.margin,
+            whole.tracks,
         )

@@ -24,7 +24,7 @@ from drift_promoter.metrics import (
 from drift_promoter.toy import placed
 
 Draw = Callable[[Tensor, Generator], Tensor]
-"""Draws sequences [n, length] for signals [n, length, 2] with a generator of random numbers."""
+"""Draws sequences [n, length] for signals [n, length, tracks] with a generator of random numbers."""
 
 SAMPLES = 2048
 """Sequences of one draw, or as many as there are held-out windows if they are fewer."""

@@ -98,6 +98,9 @@ class Config(RunConfig):
     """Drift on the orthant of the sphere, or of whole sequences in R^4 at every position."""
     condition: bool = True
     """Generate for a given CAGE signal, or without one."""
+    signal_tracks: Literal[1, 2] = 2
+    """Tracks of the signal that condition: 1 is that of the promoter's own strand alone, the paper's
+    signal_1c; 2 adds that of the other strand."""
     signal_lengthscale: float = 0.05
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
     signal_kinds: int | None = None
@@ -140,6 +143,8 @@ class Config(RunConfig):
         check_range("--word-length", self.word_length, 1)
         if self.stretch:
             check_range("--stretch", self.stretch, 2)
+        if self.signal_tracks == 1 and not self.condition:
+            raise ValueError("--signal-tracks is for conditions; --no-condition leaves none")
         if not 0 < self.signal_lengthscale < math.inf:
             raise ValueError(f"--signal-lengthscale must be positive, got {self.signal_lengthscale}")
         # Both are refused here even where only one is used.
@@ -170,7 +175,7 @@ class Samples(NamedTuple):
 
 def load_data(config: Config) -> Promoters:
     """Data of a run; raises as `load` does."""
-    return load(config.dataset, config.tss, config.data_dir)
+    return load(config.dataset, config.tss, config.data_dir, tracks=config.signal_tracks)
 
 
 def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
@@ -199,6 +204,7 @@ def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
             words=config.words,
             word_length=config.word_length,
             bf16=config.bf16,
+            tracks=data.train.tracks,
         )
 
 

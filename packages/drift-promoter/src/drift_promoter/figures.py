@@ -36,9 +36,9 @@ _GAP = 0.25
 
 def logo_figure(
     data: Int64[Tensor, "n length"],
-    data_signal: Float32[Tensor, "n length 2"],
+    data_signal: Float32[Tensor, "n length tracks"],
     samples: Int64[Tensor, "m length"],
-    samples_signal: Float32[Tensor, "m length 2"],
+    samples_signal: Float32[Tensor, "m length tracks"],
     path: str | Path,
 ) -> None:
     """Draw sequence logos of data and samples around the peaks of their signals, in bits.
@@ -65,7 +65,7 @@ def logo_figure(
 
 
 def around_peaks(
-    tokens: Int64[Tensor, "n length"], signal: Float32[Tensor, "n length 2"], around: int
+    tokens: Int64[Tensor, "n length"], signal: Float32[Tensor, "n length tracks"], around: int
 ) -> Int64[Tensor, "found near"]:
     """Sequences within `around` of the peak of their same-strand signal, of windows that hold all of it.
 
@@ -114,15 +114,16 @@ def kmer_figure(
 
 
 def signal_figure(
-    signal: Float32[Tensor, "c length 2"],
+    signal: Float32[Tensor, "c length tracks"],
     real: Int64[Tensor, "c length"],
     samples: Int64[Tensor, "c draws length"],
     path: str | Path,
 ) -> None:
     """Draw conditions: the signal, below it the real sequence and several generated for it.
 
-    The same strand's signal points up, the other's down. On the left is the whole window, with GC contents
-    averaged over 25 positions; on the right are the bases around the peak, more of them upstream.
+    The same strand's signal points up, the other's, if it is given, down. On the left is the whole window,
+    with GC contents averaged over 25 positions; on the right are the bases around the peak, more of them
+    upstream.
     """
     conditions, draws, _ = samples.shape
     highest = max(0.1, 1.1 * float(signal.max()))
@@ -134,7 +135,8 @@ def signal_figure(
             _condition(grid[2 * i : 2 * i + 2], signal[i], torch.cat([real[i, None], samples[i]]), highest)
         for axes in grid[-1]:
             axes.set_xlabel("position from the middle of the window (bp)")
-        colours = dict(zip(("same strand", "other strand"), _TRACK_COLOURS, strict=True))
+        names = ("same strand", "other strand")[: signal.shape[2]]
+        colours = dict(zip(names, _TRACK_COLOURS, strict=False))
         shades = {f"{share:.0%} GC": _GC_COLOURS(_GC_RANGE(share)) for share in (0.2, 0.5, 0.8)}
         entries = (colours | shades | LETTER_COLOURS).items()
         handles = [Patch(color=colour, label=label) for label, colour in entries]
@@ -154,20 +156,20 @@ def _logo(axes: Axes, heights: Float64[Tensor, "width 4"]) -> None:
 
 def _condition(
     grid: NDArray[np.object_],
-    signal: Float32[Tensor, "length 2"],
+    signal: Float32[Tensor, "length tracks"],
     sequences: Int64[Tensor, "rows length"],
     highest: float,
 ) -> None:
     """Fill two rows of panels, signal over sequences: of the whole window, and around the peak."""
-    length = len(signal)
+    length, tracks = signal.shape
     low = max(0, min(int(signal[:, 0].argmax()) - _UPSTREAM, length - _UPSTREAM - _DOWNSTREAM - 1))
     near = slice(low, min(length, low + _UPSTREAM + _DOWNSTREAM + 1))
     for axes, part in zip(grid[0], (slice(0, length), near), strict=True):
         places = np.arange(length)[part] - length // 2
-        for track, sign in ((0, 1), (1, -1)):
-            height = sign * signal[part, track]
+        for track in range(tracks):
+            height = (-1) ** track * signal[part, track]
             axes.fill_between(places, height, step="mid", color=_TRACK_COLOURS[track], linewidth=0)
-        axes.set(xlim=(places[0] - 0.5, places[-1] + 0.5), ylim=(-highest, highest))
+        axes.set(xlim=(places[0] - 0.5, places[-1] + 0.5), ylim=(-highest if tracks > 1 else 0, highest))
         axes.tick_params(labelbottom=False, bottom=False)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
     grid[0, 0].set_ylabel("signal")

@@ -59,7 +59,7 @@ def choose_kinds(
 def features(
     signal: Float[Tensor, "n L tracks"], starts: Int64[Tensor, " S"], length: int
 ) -> Float32[Tensor, "n S f"]:
-    """Roots of mean signals of both tracks: of the window, and around each stretch in 1, 2, 4 and 8 parts.
+    """Roots of mean signals of all tracks: of the window, and around each stretch in 1, 2, 4 and 8 parts.
 
     Roots, because signals have heavy tails; the parts of a division count together as much as the whole.
     """

@@ -115,7 +115,7 @@ class Conditioning:
 
     The response R of a set of windows is a table of covariances: over all windows and their stretches of
     32 positions, of the counts of each word of 3 bases with the signal, that of the stretch and that of
-    the whole window, on both tracks. A signal counts as its rank among held-out ones (its logarithm has
+    the whole window, on all tracks. A signal counts as its rank among held-out ones (its logarithm has
     tails so heavy that few windows would decide), less the mean rank of the windows at that stretch:
     what all windows have in common at a position is no response. Words count in units of their
     standard deviation.
@@ -131,9 +131,9 @@ class Conditioning:
     def __init__(
         self,
         held_out: Tokens,
-        held_out_signal: Float32[Tensor, "n length 2"],
+        held_out_signal: Float32[Tensor, "n length tracks"],
         train: Int64[Tensor, "m length"],
-        train_signal: Float32[Tensor, "m length 2"],
+        train_signal: Float32[Tensor, "m length tracks"],
     ) -> None:
         self._stretch = min(self._STRETCH, held_out.shape[1])
         self._sorted = _columns(self._signals(held_out_signal)).sort(1).values
@@ -142,7 +142,7 @@ class Conditioning:
         response = self._response(held_out, held_out_signal)
         self._direction = response / (response * self._response(train, train_signal)).sum()
 
-    def __call__(self, tokens: Tokens, signal: Float32[Tensor, "n length 2"]) -> float:
+    def __call__(self, tokens: Tokens, signal: Float32[Tensor, "n length tracks"]) -> float:
         """Score of sequences that were generated for these signals; NaN if real ones have no response."""
         return float((self._response(tokens, signal) * self._direction).sum())
 
@@ -154,13 +154,13 @@ class Conditioning:
             total += some.flatten(0, 1).T @ self._counts(words).flatten(0, 1)
         return total / tokens.numel() * self._scale
 
-    def _signals(self, signal: Tensor) -> Float[Tensor, "n stretches 4"]:
-        """Mean signal of each stretch and of its window, on both tracks."""
+    def _signals(self, signal: Tensor) -> Float[Tensor, "n stretches signals"]:
+        """Mean signal of each stretch and of its window, on all tracks."""
         kept = signal.shape[1] // self._stretch * self._stretch
         local = reduce(signal[:, :kept], "n (s p) t -> n s t", "mean", p=self._stretch)
         return torch.cat([local, signal.mean(1, keepdim=True).expand_as(local)], dim=-1)
 
-    def _ranks(self, signals: Tensor) -> Float64[Tensor, "n stretches 4"]:
+    def _ranks(self, signals: Tensor) -> Float64[Tensor, "n stretches signals"]:
         """Shares of held-out signals that are smaller."""
         below = torch.searchsorted(self._sorted, _columns(signals))
         return rearrange(below.double() / self._sorted.shape[1], "t (n s) -> n s t", n=len(signals))

@@ -27,7 +27,7 @@ DILATIONS = (1, 1, 4, 16, 64)
 """Steps between the taps of the blocks' convolutions, repeated."""
 
 LETTERS, TRACKS, TAPS = 4, 2, 9
-"""Letters of DNA, tracks of the signal, and positions that a convolution sees."""
+"""Letters of DNA, all tracks of the signal, and positions that a convolution sees."""
 
 _LOGIT_STD = 4.0
 """Spread of untrained logits, at which the likeliest letter of a position has probability 0.7 on average."""
@@ -66,7 +66,7 @@ class PromoterGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Dilated CNN from noise [n, latent_dim] and signal [n, length, 2] to points [n, length, 4].
+    """Dilated CNN from noise [n, latent_dim] and signal [n, length, tracks] to points [n, length, 4].
 
     The network is that of the benchmark (Avdeyev et al. 2023) without time: a convolution of 9 taps, residual
     blocks (`Block`) of dilations 1, 1, 4, 16, 64 again and again, and two pointwise layers with a GELU
@@ -81,7 +81,8 @@ class PromoterGenerator(
     point to land on, so a continuous map of Gaussian noise has to spend some of it on each boundary; signs
     leave no boundary.
 
-    With `condition` both tracks of the signal, log10(1 + x), enter beside the noise of their positions.
+    With `condition` the signal, log10(1 + x), enters beside the noise of its positions: both tracks or, with
+    `tracks=1`, that of the same strand alone.
 
     With `words`, a sequence starts from words that are drawn at random, one for each `word_length`
     positions, out of a learnt vocabulary of that many. Their four outputs at every position, random at first,
@@ -104,8 +105,9 @@ class PromoterGenerator(
     points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, noise, output or readout, without noise of the sequence or
-    of the positions, and for words whose length does not divide that of the sequence.
+    Raises ValueError for an unknown geometry, noise, output or readout, for tracks that are not 1 or 2,
+    without noise of the sequence or of the positions, and for words whose length does not divide that of
+    the sequence.
     """
 
     def __init__(
@@ -124,23 +126,27 @@ class PromoterGenerator(
         words: int = 0,
         word_length: int = 64,
         bf16: bool = False,
+        tracks: int = TRACKS,
     ) -> None:
         super().__init__()
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
         _check_choice("output", output, ("fold", "softmax"))
         _check_choice("readout", readout, ("likeliest", "drawn"))
+        if not 1 <= tracks <= TRACKS:
+            raise ValueError(f"tracks must be 1 or {TRACKS}, got {tracks}")
         if position_noise < 1 or global_noise < 1:
             needs = "global_noise and position_noise must be at least 1"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
         if words < 0 or word_length < 1 or (words and length % word_length):
             raise ValueError(f"{words} words of {word_length} positions do not make up a length of {length}")
         self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
+        self.tracks = tracks if condition else 0
         self.global_noise, self.position_noise, self.noise = global_noise, position_noise, noise
         self.geometry, self.folds = geometry, geometry == "spherical" and output == "fold"
         self.places = length // word_length if words else 0
         self.words = nn.Embedding(words, word_length * LETTERS) if words else None
-        self.input = _convolution(position_noise + TRACKS * condition + LETTERS * bool(words), width)
+        self.input = _convolution(position_noise + self.tracks + LETTERS * bool(words), width)
         self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
         self.condition = nn.Sequential(
             _spread(nn.Linear(global_noise, width), std=2**0.5),
@@ -165,11 +171,12 @@ class PromoterGenerator(
         return self.global_noise + self.length * self.position_noise + self.places
 
     def forward(
-        self, z: Float[Tensor, "n latent"], signal: Float[Tensor, "n length 2"] | None = None
+        self, z: Float[Tensor, "n latent"], signal: Float[Tensor, "n length tracks"] | None = None
     ) -> Float[Tensor, "n length 4"]:
         """Points for latents and, if the generator is conditional, signals.
 
-        Raises ValueError if a conditional generator gets no signal, or another one does.
+        Raises ValueError if a conditional generator gets no signal or one of other tracks, or another
+        generator gets one.
         """
         self._check_signal(signal)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
@@ -185,6 +192,8 @@ class PromoterGenerator(
             raise ValueError("the generator is conditional: it needs a signal")
         if not self.conditional and signal is not None:
             raise ValueError("the generator is unconditional: it takes no signal")
+        if signal is not None and signal.shape[-1] != self.tracks:
+            raise ValueError(f"the generator takes signals of {self.tracks} tracks, got {signal.shape[-1]}")
 
     def _half(self, z: Tensor) -> bool:
         return self.bf16 and z.is_cuda and self.logits.weight.dtype == torch.float32
@@ -227,7 +236,7 @@ class PromoterGenerator(
         self,
         n: int,
         generator: Generator,
-        signal: Float[Tensor, "n length 2"] | None = None,
+        signal: Float[Tensor, "n length tracks"] | None = None,
         batch_size: int = 64,
     ) -> Int64[Tensor, "n length"]:
         """Draw `n` sequences, of given signals if the generator is conditional, as letters 0..3 on the CPU.

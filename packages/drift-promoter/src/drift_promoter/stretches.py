@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from drift_promoter.bases import LETTERS
-from drift_promoter.data import TRACKS, Windows
+from drift_promoter.data import Windows
 from drift_promoter.kinds import SignalKinds, choose_kinds
 from drift_promoter.metrics import kmer_codes
 from drift_promoter.similarity import REACH, Similarity, local_features
@@ -304,7 +304,7 @@ class StretchField:
             return _Stretches(tokens, None, None)
         signal = F.pad(self.data.signals(row, shift), (0, 0, REACH, REACH))
         places = start[:, None] + torch.arange(self.length + 2 * REACH)
-        around = signal.gather(1, places[..., None].expand(-1, -1, TRACKS)).to(like)
+        around = signal.gather(1, places[..., None].expand(-1, -1, signal.shape[2])).to(like)
         return _Stretches(tokens, local_features(around), None)
 
     def _repelling(

@@ -108,8 +108,11 @@ class Peaks(NamedTuple):
     antisense: Bool[Tensor, "n"]
 
 
-def read_peaks(signals: Float[Tensor, "n length 2"]) -> Peaks:
-    """Start site and kind of the peak on track 0, by matched filters, and whether there is one on track 1."""
+def read_peaks(signals: Float[Tensor, "n length tracks"]) -> Peaks:
+    """Start site and kind of the peak on track 0, by matched filters, and whether there is one on track 1.
+
+    Signals of track 0 alone say of none there.
+    """
     far = torch.arange(-_REACH, _REACH + 1, dtype=signals.dtype, device=signals.device)
     shapes = torch.exp(-(far**2) / (2 * signals.new_tensor(_WIDTHS)[:, None] ** 2))
     shapes = shapes / shapes.norm(dim=1, keepdim=True)
@@ -117,13 +120,17 @@ def read_peaks(signals: Float[Tensor, "n length 2"]) -> Peaks:
     found = F.conv1d(around[:, None], shapes[:, None])
     best = found.flatten(1).argmax(1)
     sites = found.shape[2]
-    return Peaks(START_SITES[0] + best % sites, best >= sites, signals[..., 1].amax(1) > _HEIGHTS[0] / 2)
+    antisense = (signals[..., 1:] > _HEIGHTS[0] / 2).flatten(1).any(1)
+    return Peaks(START_SITES[0] + best % sites, best >= sites, antisense)
 
 
-def placed(tokens: Int64[Tensor, "n length"], signals: Float[Tensor, "n length 2"]) -> Float[Tensor, "n"]:
+def placed(
+    tokens: Int64[Tensor, "n length"], signals: Float[Tensor, "n length tracks"]
+) -> Float[Tensor, "n"]:
     """Share of the motifs that each signal asks for that are at their places, up to one wrong letter.
 
-    1 for the data; what sequences have there by chance is what they have with signals of others.
+    1 for the data; what sequences have there by chance is what they have with signals of others. Signals of
+    track 0 alone do not ask for `ANTISENSE`, which then does not count.
     """
     peaks = read_peaks(signals)
     asked = asks(peaks.broad, peaks.antisense).to(signals.dtype)
