@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 from drift_core.metrics import Metric, Metrics, write_metrics
-from drift_synthetic import figure4, table1
+from drift_synthetic import experiment, figure4, table1
 from drift_synthetic.experiment import Config
 from drift_synthetic.study import Budget, Choice, Trial, choose, estimate, run_trials, winner
+from torch import nn
 
 TINY = Budget(
     steps=2, batch_size=16, seeds=2, eval_draws=1, lengthscales=("0.2", "0.4:0.3"), step_sizes=(0.05,)
@@ -135,3 +136,13 @@ def test_figure_4_ends_at_the_gaussian(tmp_path, monkeypatch):
     assert {"displacement", "gradient", "better"} == set(rows[0]["c2st"])
     assert "| 0.4:0.3 | inf |" in (tmp_path / "figure4.md").read_text()
     assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5_000
+
+
+def test_a_budget_without_codes_trains_networks_of_noise(tmp_path):
+    plain = replace(TINY, codes=0)
+    cell, point = table1.cells_of(plain)[0], figure4.Point("0.4:0.3", 0.5, "gradient")
+    for name, config in (("cell", cell.config(plain, 0.05, 0)), ("point", point.config(plain, 0.05, 0))):
+        run_trials([Trial(name, config, metrics=("sliced_wasserstein",))], tmp_path, 1, "test")
+        modules = list(experiment.load_generator(tmp_path / name).modules())
+        assert not any(isinstance(module, nn.Embedding) for module in modules)
+    assert cell.config(TINY, 0.05, 0).codes == Config().codes

@@ -66,6 +66,7 @@ class Point(NamedTuple):
             batch_size=budget.batch_size,
             seed=seed,
             eval_draws=budget.eval_draws,
+            codes=budget.codes,
         )
 
 

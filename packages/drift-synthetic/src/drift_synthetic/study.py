@@ -56,6 +56,8 @@ class Budget:
     """Lengthscales at each of which the directions are compared."""
     step_sizes: tuple[float, ...] = STEP_SIZES
     """Step sizes of which every variant takes the best at each lengthscale."""
+    codes: int = Config.codes
+    """Learned codes of every generator; 0: Gaussian noise alone."""
 
 
 @dataclass(frozen=True)

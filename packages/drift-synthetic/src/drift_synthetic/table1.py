@@ -91,6 +91,7 @@ class Cell(NamedTuple):
             batch_size=budget.batch_size,
             seed=seed,
             eval_draws=budget.eval_draws,
+            codes=budget.codes,
         )
 
 
