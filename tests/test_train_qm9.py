@@ -137,6 +137,25 @@ def test_own_molecules(smi, tmp_path, app_inside):
     assert metrics["novel"]["floor"] is None
 
 
+def test_the_published_setting_is_a_flag_away(smi, tmp_path, app_inside):
+    """No codes, Adam, and a learning rate that stays."""
+    flags = ["--codes", 0, "--optimizer", "adam", "--beta2", 0.99, "--cooldown", 0, "--warmup", 1]
+    flags += [
+        "--kernel",
+        "laplace",
+        "--output",
+        "softmax",
+        "--data",
+        smi(*ALKANES),
+        "--out",
+        tmp_path / "run",
+    ]
+    result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--log-every", 1, "--eval-draws", 1)
+    assert result.returncode == 0, result.stderr
+    records = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["lr"] for record in records] == [3e-3, 3e-3]
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
