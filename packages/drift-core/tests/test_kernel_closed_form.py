@@ -1,4 +1,5 @@
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -163,6 +164,15 @@ def test_weights_of_a_mixture_may_be_an_array(kind: Callable[[list[float]], obje
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_no_number_is_refused(family: Callable[[object], RadialKernel], bad: object) -> None:
     with pytest.raises(ValueError, match=r"positive.*, got"):
+        family(bad)
+
+
+@pytest.mark.parametrize("bad", [5e-324, 1e-200, 1e200])
+@pytest.mark.parametrize("family", FAMILIES[:-1])
+def test_a_scalar_whose_square_is_no_float_is_refused(
+    family: Callable[[object], RadialKernel], bad: float
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"must lie in [1e-150, 1e150], got {bad}")):
         family(bad)
 
 

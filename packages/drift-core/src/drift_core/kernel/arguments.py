@@ -21,9 +21,11 @@ def number(value: Any) -> float:
 
 
 def positive(name: str, value: Any, *, or_inf: bool = False) -> float:
-    """`number` of the value. Raises ValueError unless it is > 0, and finite unless `or_inf`."""
+    """`number` of the value. Raises ValueError unless it lies in [1e-150, 1e150], or is inf and `or_inf`."""
     result = number(value)
     if not result > 0 or (math.isinf(result) and not or_inf):
         accepted = "a positive number or inf" if or_inf else "a positive finite number"
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    if math.isfinite(result) and not 1e-150 <= result <= 1e150:  # its square must be a float64, too
+        raise ValueError(f"{name} must lie in [1e-150, 1e150], got {value!r}")
     return result

@@ -29,11 +29,12 @@ class SphericalMatern(RadialKernel):
     `levels` (at most 4096) is the highest degree, and such a series is truncated there exactly. With None the
     kernel is the whole series as far as float64 can tell, with one exception. Where the a_n of a finite nu
     decay too slowly they are faded out smoothly by degree L = 512 / min(l, 1) (at most 4096). For nu = 1/2
-    this agrees with the whole series in dlog to 1e-3 at angles beyond 40 / L and to 1e-5 beyond 80 / L, far
+    this agrees with the whole series in dlog to 2e-3 at angles beyond 40 / L and to 1e-5 beyond 80 / L, far
     better for larger nu, and it rounds off the kink or cusp that a rough kernel has at 0.
 
     log k and its derivative are tabulated once per kernel, from sums in integer arithmetic: k(pi)
-    may be 1e-50 and yet positive, where sums in float64 are noise.
+    may be 1e-50 and yet positive, where sums in float64 are noise. In float64 the tables hold log k to an
+    absolute 1e-9 and dlog to a relative 1e-6; near 0, where log k is less than that, its digits are fewer.
     Raises ValueError for a non-positive lengthscale or nu, a dim below 1 or negative levels, and
     when the series is not positive on [0, pi] or too long to be summed (the heat kernel with l < 0.05).
     """
@@ -94,7 +95,7 @@ def _tables(kernel: SphericalMatern) -> tuple[CubicTable, CubicTable]:
     dlog, curvature = _resample(spectrum), _resample(1j * n * spectrum)
     dlog[[0, -1]] = 0.0
     step = math.pi / (len(dlog) - 1)
-    # The integrals of the cubics: from theta = 0, so that small values keep all their digits.
+    # The integrals of the cubics: from theta = 0, so that small values are no differences of large ones.
     rises = step * (dlog[:-1] + dlog[1:]) / 2 - step**2 * np.diff(curvature) / 12
     log_k = np.concatenate([[0.0], np.cumsum(rises)])
     return CubicTable(0, step, log_k, dlog), CubicTable(0, step, dlog, curvature)
