@@ -8,10 +8,12 @@ from drift_core import (
     Field,
     KernelField,
     Laplace,
+    PullbackField,
     Sphere,
+    SumField,
     TrainConfig,
 )
-from drift_core.field import observe
+from drift_core.field import modules_of, observe
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.train import resample
 
@@ -101,6 +103,26 @@ def test_a_resumed_run_keeps_the_weights(fit, tmp_path):
     (whole, weights), (stopped, same) = run(tmp_path / "a", None), run(tmp_path / "b", 12)
     assert float(whole.potential.std()) > 0
     torch.testing.assert_close(stopped.potential, whole.potential, atol=0, rtol=0)
+    torch.testing.assert_close(same, weights, atol=0, rtol=0)
+
+
+def test_a_resumed_run_keeps_the_weights_of_a_field_within_others(fit, tmp_path):
+    data = Sphere().projx(torch.randn(30, 3, generator=torch.Generator().manual_seed(1)))
+    config = TrainConfig(steps=20, batch_size=16, data_batch_size=10, save_every=7, log_every=7)
+
+    def make() -> Field:
+        inner = PullbackField(
+            lambda x: x, BalancedField(field_of(Sphere()), data), Sphere(), lambda index: index
+        )
+        return SumField([inner], [1.0])
+
+    def run(folder, stop: int | None):
+        return fit(make, torch.arange(30), config, folder, stop)
+
+    (whole, weights), (stopped, same) = run(tmp_path / "a", None), run(tmp_path / "b", 12)
+    (learnt,), (again,) = modules_of(whole), modules_of(stopped)
+    assert float(learnt.potential.std()) > 0
+    torch.testing.assert_close(again.potential, learnt.potential, atol=0, rtol=0)
     torch.testing.assert_close(same, weights, atol=0, rtol=0)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from drift_core.manifold import Manifold
 
@@ -97,6 +97,18 @@ def observe(field: Field, batch: Batch) -> None:
     method = getattr(field, "observe", None)
     if method is not None:
         method(batch)
+
+
+def modules_of(field: Field) -> list[nn.Module]:
+    """Parts of a field that learn or remember, itself included, through the fields that it wraps.
+
+    Those are the fields that it has as `field` or in `fields`; training moves the parts to its device and
+    keeps them in checkpoints.
+    """
+    if isinstance(field, nn.Module):
+        return [field]
+    inner = [*getattr(field, "fields", ()), *([field.field] if hasattr(field, "field") else [])]
+    return [module for part in inner for module in modules_of(part)]
 
 
 def diagnostics(field: Field, batch: Batch) -> dict[str, float]:

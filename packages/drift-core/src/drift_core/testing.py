@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from drift_core.drift import drift
-from drift_core.field import Batch, Drift, Field, diagnostics, observe
+from drift_core.field import Batch, Drift, Field, diagnostics, modules_of, observe
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold
 from drift_core.reduction import merge_scores
@@ -190,7 +190,7 @@ def _check_antisymmetry(
 
 def _state(field: Field) -> dict[str, Tensor]:
     """Tensors that a field learns or remembers."""
-    return copy.deepcopy(field.state_dict()) if isinstance(field, nn.Module) else {}
+    return copy.deepcopy(nn.ModuleList(modules_of(field)).state_dict())
 
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

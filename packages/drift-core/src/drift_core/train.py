@@ -23,7 +23,7 @@ from drift_core.checkpoint import (
 from drift_core.config import TrainConfig
 from drift_core.denormal import denormals_as_zero
 from drift_core.drift import cap_step, drift_loss
-from drift_core.field import Batch, Drift, Field, diagnostics, observe
+from drift_core.field import Batch, Drift, Field, diagnostics, modules_of, observe
 from drift_core.guards import (
     Watch,
     ailments,
@@ -141,8 +141,8 @@ def train(
     average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
     ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
     parts: dict[str, Stateful] = {"model": module, "ema": ema, "optimizer": optimizer}
-    if isinstance(field, nn.Module):  # a field that learns or remembers, such as a BalancedField
-        parts["field"] = field.to(device)
+    if modules := modules_of(field):  # what learns or remembers, such as a BalancedField
+        parts["field"] = nn.ModuleList(modules).to(device)
     tell = partial(warn, accelerator)
     mark = load_checkpoint(out, parts, tell) if resume else Bookmark()
     start, best = same_on_all(accelerator, mark.step, "checkpoints"), mark.best
