@@ -145,7 +145,7 @@ class Own:
     """A manifold in the manner of geoopt, of unknown geometry."""
 
     ndim = 1
-    projx = proju = inner = dist = expmap = logmap = lambda self, *points: points[0]
+    projx = proju = egrad2rgrad = inner = dist = expmap = logmap = lambda self, *points: points[0]
 
 
 def log_euclidean() -> geoopt.SymmetricPositiveDefinite:

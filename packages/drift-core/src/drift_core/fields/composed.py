@@ -40,7 +40,7 @@ class SumField:
     def __call__(self, batch: Batch) -> Drift:
         """Sums of attractions and of repulsions."""
         parts = [field(batch) for field in self.fields]
-        weights = torch.tensor(self.weights).to(batch.x)
+        weights = batch.x.new_tensor(self.weights)
         return Drift(*(torch.tensordot(weights, torch.stack(terms), 1) for terms in zip(*parts, strict=True)))
 
     def observe(self, batch: Batch) -> None:
