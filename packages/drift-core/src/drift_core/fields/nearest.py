@@ -5,7 +5,6 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from drift_core.field import Batch, Drift, diagnostics
@@ -32,6 +31,8 @@ class NearestPoints:
     def __init__(self, manifold: Manifold, points: Float[Tensor, "m ..."]) -> None:
         manifold.check_clouds(points, points)
         self.manifold, self.points = manifold, points
+        from scipy.spatial import cKDTree  # takes most of a second to import
+
         by_tree = isinstance(manifold, Euclidean | Sphere) and points.device.type == "cpu"
         self._tree = cKDTree(points.detach().numpy()) if by_tree else None
 

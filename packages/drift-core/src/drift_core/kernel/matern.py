@@ -8,7 +8,6 @@ import mpmath
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special
 from torch import Tensor
 
 from drift_core.kernel.arguments import Scalar, positive
@@ -172,6 +171,8 @@ def _start(mu: float, a: Array) -> tuple[Array, Array]:
         root = np.hypot(half, a)
         e = half + half**2 / (root + a) - half * (half + root) / (2 * root**2)
         return np.asarray(a + e), np.asarray(e)
+    from scipy import special  # takes most of a second to import
+
     near = np.minimum(a, 1e5)
     s = near * special.kve(mu + 1, near) / special.kve(-mu, near)
     e = np.where(a > near, half * (1 + (mu - 0.5) / (2 * a)), s - near)  # Hankel's expansion (DLMF 10.40.2)
