@@ -105,3 +105,19 @@ def test_the_default_has_under_half_a_million_parameters_and_covers_the_middle_o
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         SyntheticGenerator(**arguments)
+
+
+def test_without_codes_it_is_a_plain_mlp_of_noise(space, generator):
+    """As published: linear layers and SiLU, nothing learned that a latent chooses from."""
+    torch.manual_seed(0)
+    model = SyntheticGenerator(space.name, codes=0, width=64, blocks=3)
+    kinds = {type(part) for part in model.network}
+    assert kinds == {torch.nn.Linear, torch.nn.SiLU}
+    assert not any(isinstance(part, torch.nn.Embedding) for part in model.modules())
+    z = model.latent(500, generator)
+    assert z.shape == (500, 2)
+    x = model(z).detach()
+    torch.testing.assert_close(space.manifold.projx(x), x, rtol=1e-5, atol=1e-5)
+    near = model(z + 1e-4).detach()
+    assert float((near - x).norm(dim=1).max()) < 0.01  # a continuous map
+    assert float(x.std(0).max()) > 0.1

@@ -1,11 +1,33 @@
-"""What the loop does with a network: apply it to a batch in parts, switch dropout off for a while."""
+"""Networks: the plain MLP of noise, a network applied in parts, dropout switched off for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+_SILU_GAIN = 1.79
+"""Inverse of the standard deviation of SiLU of a standard normal number."""
+
+
+def plain_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    """Hidden layers with SiLU, then a linear one; of normal inputs the outputs have unit variance at first.
+
+    The generator of continuous data in the published setting: noise in, a point out, no codebook.
+    """
+    sizes = [inputs, *[width] * layers]
+    hidden = [nn.Linear(*pair) for pair in pairwise(sizes)]
+    last = nn.Linear(sizes[-1], outputs, bias=False)
+    with torch.no_grad():
+        for layer in (*hidden, last):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            if layer is not hidden[0]:  # SiLU's mean is not 0, and would give all points one direction
+                layer.weight.sub_(layer.weight.mean(1, keepdim=True)).mul_(_SILU_GAIN)
+        for layer in hidden:
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*(part for layer in hidden for part in (layer, nn.SiLU())), last)
 
 
 class MicroBatches(nn.Module):

@@ -1,9 +1,9 @@
 """The one-step generator of points on the sphere."""
 
-from itertools import pairwise
 from typing import Literal
 
 import torch
+from drift_core.network import plain_mlp
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -16,8 +16,6 @@ _BRANCH_GAIN = 5.0
 """How many times as far as another weight a branch moves with an update of AdamW."""
 _BRANCHES, _SPREAD, _LATENT_DIM = 16, 1e-3, 16
 """Branches of a code, the last step in radians, and normal numbers in a latent without codes."""
-_SILU_GAIN = 1.79
-"""Inverse of the standard deviation of SiLU of a standard normal number."""
 
 
 class ResidualBlock(nn.Module):
@@ -97,7 +95,7 @@ class SphereGenerator(
         self.branch = nn.Embedding(codes * branches, 3) if codes else None
         if self.branch is not None:
             nn.init.zeros_(self.branch.weight)
-        self.network = residual_mlp(width, blocks) if codes else plain_mlp(self.latent_dim, width, blocks)
+        self.network = residual_mlp(width, blocks) if codes else plain_mlp(self.latent_dim, width, blocks, 3)
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n 3"]:
         """Points for latents z: unit vectors if the geometry is spherical."""
@@ -132,21 +130,6 @@ def residual_mlp(width: int, blocks: int) -> nn.Sequential:
         nn.LayerNorm(width),
         nn.Linear(width, 3, bias=False),
     )
-
-
-def plain_mlp(inputs: int, width: int, layers: int) -> nn.Sequential:
-    """Hidden layers with SiLU, and three outputs; of normal inputs they have unit variance at first."""
-    sizes = [inputs, *[width] * layers]
-    hidden = [nn.Linear(*pair) for pair in pairwise(sizes)]
-    last = nn.Linear(sizes[-1], 3, bias=False)
-    with torch.no_grad():
-        for layer in (*hidden, last):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            if layer is not hidden[0]:  # SiLU's mean is not 0, and would give all points one direction
-                layer.weight.sub_(layer.weight.mean(1, keepdim=True)).mul_(_SILU_GAIN)
-        for layer in hidden:
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*(part for layer in hidden for part in (layer, nn.SiLU())), last)
 
 
 def _check_latent(codes: int, branches: int | None, spread: float | None, latent_dim: int | None) -> None:

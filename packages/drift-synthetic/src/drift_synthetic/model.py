@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from drift_core.network import plain_mlp
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -37,10 +38,11 @@ class SyntheticGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Residual MLP from noise to points [n, d] of a space, the same network for every variant.
+    """MLP from noise to points [n, d] of a space, the same network for every variant.
 
     A latent is the number of one of `codes` learned vectors, drawn uniformly, and `latent_dim` standard
-    normal numbers; without codes it is the normal numbers alone. Black squares meet at their corners only: a
+    normal numbers, and the MLP is residual. With `codes` 0, as published, it is the normal numbers alone,
+    through a plain MLP of `blocks` hidden layers with SiLU. Black squares meet at their corners only: a
     continuous map of Gaussian noise has to stretch some of its noise across the white ones, codes do not.
 
     With geometry "intrinsic" outputs are points: unit vectors on the sphere, exp_o of two outputs on the
@@ -69,21 +71,25 @@ class SyntheticGenerator(
             raise ValueError(f"a latent needs codes or normal numbers, got {codes} and {latent_dim}")
         self.space, self.geometry = SPACES[space], geometry
         self.latent_dim = latent_dim
-        self.noise = nn.Linear(latent_dim, width)
-        self.code = nn.Embedding(codes, width) if codes else None
-        if codes:
-            nn.init.normal_(self.noise.weight, std=0.05)  # a code's samples start close together
         lifted = space == "hyperboloid" and geometry == "intrinsic"
+        outputs = 2 if lifted else len(self.space.origin)
+        self.noise = nn.Linear(latent_dim, width) if codes else None
+        self.code = nn.Embedding(codes, width) if codes else None
+        if self.noise is None:
+            self.network = plain_mlp(latent_dim, width, blocks, outputs)
+            return
+        nn.init.normal_(self.noise.weight, std=0.05)  # a code's samples start close together
         self.network = nn.Sequential(
             *(ResidualBlock(width) for _ in range(blocks)),
             nn.LayerNorm(width),
-            nn.Linear(width, 2 if lifted else len(self.space.origin)),
+            nn.Linear(width, outputs),
         )
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n d"]:
         """Points for latents z; free in the ambient space if the geometry is euclidean."""
-        hidden = self.noise(z) if self.code is None else self.code(z[:, 0].long()) + self.noise(z[:, 1:])
-        x: Tensor = self.network(hidden)
+        if self.code is not None and self.noise is not None:
+            z = self.code(z[:, 0].long()) + self.noise(z[:, 1:])
+        x: Tensor = self.network(z)
         if self.geometry == "euclidean":
             return x
         if self.space.name == "hyperboloid":
@@ -97,7 +103,7 @@ class SyntheticGenerator(
             count = self.code.num_embeddings
             parts.append(torch.randint(count, (n, 1), generator=generator, device=device))
         parts.append(torch.randn(n, self.latent_dim, generator=generator, device=device))
-        return torch.cat(parts, dim=1).to(self.noise.weight)
+        return torch.cat(parts, dim=1).to(next(self.parameters()))
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n d"]:
