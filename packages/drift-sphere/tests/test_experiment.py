@@ -79,6 +79,19 @@ def test_every_kernel_trains_on_every_data_set_by_default(dataset, kernel, nu, e
     assert all(bool(p.isfinite().all()) for p in trained.parameters())
 
 
+@pytest.mark.parametrize(("kernel", "nu", "end"), [case for case in KERNELS if case[0] != "spectral"])
+@pytest.mark.parametrize("dataset", ["toy", "volcano", "earthquake", "fire", "flood"])
+def test_every_kernel_trains_in_straight_distances_too(dataset, kernel, nu, end, request, tmp_path):
+    data_dir = None if dataset == "toy" else request.getfixturevalue("earth_dir")
+    config = Config(dataset=dataset, geometry="euclidean", kernel=kernel, nu=nu, data_dir=data_dir)
+    assert config.lengthscale == f"2:{end}"
+    split = load_split(config)
+    field = with_neighbors(config, make_field(config, split.train), split.train)
+    config.steps, config.batch_size = 2, 64
+    trained = train(make_generator(config), field, resample(split.train), config, tmp_path)
+    assert all(bool(p.isfinite().all()) for p in trained.parameters())
+
+
 @pytest.mark.parametrize("dataset", ["toy", "volcano", "earthquake", "fire", "flood"])
 def test_auto_lengthscales_leave_steps_uncapped(dataset, request):
     """A lengthscale of 1e-4 of the right one made 99.6% of the steps on earthquakes too long."""
