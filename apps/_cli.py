@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
-from drift_core.config import RunConfig
-from drift_core.denormal import denormals_as_zero
-from drift_core.metrics import Metrics, metrics_table, write_metrics
-from drift_core.runs import read_config, restore_config
+from drift_core.runs.folder import read_config, restore_config
+from drift_core.runs.metrics import Metrics, metrics_table, write_metrics
+from drift_core.training.config import RunConfig
+from drift_core.training.denormal import denormals_as_zero
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)

@@ -16,7 +16,7 @@ import tyro
 from drift_core import BalancedField, Field, Laplace, Sphere, TrainConfig, smoothed_score, train
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import resample
+from drift_core.training.loop import resample
 from drift_simplex import CategoricalField, StringGenerator, random_strings, support_metrics
 from drift_simplex import benchmark as categorical
 from torch import Tensor

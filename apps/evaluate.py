@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import _cli
 import tyro
-from drift_core.metrics import metrics_table, write_metrics
+from drift_core.runs.metrics import metrics_table, write_metrics
 
 
 @dataclass(kw_only=True)

@@ -6,9 +6,9 @@ uv run apps/train_promoter.py --tss tiled.tsv --data-dir DIR    another table of
 """
 
 import _cli
-from drift_core.parallel import make_accelerator, warn
-from drift_core.runs import open_run
-from drift_core.train import train
+from drift_core.runs.folder import open_run
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator, warn
 from drift_promoter import experiment
 from drift_promoter.experiment import Config, Sampler
 

@@ -6,9 +6,9 @@ uv run apps/train_qm9.py --data FILE.smi                 one SMILES a line
 """
 
 import _cli
-from drift_core.parallel import make_accelerator, warn
-from drift_core.runs import open_run
-from drift_core.train import train
+from drift_core.runs.folder import open_run
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator, warn
 from drift_qm9 import experiment
 from drift_qm9.experiment import Config
 

@@ -6,9 +6,9 @@ uv run apps/train_sphere.py --data FILE.csv             latitude and longitude i
 """
 
 import _cli
-from drift_core.parallel import make_accelerator
-from drift_core.runs import open_run
-from drift_core.train import resample, train
+from drift_core.runs.folder import open_run
+from drift_core.training.loop import resample, train
+from drift_core.training.parallel import make_accelerator
 from drift_sphere import experiment
 from drift_sphere.experiment import Config
 

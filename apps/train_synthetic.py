@@ -6,9 +6,9 @@ uv run apps/train_synthetic.py --direction displacement --geometry euclidean
 """
 
 import _cli
-from drift_core.parallel import make_accelerator
-from drift_core.runs import open_run
-from drift_core.train import train
+from drift_core.runs.folder import open_run
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator
 from drift_synthetic import experiment
 from drift_synthetic.experiment import Config
 from drift_synthetic.snapshots import write_snapshots

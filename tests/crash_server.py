@@ -20,12 +20,13 @@ import drift_sphere
 import torch
 import train_sphere
 from drift_core import Euclidean, Gaussian, KernelField
-from drift_core.config import RunConfig
+from drift_core.files import write_json
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.parallel import make_accelerator
-from drift_core.published import PublishedFile
-from drift_core.runs import open_run, write_json
-from drift_core.train import train
+from drift_core.runs.datasets import PublishedFile
+from drift_core.runs.folder import open_run
+from drift_core.training.config import RunConfig
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "os.truncate"}

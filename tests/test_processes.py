@@ -26,10 +26,10 @@ from drift_core import (
     smoothed_score,
     train,
 )
-from drift_core.config import RunConfig
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.parallel import make_accelerator, merge_over_processes
-from drift_core.runs import open_run
+from drift_core.runs.folder import open_run
+from drift_core.training.config import RunConfig
+from drift_core.training.parallel import make_accelerator, merge_over_processes
 from torch import Tensor, nn
 
 EVEN, UNEVEN = 16, 10

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from drift_core.parallel import make_accelerator
-from drift_core.train import train
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator
+from drift_promoter.genome.benchmark import NAMES, TSS
 from drift_promoter.model import PromoterGenerator
-from drift_promoter.published import NAMES, TSS
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -238,7 +238,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
         (["--words", "64", "--word-length", "60"], ["--word-length", "128", "60"]),
         (
             ["--dataset", "promoter", "--data-dir", "nowhere"],
-            ["nowhere", "--data-dir", "drift_promoter.archive"],
+            ["nowhere", "--data-dir", "drift_promoter.genome.sequence.archive"],
         ),
     ],
     ids=lambda value: " ".join(value),

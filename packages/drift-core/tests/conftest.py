@@ -11,7 +11,7 @@ from torch import Tensor
 
 with install_import_hook("drift_core", "beartype.beartype"):
     from drift_core import Euclidean, Hyperboloid, Manifold, Power, Sphere, TrainConfig, train
-    from drift_core.train import Field, resample
+    from drift_core.training.loop import Field, resample
 
 Cloud = Callable[..., Tensor]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from drift_core import Euclidean, Gaussian, KernelField, TrainConfig, train
-from drift_core.checkpoint import checkpoint_bytes, load_best, load_checkpoint, newest_checkpoint
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.runs import read_records
+from drift_core.training.checkpoint import checkpoint_bytes, load_best, load_checkpoint, newest_checkpoint
+from drift_core.training.records import read_records
 from torch import Tensor, nn
 
 FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))

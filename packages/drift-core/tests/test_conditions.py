@@ -3,9 +3,9 @@
 import pytest
 import torch
 from drift_core import Batch, Drift, Euclidean, Gaussian, smoothed_score
-from drift_core.config import TrainConfig
 from drift_core.seeds import generator_for
-from drift_core.train import CONDITION, train
+from drift_core.training.config import TrainConfig
+from drift_core.training.loop import CONDITION, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -4,7 +4,7 @@ import math
 
 import matplotlib
 import pytest
-from drift_core.figures import training_figure, written_figure
+from drift_core.runs.figures import training_figure, written_figure
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread

@@ -18,9 +18,9 @@ from drift_core import (
     train,
 )
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
-from drift_core.parallel import make_accelerator
 from drift_core.testing import check_drift
-from drift_core.train import resample
+from drift_core.training.loop import resample
+from drift_core.training.parallel import make_accelerator
 from torch import Tensor, nn
 
 SPHERE, LINE, SPD = geoopt.Sphere(), geoopt.Euclidean(ndim=1), geoopt.SymmetricPositiveDefinite()

@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from drift_core import Batch, Drift, Euclidean, Gaussian, KernelField, Manifold, TrainConfig, train
-from drift_core.guards import check_engine, check_on_manifold, check_space
 from drift_core.lengthscale import parse_lengthscales
+from drift_core.manifold.checks import check_on_manifold
+from drift_core.training.guards import check_engine, check_space
 from torch import Tensor, nn
 
 FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))

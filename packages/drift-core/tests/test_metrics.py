@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from drift_core.metrics import Metric, metrics_table, read_metrics, summary, write_metrics
+from drift_core.runs.metrics import Metric, metrics_table, read_metrics, summary, write_metrics
 
 DEFINED = Metric(0.03421, 0.00904, 0.03514, 0.00801)
 NO_VALUE = Metric(None, None, 0.5, 0.25)

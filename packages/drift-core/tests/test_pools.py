@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from drift_core import Batch, Drift, KernelField, Laplace, Score, Sphere, TrainConfig, drift, train
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.network import MicroBatches, evaluating
-from drift_core.parallel import make_accelerator, merge_over_processes, on_main, same_on_all, shard
-from drift_core.runs import read_records
 from drift_core.seeds import generator_for
-from drift_core.train import DATA, LATENT
+from drift_core.training.loop import DATA, LATENT
+from drift_core.training.network import MicroBatches, evaluating
+from drift_core.training.parallel import make_accelerator, merge_over_processes, on_main, same_on_all, shard
+from drift_core.training.records import read_records
 from torch import Tensor, nn
 
 FIELD = KernelField(Sphere(), Laplace, parse_lengthscales("0.5"))
@@ -117,7 +117,7 @@ def test_shards_cover_the_batch_in_order_and_differ_by_one_row_at_most():
 def test_processes_that_find_different_checkpoints_are_stopped(monkeypatch):
     accelerator = make_accelerator()
     assert same_on_all(accelerator, 7, "checkpoints") == 7
-    monkeypatch.setattr("drift_core.parallel.gather_object", lambda values: [*values, 8])
+    monkeypatch.setattr("drift_core.training.parallel.gather_object", lambda values: [*values, 8])
     with pytest.raises(ValueError, match=r"different checkpoints: \[7, 8\]; the run folder must be shared"):
         same_on_all(accelerator, 7, "checkpoints")
 

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from drift_core.config import RunConfig
-from drift_core.parallel import make_accelerator
-from drift_core.runs import (
-    atomic_path,
-    load_model,
-    naming,
-    open_run,
-    read_config,
-    read_records,
-    restore_config,
-    save_model,
-    write_json,
-)
+from drift_core.files import atomic_path, naming, write_json
+from drift_core.runs.folder import open_run, read_config, restore_config
+from drift_core.runs.model import load_model, save_model
+from drift_core.training.config import RunConfig
+from drift_core.training.parallel import make_accelerator
+from drift_core.training.records import read_records
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from drift_core import Euclidean, Gaussian, KernelField, Sphere
-from drift_core.config import RunConfig, TrainConfig
-from drift_core.denormal import denormals_as_zero
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.parallel import make_accelerator
 from drift_core.seeds import generator_for
-from drift_core.train import resample, train
+from drift_core.training.config import RunConfig, TrainConfig
+from drift_core.training.denormal import denormals_as_zero
+from drift_core.training.loop import resample, train
+from drift_core.training.parallel import make_accelerator
 from torch import Tensor, nn
 
 
@@ -207,7 +207,7 @@ def test_the_echo_of_a_signal_is_the_same_signal(tmp_path, number, restore_signa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_later_signal_acts_at_once(tmp_path, number, restore_signals, monkeypatch):
-    monkeypatch.setattr("drift_core.signals._ECHO", -1.0)
+    monkeypatch.setattr("drift_core.training.signals._ECHO", -1.0)
     signal.signal(number, signal.default_int_handler)
     module = Interrupting()
     module.number = number
@@ -302,13 +302,15 @@ def test_settings_are_checked_by_flag(settings, message):
 
 def test_processes_that_do_not_join_are_noticed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("drift_core.parallel.Accelerator", lambda **_: type("A", (), {"num_processes": 1})())
+    monkeypatch.setattr(
+        "drift_core.training.parallel.Accelerator", lambda **_: type("A", (), {"num_processes": 1})()
+    )
     with pytest.raises(RuntimeError, match="2 processes were launched, but 1 take part"):
         make_accelerator()
 
 
 def test_missing_tracker(monkeypatch):
-    monkeypatch.setattr("drift_core.parallel.find_spec", lambda name: None)
+    monkeypatch.setattr("drift_core.training.parallel.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="--tracker wandb needs the package wandb"):
         make_accelerator("wandb")
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from drift_promoter import archive
-from drift_promoter.published import NAMES
+from drift_promoter.genome.benchmark import NAMES
 
 WEIGHTS = np.random.default_rng(0).bytes(4 << 20)
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from drift_core.metrics import Metric
+from drift_core.runs.metrics import Metric
 from drift_promoter.data import Promoters, Windows
 from drift_promoter.evaluate import evaluate
 from drift_promoter.metrics import kmer_correlation, kmer_counts

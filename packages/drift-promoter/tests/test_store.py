@@ -15,7 +15,7 @@ import pytest
 import torch
 from drift_promoter import digests, extract, store
 from drift_promoter.data import load
-from drift_promoter.published import DATA_DIR_VARIABLE, FASTA, NAMES, TSS, find_sources
+from drift_promoter.genome.benchmark import DATA_DIR_VARIABLE, FASTA, NAMES, TSS, find_sources
 
 BLOCKS = "windows-*.part/[0-9]*.npz"
 """Finished blocks of an extraction that is not."""

@@ -8,12 +8,12 @@ import pysam
 import pytest
 import torch
 from drift_promoter.bases import decode
-from drift_promoter.cage import Cage
 from drift_promoter.data import load
-from drift_promoter.extract import cut
-from drift_promoter.genome import Genome, index_fasta
-from drift_promoter.published import find_sources
-from drift_promoter.table import read_table
+from drift_promoter.genome.benchmark import find_sources
+from drift_promoter.genome.cage import Cage
+from drift_promoter.genome.extract import cut
+from drift_promoter.genome.sequence import Genome, index_fasta
+from drift_promoter.genome.table import read_table
 
 FLOAT16 = 2**-11
 """Relative rounding error of the stored signal."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from drift_core import BalancedField, Batch, Euclidean, Gaussian, KernelField, Laplace, Matern
-from drift_core.train import Field
+from drift_core.training.loop import Field
 from drift_qm9.data import Molecules
 from drift_qm9.experiment import Config, make_field, make_generator, positives
 from drift_simplex import CategoricalField, FisherRao, WindowField

@@ -8,7 +8,7 @@ import torch
 from drift_core import Batch, Gaussian, KernelField, Laplace, Matern, drift, effective_sample_size
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import Field
+from drift_core.training.loop import Field
 from drift_simplex import CategoricalField, FisherRao, decode, onehot_to_sphere
 from torch import Tensor
 

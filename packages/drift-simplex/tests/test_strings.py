@@ -3,7 +3,7 @@ import torch
 from accelerate import Accelerator
 from drift_core import BalancedField, Laplace, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import resample
+from drift_core.training.loop import resample
 from drift_simplex import CategoricalField, Codebook, StringGenerator, fold, random_strings, support_metrics
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from drift_core import Batch, Laplace
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.train import Field
+from drift_core.training.loop import Field
 from drift_simplex import CategoricalField, WindowField
 
 LETTERS = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=True)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from drift_core import Batch, KernelField, NearestField, cap_step, train
-from drift_core.train import resample
+from drift_core.training.loop import resample
 from drift_sphere.experiment import Config, load_split, make_field, make_generator, with_neighbors
 
 

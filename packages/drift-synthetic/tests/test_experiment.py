@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from drift_core import Euclidean
-from drift_core.train import train
+from drift_core.training.loop import train
 from drift_synthetic import experiment
 from drift_synthetic.experiment import Config
 from drift_synthetic.snapshots import read_snapshots, snapshot_steps, write_snapshots

@@ -3,7 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from drift_core.metrics import Metric, Metrics, write_metrics
+from drift_core.runs.metrics import Metric, Metrics, write_metrics
 from drift_synthetic import experiment, figure4, table1
 from drift_synthetic.experiment import Config
 from drift_synthetic.study import Budget, Choice, Trial, choose, estimate, run_trials, winner

@@ -1,6 +1,5 @@
 """Kernels, manifolds and the kernel-gradient drift field."""
 
-from drift_core.config import TrainConfig
 from drift_core.drift import cap_step, drift, drift_loss, longest_step
 from drift_core.field import Batch, Drift, Field
 from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField
@@ -17,7 +16,8 @@ from drift_core.manifold import (
 )
 from drift_core.reduction import Score, merge_scores
 from drift_core.score import effective_sample_size, smoothed_score, smoothed_scores
-from drift_core.train import train
+from drift_core.training.config import TrainConfig
+from drift_core.training.loop import train
 
 __all__ = [
     "BalancedField",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drift_core.drift import cap_step
 from drift_core.field import Batch, Field, observe
-from drift_core.guards import check_on_manifold
+from drift_core.manifold.checks import check_on_manifold
 from drift_core.seeds import generator_for
 
 DataSampler = Callable[[int, torch.Generator], Tensor]

@@ -5,10 +5,10 @@ from drift_promoter.data import DATASETS, Promoters, Windows, load
 from drift_promoter.evaluate import evaluate
 from drift_promoter.fasta import write_fasta
 from drift_promoter.field import WholeField
+from drift_promoter.genome.benchmark import find_sources
 from drift_promoter.metrics import Conditioning, cpg_ratio, gc_content, kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator
 from drift_promoter.places import draw_places, draw_signals
-from drift_promoter.published import find_sources
 from drift_promoter.similarity import Similarity
 from drift_promoter.stretches import StretchField
 from drift_promoter.toy import placed

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float16, Float32, Int64, Shaped, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from drift_promoter.published import LENGTH, MARGIN, SPLITS, find_sources
+from drift_promoter.genome.benchmark import LENGTH, MARGIN, SPLITS, find_sources
 from drift_promoter.toy import TOY_LENGTH, generate
 
 __all__ = ["DATASETS", "LENGTH", "MARGIN", "TRACKS", "Promoters", "Windows", "load"]
@@ -140,15 +140,15 @@ def load(
 
     Raises:
         ValueError: an unknown name; tracks that are not 1 or 2; a file that is damaged or does not fit the
-            others, or a table without windows to train on or to test on, as `drift_promoter.store.stored`
-            says.
+            others, or a table without windows to train on or to test on, as
+            `drift_promoter.genome.cache.stored` says.
         OSError: a file is missing, or the cache cannot be written.
     """
     if dataset not in DATASETS:
         raise ValueError(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
     if dataset == "toy" and tss is None:
         return _toy(tracks)
-    from drift_promoter.store import stored  # loads pyBigWig and pyfaidx
+    from drift_promoter.genome.cache import stored  # loads pyBigWig and pyfaidx
 
     found = stored(find_sources(data_dir, tss), workers or os.cpu_count() or 1)
     strand = np.where(found.minus, "-", "+").tolist()

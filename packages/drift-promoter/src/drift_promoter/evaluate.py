@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
-from drift_core.metrics import Metrics, summary
+from drift_core.runs.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 from jaxtyping import Int64
 from torch import Tensor
 

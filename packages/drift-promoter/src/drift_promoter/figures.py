@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from jaxtyping import Float32, Float64, Int64
 from matplotlib import colormaps
 from matplotlib.axes import Axes

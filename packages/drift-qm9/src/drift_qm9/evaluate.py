@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from drift_core.metrics import Metrics, summary
+from drift_core.runs.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from jaxtyping import Int64
 from numpy.typing import NDArray

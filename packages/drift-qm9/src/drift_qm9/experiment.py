@@ -8,15 +8,16 @@ from typing import Literal
 
 import torch
 from drift_core import Euclidean, Field, Power, RadialKernel, longest_step
-from drift_core.config import RunConfig, check_range
 from drift_core.fields import BalancedField, KernelField
-from drift_core.figures import training_figure
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales, parse_lengthscales
-from drift_core.metrics import Metrics
-from drift_core.runs import load_model, read_records, save_model
+from drift_core.runs.figures import training_figure
+from drift_core.runs.metrics import Metrics
+from drift_core.runs.model import load_model, save_model
 from drift_core.seeds import generator_for
-from drift_core.train import resample
+from drift_core.training.config import RunConfig, check_range
+from drift_core.training.loop import resample
+from drift_core.training.records import read_records
 from drift_simplex import MOST_CODES, CategoricalField, WindowField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from rdkit import Chem

@@ -1,6 +1,6 @@
 """The published QM9 file."""
 
-from drift_core.published import PublishedFile
+from drift_core.runs.datasets import PublishedFile
 
 _NAME = "qm9_smiles.txt"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 
 Line = tuple[int, str]
 """A line number, counted from 1, and the SMILES of that line."""

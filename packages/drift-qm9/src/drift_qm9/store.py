@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import rdkit
-from drift_core.published import cache_folder
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
+from drift_core.runs.datasets import cache_folder
 from numpy.typing import NDArray
 
 from drift_qm9.tokens import LETTERS

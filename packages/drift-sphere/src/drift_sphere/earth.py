@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from drift_core.published import PublishedFile
+from drift_core.runs.datasets import PublishedFile
 from jaxtyping import Float64
 from torch import Tensor
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from drift_core.metrics import Metrics, summary
+from drift_core.runs.metrics import Metrics, summary
 from jaxtyping import Float
 from torch import Generator, Tensor
 

@@ -8,13 +8,14 @@ from typing import Literal
 
 import torch
 from drift_core import Batch, Euclidean, KernelField, NearestField, Sphere, longest_step
-from drift_core.config import RunConfig, check_range
-from drift_core.figures import training_figure
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
-from drift_core.metrics import Metrics
-from drift_core.runs import load_model, read_records, save_model
+from drift_core.runs.figures import training_figure
+from drift_core.runs.metrics import Metrics
+from drift_core.runs.model import load_model, save_model
 from drift_core.seeds import generator_for
+from drift_core.training.config import RunConfig, check_range
+from drift_core.training.records import read_records
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm

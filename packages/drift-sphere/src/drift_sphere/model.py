@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from drift_core.network import plain_mlp
+from drift_core.training.network import plain_mlp
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 from jaxtyping import Float64
 from torch import Tensor
 

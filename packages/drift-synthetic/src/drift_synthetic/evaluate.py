@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from drift_core.metrics import Metrics, summary
+from drift_core.runs.metrics import Metrics, summary
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 

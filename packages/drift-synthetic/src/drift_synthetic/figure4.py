@@ -7,8 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
-from drift_core.runs import atomic_path, write_json
+from drift_core.files import atomic_path, write_json
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from matplotlib.axes import Axes
 
 from drift_synthetic.experiment import Config

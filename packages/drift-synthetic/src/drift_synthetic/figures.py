@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from drift_core.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle

@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Generic, Literal, TypeVar
 
-from drift_core.metrics import Metrics, read_metrics, write_metrics
-from drift_core.parallel import make_accelerator
-from drift_core.runs import CONFIG, open_run, save_model
-from drift_core.runs import METRICS as METRICS_FILE
-from drift_core.train import train
+from drift_core.runs.folder import CONFIG, open_run
+from drift_core.runs.folder import METRICS as METRICS_FILE
+from drift_core.runs.metrics import Metrics, read_metrics, write_metrics
+from drift_core.runs.model import save_model
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator
 from tqdm.auto import tqdm
 
 from drift_synthetic import experiment

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 from jaxtyping import Float, Float64
 from torch import Tensor
 

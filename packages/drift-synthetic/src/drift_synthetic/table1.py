@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from drift_core.files import atomic_path, write_json
 from drift_core.flow import particle_flow
-from drift_core.metrics import Metrics
-from drift_core.runs import atomic_path, write_json
+from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 
 from drift_synthetic import experiment

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from drift_promoter.published import ROWS
+from drift_promoter.genome.benchmark import ROWS
 
 COLUMNS = ("chr", "TSS", "strand")
 """The columns of a table that are read."""

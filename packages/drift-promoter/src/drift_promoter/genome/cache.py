@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from drift_core.published import cache_folder
-from drift_core.runs import atomic_path, naming, write_json
+from drift_core.files import atomic_path, naming, write_json
+from drift_core.runs.datasets import cache_folder
 from jaxtyping import Bool, Float16, Int64, UInt8
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
 
 from drift_promoter.bases import UNKNOWN
-from drift_promoter.cage import Cage
-from drift_promoter.digests import sha256
-from drift_promoter.extract import check, extract
-from drift_promoter.genome import Genome, index_fasta
-from drift_promoter.locks import locked
-from drift_promoter.published import HELD_OUT, LENGTH, MARGIN, ROWS, SPLITS, Sources
-from drift_promoter.table import Table, plain, read_table
+from drift_promoter.genome.benchmark import HELD_OUT, LENGTH, MARGIN, ROWS, SPLITS, Sources
+from drift_promoter.genome.cage import Cage
+from drift_promoter.genome.digests import sha256
+from drift_promoter.genome.extract import check, extract
+from drift_promoter.genome.locks import locked
+from drift_promoter.genome.sequence import Genome, index_fasta
+from drift_promoter.genome.table import Table, plain, read_table
 
 VERSION = 1
 """Raise this when the same inputs are to give other windows."""

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from drift_core.runs import METRICS, write_json
+from drift_core.runs.folder import METRICS
+from drift_core.files import write_json
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pyBigWig
 from jaxtyping import Float32, Int64
 
-from drift_promoter.published import Sources
-from drift_promoter.table import plain
+from drift_promoter.genome.benchmark import Sources
+from drift_promoter.genome.table import plain
 
 _MAGIC = 0x888FFC26
 """What a bigWig file begins and ends with."""

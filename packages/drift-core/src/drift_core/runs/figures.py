@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from drift_core.network import evaluating
 from drift_core.reduction import Score, merge_scores
+from drift_core.training.network import evaluating
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from drift_core.published import DATA_DIR_VARIABLE, cache_folder
+from drift_core.runs.datasets import DATA_DIR_VARIABLE, cache_folder
 
 LENGTH = 1024
 """Base pairs of a promoter; the start site is at position 512."""

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from drift_core.checkpoint import (
+from drift_core.drift import cap_step, drift_loss
+from drift_core.field import Batch, Drift, Field, diagnostics, modules_of, observe
+from drift_core.files import atomic_path, finite_or_none, naming
+from drift_core.manifold.checks import check_on_manifold
+from drift_core.seeds import generator_for
+from drift_core.training.checkpoint import (
     Bookmark,
     Stateful,
     drop_old,
@@ -20,21 +25,18 @@ from drift_core.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from drift_core.config import TrainConfig
-from drift_core.denormal import denormals_as_zero
-from drift_core.drift import cap_step, drift_loss
-from drift_core.field import Batch, Drift, Field, diagnostics, modules_of, observe
-from drift_core.guards import (
+from drift_core.training.config import TrainConfig
+from drift_core.training.denormal import denormals_as_zero
+from drift_core.training.guards import (
     Watch,
     ailments,
     check_engine,
     check_finite,
-    check_on_manifold,
     check_space,
     check_unused,
 )
-from drift_core.network import MicroBatches, evaluating
-from drift_core.parallel import (
+from drift_core.training.network import MicroBatches, evaluating
+from drift_core.training.parallel import (
     Shard,
     any_process,
     make_accelerator,
@@ -46,9 +48,8 @@ from drift_core.parallel import (
     shard,
     warn,
 )
-from drift_core.runs import RECORDS, atomic_path, finite_or_none, naming
-from drift_core.seeds import generator_for
-from drift_core.signals import deferred_stop
+from drift_core.training.records import RECORDS
+from drift_core.training.signals import deferred_stop
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 from jaxtyping import UInt8
 from pyfaidx import Faidx, FastaIndexingError
 
 from drift_promoter.bases import UNKNOWN, encode
-from drift_promoter.table import plain
+from drift_promoter.genome.table import plain
 
 
 def index_fasta(fasta: Path, index: Path) -> None:

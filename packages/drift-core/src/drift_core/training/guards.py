@@ -9,9 +9,9 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from drift_core.checkpoint import checkpoint_bytes, newest_checkpoint
 from drift_core.manifold import Manifold
-from drift_core.runs import RECORDS
+from drift_core.training.checkpoint import checkpoint_bytes, newest_checkpoint
+from drift_core.training.records import RECORDS
 
 _COINCIDE = 1e-3
 """Spread of the samples, relative to the data's, below which they have collapsed."""
@@ -32,17 +32,6 @@ def check_engine(accelerator: Accelerator) -> None:
         )
     if accelerator.scaler is not None:
         raise ValueError("mixed precision fp16 needs a loss scale that is not checkpointed; use bf16")
-
-
-def check_on_manifold(manifold: Manifold, points: Tensor, what: str = "the data") -> None:
-    """Raise ValueError for points that are not finite or lie off the manifold; tokens are not points."""
-    if not points.is_floating_point():
-        return
-    if not bool(points.isfinite().all()):
-        raise ValueError(f"{what} hold NaN or infinite coordinates")
-    off = float((manifold.projx(points) - points).abs().max())
-    if off > 1e-3:
-        raise ValueError(f"{what} lie off {manifold!r}: projecting them moves a coordinate by {off:.3g}")
 
 
 def check_unused(out: Path) -> None:

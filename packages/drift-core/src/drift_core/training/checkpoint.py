@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from drift_core.runs import RECORDS, atomic_path
+from drift_core.files import atomic_path
+from drift_core.training.records import RECORDS
 
 _FOLDER = "checkpoints"
 _BEST = "best.pt"

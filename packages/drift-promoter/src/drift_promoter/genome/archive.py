@@ -12,12 +12,12 @@ from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from drift_core.published import cache_folder
-from drift_core.runs import atomic_path, naming
+from drift_core.files import atomic_path, naming
+from drift_core.runs.datasets import cache_folder
 from tqdm.auto import tqdm
 
-from drift_promoter.locks import locked
-from drift_promoter.published import NAMES
+from drift_promoter.genome.benchmark import NAMES
+from drift_promoter.genome.locks import locked
 
 URL = "https://zenodo.org/api/records/7943307/files/data.tar.gz/content"
 """The data of DDSM (Avdeyev et al. 2023), Zenodo record 7943307."""

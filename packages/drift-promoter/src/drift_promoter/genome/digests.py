@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from drift_core.runs import write_json
+from drift_core.files import write_json
 from tqdm.auto import tqdm
 
 _CHUNK = 1 << 22

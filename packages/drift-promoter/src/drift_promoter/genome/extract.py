@@ -13,16 +13,16 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from drift_core.runs import atomic_path
+from drift_core.files import atomic_path
 from jaxtyping import Float16, Int64, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from drift_promoter.bases import reverse_complement
-from drift_promoter.cage import Cage
-from drift_promoter.genome import Genome
-from drift_promoter.published import LENGTH, MARGIN, Sources
-from drift_promoter.table import Table
+from drift_promoter.genome.benchmark import LENGTH, MARGIN, Sources
+from drift_promoter.genome.cage import Cage
+from drift_promoter.genome.sequence import Genome
+from drift_promoter.genome.table import Table
 
 WIDTH = LENGTH + 2 * MARGIN
 """Base pairs that are kept of a promoter."""

@@ -1,0 +1,79 @@
+"""Files that are written whole or not at all."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PART = ".part."
+"""How the names of unfinished files begin."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Context whose OSErrors name `path` where they name no file, as on a full disk, or an unfinished one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename and not Path(error.filename).name.startswith(PART)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Path to write to in place of `path`, which it replaces at the end, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{PART}{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            sync(part)
+            part.chmod(0o666 & ~umask())
+            part.replace(path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of files of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def umask() -> int:
+    """Permissions that new files of this process are without."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN and infinities become null, as JSON has none."""
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(finite_or_none(value), indent=2, allow_nan=False) + "\n")
+
+
+def finite_or_none(value: Any) -> Any:
+    """The value with None in place of every number that is NaN or infinite."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Training: the loop, its settings, processes, checkpoints and networks."""

@@ -1,0 +1,1 @@
+"""Promoters cut out of the genome: the benchmark's files, their extraction, and the cache."""
