@@ -117,14 +117,14 @@ class Strings(NamedTuple):
     lr: float
     lengthscale: str
     codes: int = 0
-    negatives: int = 0
+    num_negatives: int = 0
     balanced: bool = True
     rate: float = 0.3
     """Of the weights of the strings: a whole step where the batch is far smaller than the strings."""
 
 
 _FEW = Strings(64, 8, 4, batch_size=256, steps=3_000, lr=1e-3, lengthscale="0.3")
-_MANY = Strings(512, 12, 6, batch_size=64, steps=8_000, lr=5e-3, lengthscale="0.6:0.3", negatives=448)
+_MANY = Strings(512, 12, 6, batch_size=64, steps=8_000, lr=5e-3, lengthscale="0.6:0.3", num_negatives=448)
 _CODES = _MANY._replace(codes=1_024, steps=2_500, lr=3e-3, lengthscale="1.5:0.3")
 STRINGS = (
     _FEW._replace(balanced=False),
@@ -133,7 +133,7 @@ STRINGS = (
     _CODES._replace(balanced=False),
     _CODES,
     _CODES._replace(length=32, lengthscale="2:0.3"),
-    _CODES._replace(strings=4_096, batch_size=512, codes=8_192, negatives=0, rate=1.0),
+    _CODES._replace(strings=4_096, batch_size=512, codes=8_192, num_negatives=0, rate=1.0),
 )
 """Strings, up to eight times as many as a batch has samples."""
 
@@ -143,11 +143,11 @@ def strings(config: Config) -> None:
     for case in STRINGS:
         settings = TrainConfig(
             steps=case.steps,
-            data_batch_size=case.strings,
+            num_positives=case.strings,
             batch_size=case.batch_size,
-            negatives=case.negatives,
+            num_negatives=case.num_negatives,
             lr=case.lr,
-            cooldown=0.5,
+            decay_fraction=0.5,
             ema_decay=0.995 if case.strings < case.batch_size else 0,
             weight_decay=0.0,
             max_step=1.0,

@@ -320,16 +320,20 @@ def test_a_disk_that_cannot_be_written_is_refused_before_training(small_disk, fa
 
 
 INTEGERS = [
-    "steps", "batch-size", "data-batch-size", "negatives", "micro-batch-size", "warmup", "seed", "log-every",
-    "save-every", "keep", "eval-draws", "split-seed", "neighbors",
+    "steps", "batch-size", "num-positives", "num-negatives", "micro-batch-size", "warmup", "seed",
+    "log-every", "save-every", "keep", "eval-draws", "split-seed", "neighbors",
 ]  # fmt: skip
 FLAGS = [
     *((f"--{name}", value) for name in INTEGERS for value in ("", "x", "1.5", "1e3", "-1", "nan", "9" * 20)),
-    *((f"--{name}", value) for name in ("lr", "step-size", "cooldown-power")
+    *((f"--{name}", value) for name in ("lr", "step-size", "decay-power")
       for value in ("", "x", "nan", "0", "-1", "inf")),
     *(("--clip-norm", value) for value in ("", "x", "nan", "0", "-1")),
     *(("--weight-decay", value) for value in ("", "x", "nan", "-1", "inf")),
-    *((f"--{name}", value) for name in ("ema-decay", "cooldown") for value in ("", "x", "nan", "-1", "1")),
+    *(
+        (f"--{name}", value)
+        for name in ("ema-decay", "decay-fraction")
+        for value in ("", "x", "nan", "-1", "1")
+    ),
     *(("--max-step", value) for value in ("", "x", "nan", "-1", "0", "4", "inf")),
     *(
         ("--lengthscale", value)

@@ -103,7 +103,7 @@ CASES = {
     for dtype in DTYPES
     for batch in (EVEN, UNEVEN)
 } | {
-    "negatives": ("simplex", "float64", {"negatives": 7}, None),
+    "num_negatives": ("simplex", "float64", {"num_negatives": 7}, None),
     "micro-batches": ("simplex", "float64", {"micro_batch_size": 2}, None),
     "sharded-data": ("sphere", "float64", {}, ShardedData),
     "nearest": ("sphere", "float64", {}, nearest),

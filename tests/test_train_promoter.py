@@ -24,7 +24,7 @@ from drift_promoter.model import PromoterGenerator
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "--steps", "6", "--batch-size", "8", "--data-batch-size", "512", "--save-every", "3", "--log-every", "2",
+    "--steps", "6", "--batch-size", "8", "--num-positives", "512", "--save-every", "3", "--log-every", "2",
     "--eval-draws", "2",
 )  # fmt: skip
 METRICS = {
@@ -282,7 +282,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def train_shared(out: Path, **flags: Any) -> None:
     """Five steps of a run whose batch does not divide evenly, in float64; leave the weights in `out`."""
     experiment = import_module("drift_promoter.experiment")
-    config = experiment.Config(steps=5, batch_size=5, data_batch_size=64, negatives=2, log_every=5, **flags)
+    config = experiment.Config(steps=5, batch_size=5, num_positives=64, num_negatives=2, log_every=5, **flags)
     data = experiment.load_data(config)
     generator, conditions = experiment.make_generator(config, data), experiment.conditions(config, data)
     field = experiment.make_field(config, data)

@@ -128,7 +128,7 @@ def test_own_molecules(smi, tmp_path, app_inside):
     """With bad lines skipped and counted, whole-set positives, and every flag of the baselines."""
     path = smi("# mine", "C1CC unclosed", *ALKANES, "CCCl a token of others")
     flags = ["--data", path, "--geometry", "euclidean", "--direction", "displacement", "--noise", "gaussian"]
-    flags += ["--position-noise", 0, "--data-batch-size", 1000, "--skip-bad", "--out", tmp_path / "run"]
+    flags += ["--position-noise", 0, "--num-positives", 1000, "--skip-bad", "--out", tmp_path / "run"]
     result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--eval-draws", 1)
     assert result.returncode == 0, result.stderr
     assert f"2 lines of {path} were skipped" in result.stderr
@@ -139,7 +139,7 @@ def test_own_molecules(smi, tmp_path, app_inside):
 
 def test_the_published_setting_is_a_flag_away(smi, tmp_path, app_inside):
     """No codes, Adam, and a learning rate that stays."""
-    flags = ["--codes", 0, "--optimizer", "adam", "--beta2", 0.99, "--cooldown", 0, "--warmup", 1]
+    flags = ["--codes", 0, "--optimizer", "adam", "--beta2", 0.99, "--decay-fraction", 0, "--warmup", 1]
     flags += [
         "--kernel",
         "laplace",

@@ -197,7 +197,18 @@ def test_every_row_of_the_table_is_a_flag_away(tmp_path, app_inside, flags):
 def test_the_published_setting_is_a_flag_away(tmp_path, app_inside):
     """Gaussian noise through a plain MLP, Adam, a learning rate that stays: trained, saved, drawn from."""
     out = tmp_path / "run"
-    flags = ["--codes", "0", "--optimizer", "adam", "--beta2", "0.99", "--cooldown", "0", "--warmup", "1"]
+    flags = [
+        "--codes",
+        "0",
+        "--optimizer",
+        "adam",
+        "--beta2",
+        "0.99",
+        "--decay-fraction",
+        "0",
+        "--warmup",
+        "1",
+    ]
     result = app_inside("train_sphere", *SMALL, "--steps", 2, *flags, "--log-every", 1, "--out", out)
     assert result.returncode == 0, result.stderr
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -83,7 +83,7 @@ def test_each_condition_gets_its_own_law(tmp_path):
 @pytest.mark.parametrize("micro_batch_size", [0, 5])
 def test_conditions_are_those_of_the_rows_they_come_with(tmp_path, micro_batch_size):
     field, network = Grouped(), Conditional()
-    config = settings(3, batch_size=12, negatives=7, lr=1e-9, micro_batch_size=micro_batch_size)
+    config = settings(3, batch_size=12, num_negatives=7, lr=1e-9, micro_batch_size=micro_batch_size)
     train(network, field, sample, config, tmp_path, sample_condition=conditions)
     for step, batch in enumerate(field.seen):
         own, condition, model_condition = batch.self_index, batch.condition, batch.model_condition

@@ -43,7 +43,7 @@ def weights(module: nn.Module) -> Tensor:
 
 
 def test_negatives_join_the_pool_and_are_not_trained(tmp_path):
-    config = TrainConfig(steps=1, batch_size=8, negatives=5, data_batch_size=30)
+    config = TrainConfig(steps=1, batch_size=8, num_negatives=5, num_positives=30)
     network = Net()
     train(network, FIELD, sample, config, tmp_path)
     (record,) = read_records(tmp_path)
@@ -59,7 +59,7 @@ def test_negatives_join_the_pool_and_are_not_trained(tmp_path):
 
 
 def test_micro_batches_bound_the_rows_and_change_nothing(tmp_path):
-    settings = {"steps": 20, "batch_size": 11, "warmup": 0, "negatives": 7}
+    settings = {"steps": 20, "batch_size": 11, "warmup": 0, "num_negatives": 7}
     networks = [Net(), Net()]
     whole, parts = (
         train(network, FIELD, sample, TrainConfig(micro_batch_size=size, **settings), tmp_path / str(size))
@@ -110,7 +110,7 @@ def test_shards_cover_the_batch_in_order_and_differ_by_one_row_at_most():
     assert torch.equal(torch.cat([s.own for s in shards]), torch.arange(10))
     assert all(s.sizes == [3, 3, 2, 2] for s in shards)
     assert [s.share for s in shards] == pytest.approx([1.2, 1.2, 0.8, 0.8])
-    with pytest.raises(ValueError, match="--batch-size and --negatives: 3 rows for 4 processes"):
+    with pytest.raises(ValueError, match="`batch_size` and `num_negatives`: 3 rows for 4 processes"):
         shard(Process(0), 3)
 
 
@@ -149,7 +149,7 @@ class Recording:
 
 def test_every_row_finds_itself_in_the_pool_and_no_gradient_flows(tmp_path):
     field, seen = Recording(), []
-    config = TrainConfig(steps=2, batch_size=8, negatives=3)
+    config = TrainConfig(steps=2, batch_size=8, num_negatives=3)
     train(
         Net(), field, sample, config, Path(tmp_path), accelerator=Accelerator(cpu=True), on_step=seen.append
     )

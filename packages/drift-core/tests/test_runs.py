@@ -116,10 +116,10 @@ def test_changes_are_allowed_on_request_and_remembered(tmp_path, accelerator, ca
 
 
 def test_settings_that_a_run_does_not_know_yet_are_no_change(tmp_path, accelerator):
-    config = Config(out=tmp_path / "run", negatives=5)
+    config = Config(out=tmp_path / "run", num_negatives=5)
     open_run(config, "sphere", accelerator)
     stored = read_config(tmp_path / "run")
-    del stored["negatives"]
+    del stored["num_negatives"]
     write_json(tmp_path / "run" / "config.json", stored)
     assert open_run(replace(config, resume=True), "sphere", accelerator) == tmp_path / "run"
 

@@ -70,7 +70,7 @@ def test_same_seed_same_weights(tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9}], ids=str)
 def test_a_resumed_run_is_bit_identical(tmp_path, settings):
     whole = run(tmp_path / "whole", 30, **settings)
-    run(tmp_path / "cut", 20, cooldown=0.0, **settings)
+    run(tmp_path / "cut", 20, decay_fraction=0.0, **settings)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 25, "loss": 1.0}\n{"step": 26, "lo')
     resumed = run(tmp_path / "cut", 30, resume=True, **settings)
@@ -90,14 +90,14 @@ def test_records(tmp_path):
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_the_learning_rate_warms_up_stays_and_cools_down(tmp_path, power):
-    run(tmp_path, 20, lr=0.1, warmup=4, cooldown=0.5, cooldown_power=power, log_every=1)
+    run(tmp_path, 20, lr=0.1, warmup=4, decay_fraction=0.5, decay_power=power, log_every=1)
     rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     expected = [0.025, 0.05, 0.075] + [0.1] * 8 + [0.1 * (1 - i / 10) ** power for i in range(1, 10)]
     assert rates == pytest.approx(expected)
 
 
 def test_without_cooldown_the_learning_rate_is_constant_after_the_warm_up(tmp_path):
-    run(tmp_path, 20, lr=0.1, warmup=4, cooldown=0.0, cooldown_power=500.0, log_every=1)
+    run(tmp_path, 20, lr=0.1, warmup=4, decay_fraction=0.0, decay_power=500.0, log_every=1)
     rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rates[3:] == [0.1] * 17
 

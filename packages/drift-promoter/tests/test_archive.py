@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from drift_promoter import archive
+from drift_promoter.genome import archive
 from drift_promoter.genome.benchmark import NAMES
 
 WEIGHTS = np.random.default_rng(0).bytes(4 << 20)
@@ -151,7 +151,7 @@ def test_a_killed_download_continues(server, tmp_path):
     server.most, server.stalls = 2_500_000, True
     script = tmp_path / "download.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom drift_promoter import archive\n"
+        "import sys\nfrom pathlib import Path\nfrom drift_promoter.genome import archive\n"
         "archive.URL, archive.SIZE = sys.argv[1], int(sys.argv[2])\n"
         "archive.download(Path(sys.argv[3]))\n"
     )

@@ -15,7 +15,7 @@ from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity, features
 from drift_promoter.stretches import Repel, StretchField
-from drift_simplex import CategoricalField, decode, fold
+from drift_simplex import CategoricalField, abs_normalize, decode
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -633,7 +633,7 @@ def test_distances_of_long_sequences_concentrate_so_that_both_directions_are_one
     x = soft(8, length)
     scale = parse_lengthscales("0.3")
     gradient, displacement = (
-        CategoricalField(4, Laplace, scale, direction).towards(x, tokens)
+        CategoricalField(4, Laplace, scale, direction).attraction_to_tokens(x, tokens)
         for direction in ("gradient", "displacement")
     )
     cosine = torch.nn.functional.cosine_similarity(gradient.flatten(1), displacement.flatten(1), dim=1)
@@ -652,12 +652,14 @@ def test_free_sequences_that_follow_the_drift_come_closer_to_the_data_than_as_ma
     real = [kmer_correlation(kmer_counts(data.train.tokens(some), 4), held_out) for some in rows]
     h = torch.randn(n, data.train.length, 4, generator=random, requires_grad=True)
     optimizer = torch.optim.Adam([h], lr=0.05)
-    cooldown = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / steps))
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 2 - 2 * step / steps))
     for step in range(steps):
-        x = fold(h)
+        x = abs_normalize(h)
         v = field(Batch(x.detach(), torch.zeros(1, 3).long(), step=step, progress=step / steps)).field
         optimizer.zero_grad()
         drift_loss(field.manifold, x, v, step_size=0.1).backward()
         optimizer.step()
-        cooldown.step()
-    assert kmer_correlation(kmer_counts(decode(fold(h.detach())), 4), held_out) > sum(real) / len(real)
+        falling.step()
+    assert kmer_correlation(kmer_counts(decode(abs_normalize(h.detach())), 4), held_out) > sum(real) / len(
+        real
+    )

@@ -17,7 +17,7 @@ def test_every_kernel_trains_by_default(dataset, stretch, kernel, nu, request, t
     config = Config(dataset=dataset, data_dir=data_dir, stretch=stretch, kernel=kernel, nu=nu)
     data = load_data(config)
     field = make_field(config, data)
-    config.steps, config.batch_size, config.data_batch_size = 2, 4, 64
+    config.steps, config.batch_size, config.num_positives = 2, 4, 64
     trained = train(
         make_generator(config, data),
         field,

@@ -185,7 +185,7 @@ def test_untrained_outputs_are_spread_out(arguments, generator):
     assert 0.55 < np.mean(certain) < 0.85  # between the middle, 0.25, and a vertex
 
 
-@pytest.mark.parametrize("output", ["fold", "softmax"])
+@pytest.mark.parametrize("output", ["abs_normalize", "softmax"])
 def test_no_letter_is_much_more_frequent_than_others_at_first(output, generator):
     """On average over networks: in one of 80 a letter had half of the positions."""
     rarest, commonest = [], []
@@ -225,7 +225,7 @@ def test_gradients_reach_every_weight_and_are_finite(model, generator):
         assert (parameter.grad != 0).any(), name
 
 
-@pytest.mark.parametrize("output", ["fold", "softmax"])
+@pytest.mark.parametrize("output", ["abs_normalize", "softmax"])
 def test_certain_letters_have_finite_gradients(output):
     model = tiny(output=output)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = PromoterGenerator.from_pretrained(tmp_path)
-    for name in ("geometry", "noise", "folds", "readout", "tracks"):
+    for name in ("geometry", "noise", "normalizes", "readout", "tracks"):
         assert getattr(again, name) == getattr(model, name)
     first, second = (
         side.sample(40, Generator().manual_seed(5), signal_for(model, 40)) for side in (again, model)

@@ -63,7 +63,7 @@ def test_settings_follow_one_another():
     assert (Config().preset, Config(codes=0).preset, Config(preset="base").preset) == ("mlp", "small", "base")
     euclidean = Config(geometry="euclidean", window=4)
     assert (euclidean.window, euclidean.output) == (0, "softmax")
-    assert (Config().output, Config(output="softmax").output) == ("fold", "softmax")
+    assert (Config().output, Config(output="softmax").output) == ("abs_normalize", "softmax")
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
@@ -106,11 +106,15 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
     assert float(spread) == pytest.approx(1, abs=0.07)
 
 
-@pytest.mark.parametrize("output", ["fold", "softmax"])
+@pytest.mark.parametrize("output", ["abs_normalize", "softmax"])
 def test_the_generator_is_that_of_the_flags(little, output):
     flags = {"output": output, "codes": 0, "global_noise": 5, "position_noise": 2}
     generator = make_generator(Config(**flags), little)
-    assert (generator.folds, generator.latent_dim, generator.length) == (output == "fold", 5 + 24, 12)
+    assert (generator.normalizes, generator.latent_dim, generator.length) == (
+        output == "abs_normalize",
+        5 + 24,
+        12,
+    )
     assert (generator.codebook, len(generator.blocks)) == (None, 4)
     again = make_generator(Config(**flags), little)
     assert torch.equal(generator.logits.weight, again.logits.weight)

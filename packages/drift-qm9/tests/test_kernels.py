@@ -19,6 +19,6 @@ def test_every_kernel_trains_by_default(dataset, geometry, kernel, nu, request, 
     config = Config(**settings, kernel=kernel, nu=nu)
     data = load_data(config)
     field = make_field(config, data)
-    config.steps, config.batch_size, config.data_batch_size = 2, 16, 256
+    config.steps, config.batch_size, config.num_positives = 2, 16, 256
     trained = train(make_generator(config, data), field, positives(config, data), config, tmp_path)
     assert all(bool(p.isfinite().all()) for p in trained.parameters())

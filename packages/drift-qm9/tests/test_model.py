@@ -22,7 +22,7 @@ def tiny(**arguments):
 @pytest.fixture(
     params=[
         {},
-        {"output": "fold"},
+        {"output": "abs_normalize"},
         {"geometry": "euclidean"},
         {"position_noise": 0},
         {"noise": "gaussian", "position_noise": 1},
@@ -55,11 +55,11 @@ def test_logits_are_the_same_in_both_geometries(generator):
     sphere, simplex = tiny(), tiny(geometry="euclidean")
     z = sphere.latent(20, generator)
     torch.testing.assert_close(sphere(z).square(), simplex(z))
-    torch.testing.assert_close(tiny(geometry="euclidean", output="fold")(z), simplex(z))
+    torch.testing.assert_close(tiny(geometry="euclidean", output="abs_normalize")(z), simplex(z))
 
 
 def test_folded_outputs_are_absolute_values_of_unit_length(generator):
-    model = tiny(output="fold")
+    model = tiny(output="abs_normalize")
     z = model.latent(20, generator)
     h = model._network(z)
     torch.testing.assert_close(model(z), h.abs() / h.norm(dim=-1, keepdim=True))
@@ -151,7 +151,7 @@ def test_untrained_outputs_are_spread_out(generator):
         assert 0.5 < likeliest.mean() < 0.8
         torch.manual_seed(0)
         folded = MoleculeGenerator(length=16, **arguments)
-        assert folded.folds
+        assert folded.normalizes
         assert agreement(folded.sample(256, generator)) < 0.25
 
 
@@ -180,7 +180,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = MoleculeGenerator.from_pretrained(tmp_path)
     assert (again.geometry, again.noise, again.latent_dim) == (model.geometry, model.noise, model.latent_dim)
-    assert again.folds == model.folds
+    assert again.normalizes == model.normalizes
     seeds = (Generator().manual_seed(5) for _ in range(2))
     assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
 

@@ -20,7 +20,7 @@ def test_every_line_is_a_ratio_to_a_named_baseline(monkeypatch: pytest.MonkeyPat
         "smoothed_score, Power(Sphere())",
         "smoothed_score, FisherRao()",
         "smoothed_score, Power(Sphere())",
-        "word_scores",
+        "kmer_scores",
         "onehot_score",
     ]
     assert all(float(off) < 1e-5 for *_, off in lines)

@@ -49,7 +49,7 @@ def test_tokens_pull_as_they_attract_and_as_their_points_repel(progress, directi
     weight[torch.rand(6, 20, generator=generator) < 1 / 3] = -torch.inf
     field = CategoricalField(4, Laplace, SEVERAL, direction, product)
     for log_weight in (None, weight):
-        pull = field.towards(x, tokens, progress, log_weight=log_weight)
+        pull = field.attraction_to_tokens(x, tokens, progress, log_weight=log_weight)
         given = {"data_log_weight": log_weight, "model_log_weight": log_weight}
         points = onehot_to_sphere(tokens, 4).double()
         terms = field(Batch(x, tokens, points, None, **given, progress=progress))
@@ -135,7 +135,7 @@ def test_effective_samples_are_those_of_the_points(soft, strings):
 
 
 def test_particles_spread_over_all_strings_of_a_small_language(strings):
-    """16 random strings of 8 letters out of 4^8: particles settle on each of them in equal shares."""
+    """16 random strings of 8 letters out of 4^8: particles warm_up on each of them in equal shares."""
     language, steps = strings(16, 8, 4, 5), 80
     x = FisherRao().projx(torch.rand(128, 8, 4, generator=torch.Generator().manual_seed(0)))
     field = CategoricalField(4, Laplace, parse_lengthscales("2:0.2"))
@@ -156,13 +156,13 @@ def test_words_attract_like_the_tokens_that_they_count(direction, scales, soft, 
     for a, b, c in tokens.tolist():
         counts[16 * a + 4 * b + c] += 1
     field = CategoricalField(4, Laplace, scales, direction, product=True)
-    towards = field.towards(x, tokens, 0.3)
-    torch.testing.assert_close(field.towards_words(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)
+    towards = field.attraction_to_tokens(x, tokens, 0.3)
+    torch.testing.assert_close(field.attraction_to_kmers(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)
     size = field.diagnostics(Batch(x, tokens, progress=0.3))["ess"]
-    assert field.effective_words(x, counts, 0.3) == pytest.approx(size)
+    assert field.effective_kmers(x, counts, 0.3) == pytest.approx(size)
     for method in (
-        CategoricalField(4, Laplace, ONE).towards_words,
-        CategoricalField(4, Laplace, ONE).effective_words,
+        CategoricalField(4, Laplace, ONE).attraction_to_kmers,
+        CategoricalField(4, Laplace, ONE).effective_kmers,
     ):
         with pytest.raises(ValueError, match="product=True"):
             method(x, counts)
@@ -174,5 +174,5 @@ def test_points_attract_as_the_model_repels(product, soft, strings):
     field = CategoricalField(4, Laplace, SEVERAL, product=product)
     weight = torch.linspace(-1, 1, 6).double()
     repulsion = field(Batch(x, tokens, x, own, progress=0.3, model_log_weight=weight)).repulsion
-    found = field.towards_points(x, x, 0.3, log_weight=weight, self_index=own)
+    found = field.attraction_to_points(x, x, 0.3, log_weight=weight, self_index=own)
     torch.testing.assert_close(found, repulsion)

@@ -7,7 +7,7 @@ import torch
 from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere, drift_loss
 from drift_core.lengthscale import auto_lengthscale
 from drift_core.testing import check_drift, check_manifold
-from drift_simplex import FisherRao, decode, draw_letters, onehot_to_sphere, to_simplex, to_sphere
+from drift_simplex import FisherRao, decode, onehot_to_sphere, sample_tokens, to_simplex, to_sphere
 from drift_simplex.geometry import check_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,7 +88,7 @@ def test_letters_are_drawn_as_often_as_their_squares_say(soft):
     x[0, 0] = torch.tensor([0.0, 1, 0, 0, 0])
     x[0, 1] = torch.tensor([0.6, 0, 0, 0.8, 0])
     random = torch.Generator().manual_seed(0)
-    drawn = draw_letters((3 * x).expand(n, -1, -1), random)
+    drawn = sample_tokens((3 * x).expand(n, -1, -1), random)
     p = x[0].square()
     shares = torch.nn.functional.one_hot(drawn, 5).double().mean(0)
     assert bool(((shares - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all())
@@ -96,9 +96,9 @@ def test_letters_are_drawn_as_often_as_their_squares_say(soft):
     pairs = (5 * drawn[:, 2] + drawn[:, 3]).bincount(minlength=25) / n  # positions are independent
     joint = torch.outer(p[2], p[3]).flatten()
     assert bool(((pairs - joint).abs() <= 5 * (joint * (1 - joint) / n).sqrt()).all())
-    again = draw_letters(x.expand(n, -1, -1), torch.Generator().manual_seed(0))
+    again = sample_tokens(x.expand(n, -1, -1), torch.Generator().manual_seed(0))
     assert torch.equal(again, drawn)
-    assert not torch.equal(draw_letters(x.expand(n, -1, -1), random), drawn)
+    assert not torch.equal(sample_tokens(x.expand(n, -1, -1), random), drawn)
 
 
 @pytest.mark.parametrize("tokens", [[[0, 4]], [[-1, 2]]])

@@ -22,6 +22,8 @@ from drift_core import (
     smoothed_score,
 )
 from drift_simplex import (
+    kmer_effective_sample_size,
+    kmer_scores,
     onehot_cdist,
     onehot_effective_sample_size,
     onehot_log_kernel,
@@ -29,8 +31,6 @@ from drift_simplex import (
     onehot_scores,
     onehot_to_sphere,
     product_scores,
-    word_effective_sample_size,
-    word_scores,
 )
 from drift_simplex.benchmark import broadcast_gradient, two_atan2
 from hypothesis import given, settings
@@ -315,8 +315,8 @@ def test_a_product_kernel_needs_one_of_the_sphere_of_a_position(soft, strings):
         lambda kernel: onehot_log_kernel(kernel, x, tokens, product=True),
         lambda kernel: onehot_effective_sample_size(kernel, x, tokens, product=True),
         lambda kernel: product_scores((kernel,), x, y),
-        lambda kernel: word_scores((kernel,), x, counts),
-        lambda kernel: word_effective_sample_size(kernel, x, counts),
+        lambda kernel: kmer_scores((kernel,), x, counts),
+        lambda kernel: kmer_effective_sample_size(kernel, x, counts),
     ):
         function(right)
         with pytest.raises(

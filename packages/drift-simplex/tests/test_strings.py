@@ -4,7 +4,14 @@ from accelerate import Accelerator
 from drift_core import BalancedField, Laplace, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.training.loop import resample
-from drift_simplex import CategoricalField, Codebook, StringGenerator, fold, random_strings, support_metrics
+from drift_simplex import (
+    CategoricalField,
+    Codebook,
+    StringGenerator,
+    abs_normalize,
+    random_strings,
+    support_metrics,
+)
 
 
 def test_random_strings_are_distinct_and_seeded():
@@ -29,12 +36,12 @@ def test_metrics_of_a_case_counted_by_hand():
 def test_folding_is_an_isometry_and_keeps_gradients_at_the_vertices():
     generator = torch.Generator().manual_seed(0)
     h = torch.randn(50, 6, generator=generator, dtype=torch.float64)
-    x = fold(h)
+    x = abs_normalize(h)
     assert bool((x >= 0).all())
     torch.testing.assert_close(x.norm(dim=-1), torch.ones(50, dtype=torch.float64))
 
     near = torch.tensor([1.0, 1e-4, 2e-4], dtype=torch.float64)  # all but at the first vertex
-    singular = torch.linalg.svdvals(torch.autograd.functional.jacobian(fold, near))
+    singular = torch.linalg.svdvals(torch.autograd.functional.jacobian(abs_normalize, near))
     torch.testing.assert_close(singular[:2], torch.ones(2, dtype=torch.float64), atol=1e-6, rtol=0)
 
     logits = 2 * near.log()
@@ -48,7 +55,7 @@ def test_a_network_learns_every_string(tmp_path):
     generator = StringGenerator(5, 3, bits=8, width=64)
     field = BalancedField(CategoricalField(3, Laplace, parse_lengthscales("0.3")), support)
     config = TrainConfig(
-        steps=400, batch_size=96, data_batch_size=16, lr=3e-3, cooldown=0.5, ema_decay=0.98, max_step=1.0
+        steps=400, batch_size=96, num_positives=16, lr=3e-3, decay_fraction=0.5, ema_decay=0.98, max_step=1.0
     )
     data, accelerator = resample(torch.arange(16)), Accelerator(cpu=True)
     trained = train(generator, field, data, config, tmp_path, accelerator=accelerator)
@@ -97,10 +104,10 @@ def test_codes_keep_their_strings_where_those_outnumber_the_batch(tmp_path):
     config = TrainConfig(
         steps=1_100,
         batch_size=12,
-        negatives=84,
-        data_batch_size=96,
+        num_negatives=84,
+        num_positives=96,
         lr=5e-3,
-        cooldown=0.5,
+        decay_fraction=0.5,
         weight_decay=0.0,
         max_step=1.0,
     )

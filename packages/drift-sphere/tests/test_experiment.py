@@ -17,7 +17,7 @@ def points(n: int) -> torch.Tensor:
         (2_000, {}, True),
         (1_025, {}, True),
         (1_024, {}, False),  # a batch holds them all
-        (2_000, {"data_batch_size": 2_000}, False),
+        (2_000, {"num_positives": 2_000}, False),
         (2_000, {"neighbors": 0}, False),
         (2_000, {"geometry": "euclidean"}, True),
     ],

@@ -63,14 +63,14 @@ class Config(RunConfig):
     """Optimiser steps; 0 stands for 300 on toy (two minutes on a CPU) and 20,000 on other data."""
     batch_size: int = 0
     """Samples per step, over all processes; 0 stands for 64 on toy and 32 on other data."""
-    data_batch_size: int = 8_192
+    num_positives: int = 8_192
     """Training windows that attract at each step, a stretch of each where --stretch is not 0; stretches of up
     to 10 base pairs without conditions are attracted by all of them."""
     lr: float = 3e-3
     """Learning rate after the warm-up."""
     warmup: int = 20
     """Steps of linear warm-up of the learning rate."""
-    cooldown: float = 0.3
+    decay_fraction: float = 0.3
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     weight_decay: float = 0.0
     """Weight decay."""
@@ -109,7 +109,7 @@ class Config(RunConfig):
     """Kinds of signals around a stretch of up to 10 base pairs: all of the data of one kind attract, which a
     table counts; 0: signals of stretches that are drawn are compared; none: 16 if letters are drawn on other
     data than toy."""
-    output: Literal["fold", "softmax"] = "fold"
+    output: Literal["abs_normalize", "softmax"] = "abs_normalize"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
     noise: Literal["binary", "gaussian"] = "binary"
     """Noise: fair signs, or normal numbers."""

@@ -3,7 +3,7 @@
 from typing import Literal, TypeVar
 
 import torch
-from drift_simplex import decode, draw_letters, fold, to_sphere
+from drift_simplex import abs_normalize, decode, sample_tokens, to_sphere
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 Geometry = Literal["spherical", "euclidean"]
 Noise = Literal["binary", "gaussian"]
-Output = Literal["fold", "softmax"]
+Output = Literal["abs_normalize", "softmax"]
 Readout = Literal["likeliest", "drawn"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
@@ -90,8 +90,8 @@ class PromoterGenerator(
     Noise then says which word, and the network how they join: recurring sequence, such as repeats of
     hundreds of letters, is kept in a vocabulary rather than computed.
 
-    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
-    `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit
+    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output
+    "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit
     sphere; with "euclidean", the baseline, it is softmax(h), in R^4, whatever the output. The sequence
     (`sample`) is the likeliest letter of each position or, with the readout "drawn", one that is drawn from
     the distribution that the point is.
@@ -120,7 +120,7 @@ class PromoterGenerator(
         position_noise: int = 4,
         noise: Noise = "binary",
         geometry: Geometry = "spherical",
-        output: Output = "fold",
+        output: Output = "abs_normalize",
         readout: Readout = "likeliest",
         position: bool = True,
         words: int = 0,
@@ -131,7 +131,7 @@ class PromoterGenerator(
         super().__init__()
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
-        _check_choice("output", output, ("fold", "softmax"))
+        _check_choice("output", output, ("abs_normalize", "softmax"))
         _check_choice("readout", readout, ("likeliest", "drawn"))
         if not 1 <= tracks <= TRACKS:
             raise ValueError(f"tracks must be 1 or {TRACKS}, got {tracks}")
@@ -143,7 +143,7 @@ class PromoterGenerator(
         self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
         self.tracks = tracks if condition else 0
         self.global_noise, self.position_noise, self.noise = global_noise, position_noise, noise
-        self.geometry, self.folds = geometry, geometry == "spherical" and output == "fold"
+        self.geometry, self.normalizes = geometry, geometry == "spherical" and output == "abs_normalize"
         self.places = length // word_length if words else 0
         self.words = nn.Embedding(words, word_length * LETTERS) if words else None
         self.input = _convolution(position_noise + self.tracks + LETTERS * bool(words), width)
@@ -158,7 +158,7 @@ class PromoterGenerator(
         self.blocks = nn.ModuleList([Block(width, dilation, width) for dilation in dilations])
         self.modulation = _Modulation(width, width)
         self.hidden = _spread(nn.Conv1d(width, width, 1))
-        self.logits = _spread(nn.Conv1d(width, LETTERS, 1), std=1.0 if self.folds else _LOGIT_STD)
+        self.logits = _spread(nn.Conv1d(width, LETTERS, 1), std=1.0 if self.normalizes else _LOGIT_STD)
         with torch.no_grad():  # GELU's mean is not 0, and would favour one letter everywhere
             self.logits.weight -= self.logits.weight.mean(1, keepdim=True)
             if self.words is not None:
@@ -182,8 +182,8 @@ class PromoterGenerator(
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
             logits = self._network(z, signal)
         logits = rearrange(logits, "n k l -> n l k").to(self.logits.weight.dtype)
-        if self.folds:
-            return fold(logits)
+        if self.normalizes:
+            return abs_normalize(logits)
         log_p = logits.log_softmax(-1)
         return (log_p / 2).exp() if self.geometry == "spherical" else log_p.exp()
 
@@ -207,7 +207,7 @@ class PromoterGenerator(
         if self.words is not None:
             drawn = self.words(z[:, z.shape[1] - self.places :].long())
             spelt = _WORD_GAIN * rearrange(drawn, "n places (l k) -> n (places l) k", k=LETTERS)
-            inputs.append(rearrange(fold(spelt), "n l k -> n k l"))
+            inputs.append(rearrange(abs_normalize(spelt), "n l k -> n k l"))
         h = self.input(torch.cat(inputs, dim=1))
         if self.position is not None:
             h = h + self.position
@@ -256,7 +256,7 @@ class PromoterGenerator(
     def _read(self, x: Tensor, generator: Generator) -> Tensor:
         if self.readout == "likeliest":
             return decode(x)
-        return draw_letters(x if self.geometry == "spherical" else to_sphere(x), generator)
+        return sample_tokens(x if self.geometry == "spherical" else to_sphere(x), generator)
 
 
 class _Modulation(nn.Module):

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from drift_core import Batch, Drift, Manifold
 from drift_core.seeds import generator_for
-from drift_simplex import CategoricalField, FisherRao, decode, draw_letters
-from drift_simplex.words import MAX_WORDS
+from drift_simplex import CategoricalField, FisherRao, decode, sample_tokens
+from drift_simplex.kmers import MAX_KMERS
 from einops import rearrange
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
@@ -65,7 +65,7 @@ class StretchField:
     of the samples. References count by the similarity of the signal around them.
 
     Without `similarity` all count alike. Then stretches of up to 10 letters are attracted by all those of all
-    training windows, which a table counts once (`drift_simplex.word_scores`), and not only by those at the
+    training windows, which a table counts once (`drift_simplex.kmer_scores`), and not only by those at the
     places that are drawn.
 
     Stretches start every half of their length, so that every pair of neighbours lies within one.
@@ -134,7 +134,7 @@ class StretchField:
         if self._counted:
             cut, kinds, words = self._cut(x), self._kinds_of(batch.condition), self.words.to(x.device)
             sizes = [
-                (len(rows), self.field.effective_words(cut[rows], words[kind], progress))
+                (len(rows), self.field.effective_kmers(cut[rows], words[kind], progress))
                 for kind, rows in _grouped(kinds, len(cut), x.device)
             ]
             return {"ess": sum(n * size for n, size in sizes) / max(1, len(cut))}
@@ -154,7 +154,7 @@ class StretchField:
 
     @property
     def _few_words(self) -> bool:
-        return len(LETTERS) ** self.length <= MAX_WORDS
+        return len(LETTERS) ** self.length <= MAX_KMERS
 
     @cached_property
     def signal_kinds(self) -> SignalKinds | None:
@@ -210,7 +210,7 @@ class StretchField:
         pulled = torch.empty_like(queries)
         for kind, rows in _grouped(kinds, len(queries), queries.device):
             without = None if own is None else own[rows]
-            pulled[rows] = self.field.towards_words(queries[rows], counts[kind], progress, own=without)
+            pulled[rows] = self.field.attraction_to_kmers(queries[rows], counts[kind], progress, own=without)
         return pulled
 
     def _towards(self, queries: _Stretches, references: _Stretches, progress: float) -> Tensor:
@@ -221,7 +221,7 @@ class StretchField:
             some = queries.at(slice(low, low + block))
             weight = self._log_weight(some, references)
             soft = references.letters.is_floating_point()
-            towards = self.field.towards_points if soft else self.field.towards
+            towards = self.field.attraction_to_points if soft else self.field.attraction_to_tokens
             parts.append(towards(some.letters, references.letters, progress, log_weight=weight))
         return self._joined(torch.cat(parts))
 
@@ -229,7 +229,7 @@ class StretchField:
         self, model: Float[Tensor, "k L 4"], kinds: Int64[Tensor, " kS"] | None, random: torch.Generator
     ) -> tuple[Int64[Tensor, "r k S w"], Float64[Tensor, "kinds words"]]:
         """Stretches of sequences that are drawn of the samples, and how often each word is among them."""
-        drawn = torch.stack([draw_letters(model, random) for _ in range(_DRAWS)])
+        drawn = torch.stack([sample_tokens(model, random) for _ in range(_DRAWS)])
         words = drawn[..., self._places().to(model.device)]
         place = len(LETTERS) ** torch.arange(self.length - 1, -1, -1, device=model.device)
         return words, self._shared(self._count((words * place).sum(-1).flatten(1), kinds).double())
@@ -318,7 +318,7 @@ class StretchField:
         if self.repel == "points":
             letters = self._cut(model)
         else:
-            tokens = decode(model) if self.repel == "letters" else draw_letters(model, random)
+            tokens = decode(model) if self.repel == "letters" else sample_tokens(model, random)
             letters = tokens[:, self._places().to(model.device)].flatten(0, 1)
         return _Stretches(letters, self._around(signal), source).at(slice(None, None, every))
 

@@ -2,11 +2,11 @@
 
 from drift_qm9.chemistry import DESCRIPTORS, Molecule, canonical, molecule
 from drift_qm9.data import DATASETS, Molecules, load, split, tokenise
+from drift_qm9.datasets import QM9
 from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
 from drift_qm9.model import PRESETS, MoleculeGenerator
-from drift_qm9.published import QM9
 from drift_qm9.smi import read_smi, write_smi
 from drift_qm9.tokens import LENGTH, LETTERS, VOCABULARY, decode, encode, to_smiles, tokenize
 from drift_qm9.toy import enumerate_molecules

@@ -12,10 +12,10 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from drift_qm9.cache import Tokenised, stored
 from drift_qm9.chemistry import canonical
-from drift_qm9.published import QM9
+from drift_qm9.datasets import QM9
 from drift_qm9.smi import Line, read_smi
-from drift_qm9.store import Tokenised, stored
 from drift_qm9.tokens import LENGTH, encode
 from drift_qm9.toy import RULES, TOY_LENGTH, enumerate_molecules
 

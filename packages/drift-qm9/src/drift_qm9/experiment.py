@@ -53,14 +53,14 @@ class Config(RunConfig):
     """Optimiser steps; 0 stands for 400 on toy (a minute on two cores) and 2,400 on other data."""
     batch_size: int = 256
     """Samples per step, over all processes."""
-    data_batch_size: int = 1_000_000
+    num_positives: int = 1_000_000
     """Molecules that attract at each step; the whole training set where there are no more; 0 stands for the
     batch size."""
     lr: float = 3e-3
     """Learning rate after the warm-up."""
     warmup: int = 20
     """Steps of linear warm-up of the learning rate."""
-    cooldown: float = 0.5
+    decay_fraction: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     step_size: float = 0.2
     """How far samples follow the drift at each step."""
@@ -87,7 +87,7 @@ class Config(RunConfig):
     geometry: Literal["spherical", "euclidean"] = "spherical"
     """Drift on the orthant of the sphere, or of whole sequences in R^35 at every position, with straight
     distances."""
-    output: Literal["fold", "softmax"] = "fold"
+    output: Literal["abs_normalize", "softmax"] = "abs_normalize"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
     codes: int = 4_096
     """Learned codes, one of which a sequence is made from; 0: global noise instead, as published. A generator

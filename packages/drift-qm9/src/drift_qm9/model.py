@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from drift_simplex import Codebook, decode, fold
+from drift_simplex import Codebook, abs_normalize, decode
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
@@ -14,7 +14,7 @@ from drift_qm9.tokens import LENGTH, LETTERS
 
 Geometry = Literal["spherical", "euclidean"]
 Noise = Literal["binary", "gaussian"]
-Output = Literal["fold", "softmax"]
+Output = Literal["abs_normalize", "softmax"]
 
 PRESETS: dict[str, dict[str, int]] = {
     "mlp": {"width": 64, "blocks": 0, "heads": 1},
@@ -83,8 +83,8 @@ class MoleculeGenerator(
     global noise, and what an MLP makes of the code enters at every position; the network may then do without
     blocks. Without position noise such a generator knows no more strings than it has codes.
 
-    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output "fold", see
-    `drift_simplex.fold`) or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
+    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output
+    "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
     "euclidean", the baseline, it is softmax(h), in R^letters, whatever the output. The most probable
     letters are the sequence (`sample`).
 
@@ -114,13 +114,13 @@ class MoleculeGenerator(
         noise: Noise = "binary",
         codes: int = 0,
         geometry: Geometry = "spherical",
-        output: Output = "fold",
+        output: Output = "abs_normalize",
         bf16: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("geometry", geometry, ("spherical", "euclidean"))
         _check_choice("noise", noise, ("binary", "gaussian"))
-        _check_choice("output", output, ("fold", "softmax"))
+        _check_choice("output", output, ("abs_normalize", "softmax"))
         if global_noise < 1 or position_noise < 0:
             needs = "global_noise must be at least 1 and position_noise at least 0"
             raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
@@ -129,7 +129,7 @@ class MoleculeGenerator(
         self.length, self.position_noise = length, position_noise
         self.global_noise = 1 if codes else global_noise
         self.noise, self.geometry, self.bf16 = noise, geometry, bf16
-        self.folds = geometry == "spherical" and output == "fold"
+        self.normalizes = geometry == "spherical" and output == "abs_normalize"
         self.position = nn.Parameter(torch.randn(length, width))
         self.from_noise = nn.Linear(position_noise, width, bias=False) if position_noise else None
         self.codebook = Codebook(codes, _CODE) if codes else None
@@ -165,8 +165,8 @@ class MoleculeGenerator(
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
             logits = self._network(z)
         logits = logits.to(self.position.dtype)
-        if self.folds:
-            return fold(logits)
+        if self.normalizes:
+            return abs_normalize(logits)
         log_p = logits.log_softmax(-1)
         return (log_p / 2).exp() if self.geometry == "spherical" else log_p.exp()
 

@@ -4,13 +4,14 @@ from drift_simplex.codebook import MOST_CODES, Codebook
 from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import (
     FisherRao,
+    abs_normalize,
     decode,
-    draw_letters,
-    fold,
     onehot_to_sphere,
+    sample_tokens,
     to_simplex,
     to_sphere,
 )
+from drift_simplex.kmers import kmer_effective_sample_size, kmer_scores
 from drift_simplex.lengthscale import onehot_lengthscale, spread_lengthscale
 from drift_simplex.onehot import (
     onehot_cdist,
@@ -22,7 +23,6 @@ from drift_simplex.onehot import (
 from drift_simplex.product import product_score, product_scores
 from drift_simplex.strings import StringGenerator, random_strings, support_metrics
 from drift_simplex.windows import WindowField
-from drift_simplex.words import word_effective_sample_size, word_scores
 
 __all__ = [
     "MOST_CODES",
@@ -31,9 +31,10 @@ __all__ = [
     "FisherRao",
     "StringGenerator",
     "WindowField",
+    "abs_normalize",
     "decode",
-    "draw_letters",
-    "fold",
+    "kmer_effective_sample_size",
+    "kmer_scores",
     "onehot_cdist",
     "onehot_effective_sample_size",
     "onehot_lengthscale",
@@ -44,10 +45,9 @@ __all__ = [
     "product_score",
     "product_scores",
     "random_strings",
+    "sample_tokens",
     "spread_lengthscale",
     "support_metrics",
     "to_simplex",
     "to_sphere",
-    "word_effective_sample_size",
-    "word_scores",
 ]

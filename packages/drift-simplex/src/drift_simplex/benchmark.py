@@ -10,8 +10,8 @@ from drift_core import Laplace, Manifold, Power, RadialKernel, Sphere, smoothed_
 from torch import Tensor
 
 from drift_simplex.geometry import FisherRao, onehot_to_sphere, to_sphere
+from drift_simplex.kmers import kmer_scores
 from drift_simplex.onehot import onehot_score
-from drift_simplex.words import word_scores
 
 KERNEL = Laplace(0.5)
 SHAPES = ((32, 35), (256, 4))
@@ -86,7 +86,7 @@ def words(repeats: int) -> None:
     print(f"\nwords of {WORD} letters out of 4, n = {SOFT}, {len(tokens):,} occurrences")
     _compare(
         {
-            "word_scores": lambda: word_scores([KERNEL], x, counts)[0].gradient,
+            "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
             "onehot_score": lambda: onehot_score(KERNEL, x, tokens, product=True).gradient,
         },
         repeats,

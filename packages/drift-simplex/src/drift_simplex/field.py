@@ -11,9 +11,9 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from drift_simplex.geometry import FisherRao
+from drift_simplex.kmers import kmer_effective_sample_size, kmer_scores
 from drift_simplex.onehot import onehot_effective_sample_size, onehot_log_kernel, onehot_scores
 from drift_simplex.product import product_scores
-from drift_simplex.words import word_effective_sample_size, word_scores
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class CategoricalField:
         """Attraction to the tokens `batch.data`, and repulsion from the soft samples."""
         model, own = batch.negatives()
         return Drift(
-            self.towards(batch.x, batch.data, batch.progress, log_weight=batch.data_log_weight),
-            self.towards_points(
+            self.attraction_to_tokens(batch.x, batch.data, batch.progress, log_weight=batch.data_log_weight),
+            self.attraction_to_points(
                 batch.x, model, batch.progress, log_weight=batch.model_log_weight, self_index=own
             ),
         )
@@ -61,7 +61,7 @@ class CategoricalField:
         )
         return {"ess": float(sizes.mean())}
 
-    def towards(
+    def attraction_to_tokens(
         self,
         x: Float[Tensor, "n L K"],
         tokens: Integer[Tensor, "m L"],
@@ -82,7 +82,7 @@ class CategoricalField:
         )
         return sum_scales(scales, scores, self.direction)
 
-    def towards_points(
+    def attraction_to_points(
         self,
         x: Float[Tensor, "n L K"],
         points: Float[Tensor, "m L K"],
@@ -109,7 +109,7 @@ class CategoricalField:
         )
         return sum_scales(scales, scores, self.direction)
 
-    def towards_words(
+    def attraction_to_kmers(
         self,
         x: Float[Tensor, "n w K"],
         counts: Shaped[Tensor, " words"],
@@ -117,7 +117,7 @@ class CategoricalField:
         *,
         own: Integer[Tensor, "n r w"] | None = None,
     ) -> Float[Tensor, "n w K"]:
-        """Attraction to all strings as short as the samples, each as often as `counts` says (`word_scores`).
+        """Attraction to all strings as short as the samples, each as often as `counts` says (`kmer_scores`).
 
         `own` are for each sample words that it is counted with, which do not attract it. Raises ValueError
         unless the field is one of product kernels.
@@ -125,7 +125,7 @@ class CategoricalField:
         self._check_product()
         scales = self.lengthscales.at(progress)
         kernels = [self.kernel(scale) for scale in scales]
-        scores = word_scores(kernels, x, counts, own=own, direction=self.direction)
+        scores = kmer_scores(kernels, x, counts, own=own, direction=self.direction)
         return sum_scales(scales, scores, self.direction)
 
     def log_kernel(
@@ -135,13 +135,13 @@ class CategoricalField:
         kernel = self.kernel(min(self.lengthscales.at(progress)))
         return onehot_log_kernel(kernel, x, data, product=self.product)
 
-    def effective_words(
+    def effective_kmers(
         self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0
     ) -> float:
         """Mean effective number of occurrences of words per short string, at the smallest lengthscale."""
         self._check_product()
         kernel = self.kernel(min(self.lengthscales.at(progress)))
-        return float(word_effective_sample_size(kernel, x, counts).mean())
+        return float(kmer_effective_sample_size(kernel, x, counts).mean())
 
     def _check_product(self) -> None:
         if not self.product:

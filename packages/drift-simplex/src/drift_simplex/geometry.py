@@ -27,7 +27,7 @@ def to_simplex(x: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
     return p / p.sum(-1, keepdim=True)
 
 
-def fold(h: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+def abs_normalize(h: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
     """Carry a network's outputs h to the orthant, h -> |h| / ||h||, by reflections of the sphere.
 
     It is an isometry on every orthant, so that gradients are as long at the vertices, where the data are,
@@ -50,7 +50,7 @@ def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
     return x.argmax(-1)
 
 
-def draw_letters(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
+def sample_tokens(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
     """Letters drawn from the distributions that points are, p = x^2 / sum_k x_k^2, with a generator.
 
     Of a point near a vertex it is nearly always the letter that `decode` gives. Of softer points the letters

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
 from drift_simplex.codebook import Codebook
-from drift_simplex.geometry import decode, fold
+from drift_simplex.geometry import abs_normalize, decode
 
 _CODE = 32
 """Numbers in the learned vector of a code."""
@@ -63,7 +63,7 @@ class StringGenerator(nn.Module):
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
         """Points for latents."""
         hidden = z if self.codebook is None else self.codebook(z[:, 0])
-        return fold(self.network(hidden).unflatten(1, (self.length, self.letters)))
+        return abs_normalize(self.network(hidden).unflatten(1, (self.length, self.letters)))
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents: signs, or a code's number."""

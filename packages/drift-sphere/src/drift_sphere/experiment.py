@@ -54,9 +54,9 @@ class Config(RunConfig):
     """Optimiser steps; 0 stands for 1,000 on toy (a minute on two cores) and 9,000 on other data."""
     lr: float = 1.5e-3
     """Learning rate after the warm-up."""
-    cooldown: float = 0.7
+    decay_fraction: float = 0.7
     """Fraction of the steps, at the end, over which the learning rate falls to zero; 0: never."""
-    cooldown_power: float = 5.0
+    decay_power: float = 5.0
     """How it falls: as this power of the steps left; 1 is linearly, 5 leaves many steps for small changes."""
     lengthscale: str = "short"
     """Lengthscale in radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002, with
@@ -129,7 +129,7 @@ def with_neighbors(
     config: Config, field: KernelField, train: Float[Tensor, "n 3"]
 ) -> KernelField | NearestField:
     """The field of a run, which ends as that of all training points, unless a batch holds them all anyway."""
-    if config.neighbors == 0 or len(train) <= (config.data_batch_size or config.batch_size):
+    if config.neighbors == 0 or len(train) <= (config.num_positives or config.batch_size):
         return field
     memory = min(_MEMORY * len(train), _MOST_MEMORY)
     return NearestField(field, train, memory=memory, neighbors=config.neighbors)

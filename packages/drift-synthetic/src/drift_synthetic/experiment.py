@@ -56,7 +56,7 @@ class Config(RunConfig):
     """Optimiser steps."""
     lr: float = 1.5e-3
     """Learning rate after the warm-up."""
-    cooldown: float = 0.5
+    decay_fraction: float = 0.5
     """Fraction of the steps, at the end, over which the learning rate falls linearly to zero; 0: never."""
     lengthscale: str = "short"
     """Lengthscale in units of distance: a number, several (0.5,0.05), annealed (1:0.03), auto, or short:

@@ -11,7 +11,7 @@ from drift_core.field import Batch, Drift, Field, diagnostics, observe
 from drift_core.manifold import Manifold
 
 
-class WeighedField(Field, Protocol):
+class WeightedField(Field, Protocol):
     """A drift field whose data may have log-weights, and that tells its kernel; `KernelField` is one."""
 
     def log_kernel(self, x: Tensor, data: Tensor, progress: float) -> Tensor:
@@ -44,7 +44,7 @@ class BalancedField(nn.Module):
     share: Tensor
     """Running mean of the share of the samples that each datum attracts, times m."""
 
-    def __init__(self, field: WeighedField, data: Tensor, *, until: float = 0.7, rate: float = 0.3) -> None:
+    def __init__(self, field: WeightedField, data: Tensor, *, until: float = 0.7, rate: float = 0.3) -> None:
         super().__init__()
         if not 0 < until < 1 or not rate > 0:
             raise ValueError(f"until must lie in (0, 1) and rate be positive, got {until} and {rate}")

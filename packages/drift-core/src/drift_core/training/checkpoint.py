@@ -30,7 +30,7 @@ class Stateful(Protocol):
         """Take up a state."""
 
 
-class Bookmark(NamedTuple):
+class TrainState(NamedTuple):
     """How far a run has come. Noise, data order and dropout follow from the seed and the step."""
 
     step: int = 0
@@ -45,7 +45,7 @@ def save_checkpoint(
     out: Path, step: int, best: float, parts: Mapping[str, Stateful], *, keep: int = 2
 ) -> Path:
     """Write checkpoints/step_<step>.pt atomically, and drop all but the newest `keep` up to it."""
-    mark = Bookmark(step, best, (out / RECORDS).read_text() if (out / RECORDS).exists() else "")
+    mark = TrainState(step, best, (out / RECORDS).read_text() if (out / RECORDS).exists() else "")
     path = _path(out, step)
     _write(path, {**mark._asdict(), **{name: part.state_dict() for name, part in parts.items()}})
     drop_old(out, step, keep)
@@ -62,7 +62,7 @@ def drop_old(out: Path, step: int, keep: int) -> None:
         other.unlink()
 
 
-def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[str], None]) -> Bookmark:
+def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[str], None]) -> TrainState:
     """Load the newest checkpoint that is sound into `parts`; the start of a run if there is none at all.
 
     Nothing in a file is executed. `warn` is told of each damaged one.
@@ -79,14 +79,14 @@ def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[st
         try:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-            return Bookmark(*(state[name] for name in Bookmark._fields))
+            return TrainState(*(state[name] for name in TrainState._fields))
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is of another network or optimiser: {shorten(str(error), 300)}"
             ) from error
     if _checkpoints(out):
         raise ValueError(f"{out / _FOLDER}: all checkpoints are damaged; start a new run")
-    return Bookmark()
+    return TrainState()
 
 
 def keep_best(out: Path, step: int, best: float, score: float, module: nn.Module) -> float:

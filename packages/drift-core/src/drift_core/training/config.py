@@ -16,9 +16,9 @@ class TrainConfig:
     """Optimiser steps."""
     batch_size: int = 1024
     """Samples per step, over all processes."""
-    data_batch_size: int = 0
+    num_positives: int = 0
     """Data points that attract at each step; 0 stands for the batch size."""
-    negatives: int = 0
+    num_negatives: int = 0
     """Further samples per step, over all processes, which repel and are not trained: a forward pass each."""
     micro_batch_size: int = 0
     """Rows that go through the network at once, for less memory at the cost of one more forward pass; the
@@ -27,9 +27,9 @@ class TrainConfig:
     """Learning rate after the warm-up."""
     warmup: int = 100
     """Steps of linear warm-up of the learning rate."""
-    cooldown: float = 0.0
+    decay_fraction: float = 0.0
     """Fraction of the steps, at the end, over which the learning rate falls to zero; 0: never."""
-    cooldown_power: float = 1.0
+    decay_power: float = 1.0
     """How it falls: as this power of the steps left; 1 is linearly, 3 leaves many steps for small changes."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW, whose weight decay is decoupled from the gradient, or Adam, where it is an L2 penalty."""
@@ -63,8 +63,8 @@ class TrainConfig:
         at_least = {
             "steps": 1,
             "batch_size": 2,
-            "data_batch_size": 0,
-            "negatives": 0,
+            "num_positives": 0,
+            "num_negatives": 0,
             "micro_batch_size": 0,
             "warmup": 0,
             "seed": 0,
@@ -74,13 +74,13 @@ class TrainConfig:
         }
         for name, least in at_least.items():
             check_range(_flag(name), getattr(self, name), least)
-        for name in ("lr", "clip_norm", "step_size", "cooldown_power"):
+        for name in ("lr", "clip_norm", "step_size", "decay_power"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
-        for name in ("lr", "step_size", "weight_decay", "cooldown_power"):
+        for name in ("lr", "step_size", "weight_decay", "decay_power"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{_flag(name)} must be finite and not negative, got {getattr(self, name)}")
-        for name in ("ema_decay", "cooldown", "beta1", "beta2"):
+        for name in ("ema_decay", "decay_fraction", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{_flag(name)} must lie in [0, 1), got {getattr(self, name)}")
         self.ema_decay = self.ema_decay or max(0.0, 1 - 9 / self.steps)

@@ -86,7 +86,7 @@ def check_finite(step: int, out: Path, x: Tensor, v: Tensor, loss: Tensor, gradi
     )
 
 
-def ailments(manifold: Manifold, x: Tensor, data: Tensor, clipped: float) -> set[str]:
+def warnings_of(manifold: Manifold, x: Tensor, data: Tensor, clipped: float) -> set[str]:
     """What spoils a run without stopping it: samples that coincide, steps that are all capped.
 
     Args:
@@ -111,7 +111,7 @@ def _spread(manifold: Manifold, x: Tensor) -> float:
 
 @dataclass
 class Watch:
-    """Warns once of each ailment that is seen at two records in a row."""
+    """Warns once of each warning that is seen at two records in a row."""
 
     warn: Callable[[str], None]
     seen: set[str] = field(default_factory=set)
@@ -119,7 +119,7 @@ class Watch:
 
     def __call__(self, step: int, found: set[str]) -> None:
         """Take note of what was found at a step."""
-        for ailment in sorted(found & self.seen - self.told):
-            self.warn(f"step {step}: {ailment}")
-            self.told.add(ailment)
+        for warning in sorted(found & self.seen - self.told):
+            self.warn(f"step {step}: {warning}")
+            self.told.add(warning)
         self.seen = found

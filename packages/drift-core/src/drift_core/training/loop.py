@@ -18,8 +18,8 @@ from drift_core.files import atomic_path, finite_or_none, naming
 from drift_core.manifold.checks import check_on_manifold
 from drift_core.seeds import generator_for
 from drift_core.training.checkpoint import (
-    Bookmark,
     Stateful,
+    TrainState,
     drop_old,
     keep_best,
     load_checkpoint,
@@ -29,11 +29,11 @@ from drift_core.training.config import TrainConfig
 from drift_core.training.denormal import denormals_as_zero
 from drift_core.training.guards import (
     Watch,
-    ailments,
     check_engine,
     check_finite,
     check_space,
     check_unused,
+    warnings_of,
 )
 from drift_core.training.network import MicroBatches, evaluating
 from drift_core.training.parallel import (
@@ -44,8 +44,8 @@ from drift_core.training.parallel import (
     on_main,
     pool,
     same_on_all,
-    settle,
     shard,
+    warm_up,
     warn,
 )
 from drift_core.training.records import RECORDS
@@ -145,12 +145,12 @@ def train(
     if modules := modules_of(field):  # what learns or remembers, such as a BalancedField
         parts["field"] = nn.ModuleList(modules).to(device)
     tell = partial(warn, accelerator)
-    mark = load_checkpoint(out, parts, tell) if resume else Bookmark()
+    mark = load_checkpoint(out, parts, tell) if resume else TrainState()
     start, best = same_on_all(accelerator, mark.step, "checkpoints"), mark.best
     if start > config.steps:
         raise ValueError(f"{out} is at step {start} already, beyond --steps {config.steps}")
     on_main(accelerator, partial(_make_room, out, module, start, config.keep))
-    settle(accelerator, model, *draw(len(rows.own), 0, device))
+    warm_up(accelerator, model, *draw(len(rows.own), 0, device))
     watch = Watch(tell)
     silent = {} if main else {"disable": True}  # otherwise TQDM_DISABLE decides
     bar = tqdm(initial=start, total=config.steps, desc="train", mininterval=0.5, **silent)
@@ -161,8 +161,8 @@ def train(
         for step in range(start, config.steps):
             done = step + 1
             torch.manual_seed(generator_for(config.seed, step, NETWORK, rank).initial_seed())
-            inputs = draw(config.batch_size + config.negatives, step, device)
-            count = config.data_batch_size or config.batch_size
+            inputs = draw(config.batch_size + config.num_negatives, step, device)
+            count = config.num_positives or config.batch_size
             data = sample_data(count, generator_for(config.seed, step, DATA)).to(device)
             batch, drift, loss = _drift(accelerator, model, field, config, rows, inputs, data, step)
             pooled = cast(Tensor, batch.model)
@@ -189,7 +189,7 @@ def train(
                         record["validation"] = validate(cast(M, ema.module))
                     best = keep_best(out, done, best, record["validation"], ema.module)
                 _log(accelerator, out, done, record)
-                watch(done, ailments(field.manifold, pooled, data, record["clipped"]))
+                watch(done, warnings_of(field.manifold, pooled, data, record["clipped"]))
                 bar.set_postfix(loss=f"{record['loss']:.2e}", drift=f"{record['drift_norm']:.2g}")
             stop = any_process(accelerator, stopping())
             if (stop or saves) and main:
@@ -268,8 +268,8 @@ def _optimizer_settings(config: TrainConfig, step: int) -> dict[str, Any]:
 
 def _lr_factor(config: TrainConfig, step: int) -> float:
     """Linear warm-up, constant, cool-down as a power of the steps left; constant to the end if it is 0."""
-    left = min(1.0, (config.steps - step) / max(1.0, config.cooldown * config.steps))
-    return min((step + 1) / max(1, config.warmup), 1.0, left**config.cooldown_power)
+    left = min(1.0, (config.steps - step) / max(1.0, config.decay_fraction * config.steps))
+    return min((step + 1) / max(1, config.warmup), 1.0, left**config.decay_power)
 
 
 def _record(field: Field, config: TrainConfig, batch: Batch, drift: Drift, loss: Tensor) -> dict[str, float]:

@@ -62,7 +62,9 @@ def shard(accelerator: Accelerator, n: int) -> Shard:
         ValueError: there are more processes than rows.
     """
     if n < accelerator.num_processes:
-        raise ValueError(f"--batch-size and --negatives: {n} rows for {accelerator.num_processes} processes")
+        raise ValueError(
+            f"`batch_size` and `num_negatives`: {n} rows for {accelerator.num_processes} processes"
+        )
     parts = torch.arange(n).tensor_split(accelerator.num_processes)
     own = parts[accelerator.process_index].to(accelerator.device)
     return Shard([len(part) for part in parts], own, len(own) * accelerator.num_processes / n)
@@ -79,7 +81,7 @@ def pool(accelerator: Accelerator, x: Tensor, sizes: list[int]) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
-def settle(accelerator: Accelerator, model: nn.Module, *inputs: Tensor) -> None:
+def warm_up(accelerator: Accelerator, model: nn.Module, *inputs: Tensor) -> None:
     """Make the sums of gradients over processes the same in the first step as in all later ones.
 
     DistributedDataParallel orders its buckets anew after the first backward pass, and sums over three or

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from drift_core import Gaussian, Laplace, Matern
-from drift_simplex import onehot_effective_sample_size, onehot_scores, word_effective_sample_size, word_scores
+from drift_simplex import kmer_effective_sample_size, kmer_scores, onehot_effective_sample_size, onehot_scores
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
@@ -34,14 +34,14 @@ def all_words(w: int, letters: int) -> Tensor:
 def test_tables_are_all_words_with_the_logarithms_of_their_counts(w, letters, direction, generator):
     x, words = queries(7, w, letters, generator), all_words(w, letters)
     counts = torch.randint(4, (len(words),), generator=generator)  # some are 0
-    found = word_scores(KERNELS, x, counts, direction=direction)
+    found = kmer_scores(KERNELS, x, counts, direction=direction)
     log = counts.double().log()
     expected = onehot_scores(KERNELS, x, words, log_weight=log, direction=direction, product=True)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.log_density, other.log_density, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(one.gradient, other.gradient, rtol=1e-9, atol=1e-10)
     for kernel in KERNELS:
-        size = word_effective_sample_size(kernel, x, counts)
+        size = kmer_effective_sample_size(kernel, x, counts)
         each = words.repeat_interleave(counts, dim=0)
         torch.testing.assert_close(size, onehot_effective_sample_size(kernel, x, each, product=True))
 
@@ -53,16 +53,16 @@ def test_scores_are_gradients_of_log_densities(generator):
     angles = 2 * torch.atan2((leaf[:, None] - words).norm(dim=-1), (leaf[:, None] + words).norm(dim=-1))
     density = (counts * (-angles.sum(-1) / 0.6).exp()).sum(1).log()
     (slope,) = torch.autograd.grad(density.sum(), leaf)
-    (score,) = word_scores(KERNELS[:1], x, counts)
+    (score,) = kmer_scores(KERNELS[:1], x, counts)
     torch.testing.assert_close(score.log_density, density.detach())
     torch.testing.assert_close(score.gradient, slope - (slope * x).sum(-1, keepdim=True) * x)
 
 
 def test_how_many_queries_are_summed_at_once_does_not_matter(generator, monkeypatch):
     x, counts = queries(9, 4, 3, generator), torch.randint(5, (81,), generator=generator).int()
-    (whole,) = word_scores(KERNELS[:1], x, counts)
-    monkeypatch.setattr("drift_simplex.words._ENTRIES", 20)  # blocks of two queries
-    (found,) = word_scores(KERNELS[:1], x, counts)
+    (whole,) = kmer_scores(KERNELS[:1], x, counts)
+    monkeypatch.setattr("drift_simplex.kmers._ENTRIES", 20)  # blocks of two queries
+    (found,) = kmer_scores(KERNELS[:1], x, counts)
     torch.testing.assert_close(found, whole)
 
 
@@ -74,7 +74,7 @@ def test_words_of_its_own_do_not_pull_a_query(direction, generator):
     counts = torch.randint(2, (64,), generator=generator)
     places = (own * torch.tensor([16, 4, 1])).sum(-1)
     counts += places.flatten().bincount(minlength=64)
-    found = word_scores(KERNELS, x, counts, own=own, direction=direction)
+    found = kmer_scores(KERNELS, x, counts, own=own, direction=direction)
     for i in range(5):
         others = (counts - places[i].bincount(minlength=64)).double().log()
         log = {"log_weight": others, "direction": direction, "product": True}
@@ -88,7 +88,7 @@ def test_a_query_that_is_alone_in_the_table_is_not_pulled(generator):
     x, counts = queries(40, 3, 4, generator), torch.zeros(64)
     own = torch.tensor([[1, 2, 3], [3, 0, 2], [0, 0, 0]]).expand(40, 3, 3)
     counts[torch.tensor([27, 50, 0])] += 1
-    (score,) = word_scores(KERNELS[:1], x, counts, own=own)
+    (score,) = kmer_scores(KERNELS[:1], x, counts, own=own)
     assert torch.isneginf(score.log_density).all()
     assert not score.gradient.any()
 
@@ -103,16 +103,16 @@ def test_a_query_that_is_alone_in_the_table_is_not_pulled(generator):
 )
 def test_words_of_its_own_that_do_not_fit_are_refused(own, message):
     with pytest.raises(ValueError, match=message):
-        word_scores(KERNELS, torch.full((2, 3, 4), 0.5), torch.ones(64), own=own)
+        kmer_scores(KERNELS, torch.full((2, 3, 4), 0.5), torch.ones(64), own=own)
 
 
 def test_a_table_without_words_exerts_no_pull(generator):
     x = queries(3, 2, 4, generator)
-    (score,) = word_scores(KERNELS[:1], x, torch.zeros(16))
+    (score,) = kmer_scores(KERNELS[:1], x, torch.zeros(16))
     assert torch.isneginf(score.log_density).all()
     assert not score.gradient.any()
-    assert not word_effective_sample_size(KERNELS[0], x, torch.zeros(16)).any()
-    assert word_scores(KERNELS, x[:0], torch.zeros(16))[2].gradient.shape == (0, 2, 4)
+    assert not kmer_effective_sample_size(KERNELS[0], x, torch.zeros(16)).any()
+    assert kmer_scores(KERNELS, x[:0], torch.zeros(16))[2].gradient.shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize("scale", [0.02, 0.1, 3.0])
@@ -121,8 +121,8 @@ def test_float32_agrees_with_float64_however_far_the_nearest_word(scale, generat
     x, counts = queries(6, 8, 4, generator), torch.zeros(4**8)
     counts[:3] = torch.tensor([5.0, 2.0, 1.0])
     x[0] = normalize(torch.tensor([1e-3, 0, 0, 1.0], dtype=torch.float64), dim=0)  # far from all of them
-    (exact,) = word_scores([Laplace(scale)], x, counts)
-    (found,) = word_scores([Laplace(scale)], x.float(), counts)
+    (exact,) = kmer_scores([Laplace(scale)], x, counts)
+    (found,) = kmer_scores([Laplace(scale)], x.float(), counts)
     assert found.gradient.dtype == torch.float32
     assert exact.log_density.isfinite().all()
     torch.testing.assert_close(found.log_density.double(), exact.log_density, rtol=1e-5, atol=1e-5)
@@ -141,9 +141,9 @@ def test_float32_agrees_with_float64_however_far_the_nearest_word(scale, generat
 )
 def test_shapes_that_do_not_fit_are_refused(x, words, message):
     with pytest.raises(ValueError, match=message):
-        word_scores(KERNELS, torch.full(x, 0.5), torch.ones(words))
+        kmer_scores(KERNELS, torch.full(x, 0.5), torch.ones(words))
 
 
 def test_other_directions_are_refused(generator):
     with pytest.raises(ValueError, match="direction must be one of gradient, displacement; got 'up'"):
-        word_scores(KERNELS, queries(2, 1, 4, generator), torch.ones(4), direction="up")
+        kmer_scores(KERNELS, queries(2, 1, 4, generator), torch.ones(4), direction="up")

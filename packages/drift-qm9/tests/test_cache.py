@@ -1,9 +1,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
-import drift_qm9.store as store
+import drift_qm9.cache as store
 import numpy as np
 import pytest
-from drift_qm9.store import Tokenised, stored
+from drift_qm9.cache import Tokenised, stored
 
 IDS = np.arange(96, dtype=np.uint8).reshape(3, 32)
 
@@ -40,9 +40,9 @@ def test_all_that_determines_the_tokens_is_in_the_name(empty_cache, counted, mon
     stored(b"data", {"length": 32}, make)
     stored(b"date", {"length": 32}, make)
     stored(b"data", {"length": 16}, make)
-    monkeypatch.setattr(store.rdkit, "__version__", "1.0")
+    monkeypatch.setattr(cache.rdkit, "__version__", "1.0")
     stored(b"data", {"length": 32}, make)
-    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
+    monkeypatch.setattr(store, "VERSION", cache.VERSION + 1)
     stored(b"data", {"length": 32}, make)
     assert len(calls) == len(list(empty_cache.iterdir())) == 5
 

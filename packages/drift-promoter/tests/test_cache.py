@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drift_promoter import digests, extract, store
 from drift_promoter.data import load
+from drift_promoter.genome import digests, extract
 from drift_promoter.genome.benchmark import DATA_DIR_VARIABLE, FASTA, NAMES, TSS, find_sources
 
 BLOCKS = "windows-*.part/[0-9]*.npz"
@@ -124,7 +124,7 @@ def test_of_two_processes_at_once_one_extracts_and_the_other_waits_for_it(
 
 
 def test_many_threads_at_once_do_each_other_no_harm(many, empty_cache, monkeypatch):
-    made, make = [], store._make
+    made, make = [], cache._make
     monkeypatch.setattr(store, "_make", lambda *arguments: made.append(1) or make(*arguments))
     with ThreadPoolExecutor(8) as pool:
         results = [pool.submit(load, "promoter", data_dir=many, workers=1) for _ in range(8)]

@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from drift_simplex.geometry import check_tokens
 from drift_simplex.letters import tangent_part, vertex_angles
 
-MAX_WORDS = 4**10
+MAX_KMERS = 4**10
 """Entries of the largest table that is accepted."""
 _ENTRIES = 2**21
 """Numbers in the largest array that a block of queries needs."""
@@ -28,7 +28,7 @@ _LEAST = 1e-12
 """Share of the kernel below which a difference of sums is rounding."""
 
 
-def word_scores(
+def kmer_scores(
     kernels: Sequence[RadialKernel],
     x: Float[Tensor, "n ..."],
     counts: Shaped[Tensor, " words"],
@@ -72,14 +72,14 @@ def word_scores(
     return scores
 
 
-def word_effective_sample_size(
+def kmer_effective_sample_size(
     kernel: RadialKernel,
     x: Float[Tensor, "n ..."],
     counts: Shaped[Tensor, " words"],
 ) -> Float[Tensor, " n"]:
     """Number of occurrences of words that carry each query's score, (sum_j k_j)^2 / sum_j k_j^2 (Kish).
 
-    0 for a table without words. Raises ValueError as `word_scores`.
+    0 for a table without words. Raises ValueError as `kmer_scores`.
     """
     _check((kernel,), x, counts)
     logs = kernel.log(vertex_angles(x)[0])
@@ -148,7 +148,7 @@ def _check(kernels: Sequence[RadialKernel], x: Tensor, counts: Tensor, own: Tens
         raise ValueError(f"expected float queries [n, w, K] with w >= 1, got {x.dtype} {list(x.shape)}")
     check_kernels(Sphere(), kernels, x[:, 0])
     words = x.shape[2] ** x.shape[1]
-    if words > MAX_WORDS:
+    if words > MAX_KMERS:
         raise ValueError(f"words of {x.shape[1]} letters out of {x.shape[2]} are too many for a table")
     if len(counts) != words:
         raise ValueError(f"expected counts of {words} words, got {len(counts)}")
