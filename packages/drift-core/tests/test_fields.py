@@ -77,10 +77,10 @@ def test_fields_that_learn_obey_the_laws_and_change_when_they_observe_alone(mani
     assert not torch.equal(balanced.potential, before)
     check_field(balanced, indices)
 
-    nearest = NearestField(plain, cloud(9, 1), memory=10, neighbors=10, tolerance=0.9)
+    nearest = NearestField(plain, cloud(9, 1), buffer_size=10, neighbors=10, tolerance=0.9)
     check_field(nearest, batch_of(cloud))
     observe(nearest, batch_of(cloud))
-    assert int(nearest.remembered) == 10
+    assert int(nearest.filled) == 10
     # It now answers for all data and the replay buffer, whatever the batch holds.
     check_field(nearest, batch_of(cloud), antisymmetric=False)
 

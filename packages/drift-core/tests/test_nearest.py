@@ -118,20 +118,20 @@ def test_the_gradient_is_that_of_the_density_of_the_neighbours(manifold, cloud):
 
 def test_what_the_neighbours_do_not_carry_is_measured():
     data = clusters(400, 0, width=0.1)
-    field = NearestField(field_of(Sphere()), data, memory=400, neighbors=20)
+    field = NearestField(field_of(Sphere()), data, buffer_size=400, neighbors=20)
     r = angles(data, data).sort(1).values
     for scale in (0.3, 0.05, 0.01):
         kernel = torch.exp(-r / scale)
         lost = float((1 - kernel[:, :20].sum(1) / kernel.sum(1)).mean())
-        assert field.lost(scale) == pytest.approx(lost, abs=2e-5)
-    assert field.lost(0.3) > 0.5
-    assert field.lost(0.01) < 0.1
+        assert field.tail_mass(scale) == pytest.approx(lost, abs=2e-5)
+    assert field.tail_mass(0.3) > 0.5
+    assert field.tail_mass(0.01) < 0.1
 
 
 def test_it_is_the_field_of_the_batch_while_the_kernel_is_long_and_then_that_of_the_nearest():
     data, batch, x = clusters(400, 0, width=0.1), clusters(32, 1), clusters(16, 2)
     plain = field_of(Sphere(), "1:0.01")
-    field = NearestField(plain, data, memory=64, neighbors=20)
+    field = NearestField(plain, data, buffer_size=64, neighbors=20)
     assert (field.data_neighbors, field.sample_neighbors) == (20, 3)  # of 400 and of 64
     own = torch.arange(16)
     assert [field.resolves(p) for p in (0.0, 0.25, 0.5, 1.0)] == [False, False, True, True]
@@ -157,7 +157,7 @@ def test_points_that_require_grad_are_looked_up_and_remembered_without(manifold,
     data, x = cloud(60, 0, dtype), cloud(16, 1, dtype)
     plain = field_of(manifold, "0.05")
     requiring = data.clone().requires_grad_()
-    fields = [NearestField(plain, d, memory=16, neighbors=60, tolerance=0.99) for d in (data, requiring)]
+    fields = [NearestField(plain, d, buffer_size=16, neighbors=60, tolerance=0.99) for d in (data, requiring)]
     for points in (x, x):
         without = step(fields[0], points, data, points)
         asking = points.clone().requires_grad_()
@@ -172,7 +172,7 @@ def test_several_lengthscales_wait_for_the_longest_and_are_summed_as_in_batches(
     data, x = clusters(60, 0), clusters(8, 1)
     for direction in ("gradient", "displacement"):
         plain = field_of(Sphere(), "0.02,0.01", direction)
-        field = NearestField(plain, data, memory=60, neighbors=60)
+        field = NearestField(plain, data, buffer_size=60, neighbors=60)
         step(field, x, data, clusters(60, 2), torch.arange(8), progress=1.0)
         new = step(field, x, data, x, torch.arange(8), progress=1.0)
         old = step(plain, x, data, clusters(60, 2), None, progress=1.0)
@@ -183,7 +183,7 @@ def test_several_lengthscales_wait_for_the_longest_and_are_summed_as_in_batches(
 def test_until_the_memory_is_full_the_batch_serves():
     data, x = clusters(200, 0), clusters(16, 1)
     plain = field_of(Sphere(), "0.001")
-    field = NearestField(plain, data, memory=64, neighbors=20)
+    field = NearestField(plain, data, buffer_size=64, neighbors=20)
     for _ in range(4):
         new, old = (step(f, x, data, x, torch.arange(16), progress=1.0) for f in (field, plain))
         assert torch.equal(new.field, old.field)
@@ -194,7 +194,7 @@ def test_it_is_less_noisy_than_the_field_of_batches():
     """At a lengthscale as short as the data are dense, against the field of all data and many samples."""
     data, many, x = clusters(8_000, 0), clusters(8_000, 1), clusters(256, 2)
     plain = field_of(Sphere(), "0.002")
-    field = NearestField(plain, data, memory=8_000, neighbors=64)
+    field = NearestField(plain, data, buffer_size=8_000, neighbors=64)
     truth = step(plain, x, data, many, None).field
     step(field, x, data[:2], many, None)
     batch = step(plain, x, data[:512], many[:512], None).field
@@ -221,13 +221,15 @@ def test_settings_out_of_range_are_refused(settings):
     ],
 )
 def test_neighbours_are_in_proportion_to_how_many_points_there_are(m, memory, neighbors, expected):
-    field = NearestField(field_of(Euclidean(), "50"), torch.randn(m, 3), memory=memory, neighbors=neighbors)
+    field = NearestField(
+        field_of(Euclidean(), "50"), torch.randn(m, 3), buffer_size=memory, neighbors=neighbors
+    )
     assert (field.data_neighbors, field.sample_neighbors) == expected
 
 
 def test_if_all_points_are_neighbours_nothing_is_lost():
-    field = NearestField(field_of(Euclidean(), "50"), torch.randn(5, 3), memory=5)
-    assert field.lost(50.0) == pytest.approx(0, abs=1e-6)
+    field = NearestField(field_of(Euclidean(), "50"), torch.randn(5, 3), buffer_size=5)
+    assert field.tail_mass(50.0) == pytest.approx(0, abs=1e-6)
     assert field.resolves(0.0)
 
 
@@ -237,7 +239,9 @@ def test_a_resumed_run_remembers_the_samples(fit, tmp_path):
 
     def run(folder, stop: int | None):
         plain = field_of(Sphere(), "1:0.05")
-        return fit(lambda: NearestField(plain, data, memory=64, neighbors=30), data, config, folder, stop)
+        return fit(
+            lambda: NearestField(plain, data, buffer_size=64, neighbors=30), data, config, folder, stop
+        )
 
     (whole, weights), (stopped, same) = run(tmp_path / "a", None), run(tmp_path / "b", 17)
     assert [whole.resolves(p) for p in (0.0, 0.95)] == [False, True]
@@ -246,8 +250,8 @@ def test_a_resumed_run_remembers_the_samples(fit, tmp_path):
 
 
 def test_samples_in_memory_are_on_the_sphere(sphere_cloud):
-    field = NearestField(field_of(Sphere()), sphere_cloud(30), memory=40)
+    field = NearestField(field_of(Sphere()), sphere_cloud(30), buffer_size=40)
     step(field, sphere_cloud(8, 1), sphere_cloud(8), sphere_cloud(24, 2), None, progress=0.0)
-    known = field.samples[-int(field.remembered) :]
+    known = field.samples[-int(field.filled) :]
     assert len(known) == 24
     assert float((known.norm(dim=1) - 1).abs().max()) < math.sqrt(torch.finfo(torch.float64).eps)

@@ -265,7 +265,7 @@ def test_a_kernel_of_a_sphere_is_refused_elsewhere(manifold, shape, kernel, dtyp
         lambda: nearest_scores(manifold, [kernel], x, x[:, None]),
         lambda: field(Batch(x, x)),
         lambda: field.log_kernel(x, x),
-        lambda: NearestField(field, x).lost(1.0),
+        lambda: NearestField(field, x).tail_mass(1.0),
     ):
         with pytest.raises(ValueError, match=r"defined on the unit sphere S\^2 in R\^3 alone, got ") as error:
             refuses()

@@ -20,7 +20,7 @@ TOY_SIZE = 5_000
 """The number of points of the toy data set."""
 
 
-class Split(NamedTuple):
+class Points(NamedTuple):
     """Unit vectors for training, validation (selection) and testing (reports)."""
 
     train: Float32[Tensor, "n 3"]
@@ -28,7 +28,7 @@ class Split(NamedTuple):
     test: Float32[Tensor, "m 3"]
 
 
-def split(points: Float[Tensor, "n 3"], seed: int = 42) -> Split:
+def split(points: Float[Tensor, "n 3"], seed: int = 42) -> Points:
     """Split unit vectors into N//10 for testing, N//10 for validation and the rest for training.
 
     Membership and order are those of `torch.utils.data.random_split` with the sizes in the order
@@ -41,7 +41,7 @@ def split(points: Float[Tensor, "n 3"], seed: int = 42) -> Split:
     check_on_sphere(points, "points")
     sizes = [len(points) - 2 * tenth, tenth, tenth]
     parts = random_split(TensorDataset(points), sizes, generator=Generator().manual_seed(seed))
-    return Split(*(points[torch.tensor(part.indices)].float() for part in parts))
+    return Points(*(points[torch.tensor(part.indices)].float() for part in parts))
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
     split_seed: int = 42,
-) -> Split:
+) -> Points:
     """Load and split the file `data` (CSV, degrees) if given, else the data set called `dataset`.
 
     `dataset` is "toy" (generated, always the same 5,000 points) or a name in `EARTH`, which is read

@@ -1,10 +1,10 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from drift_core.runs.metrics import Metrics, summary
+from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -44,13 +44,12 @@ def evaluate(
     test: Float[Tensor, "m 3"],
     draws: int = 20,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
     """Score `sampler` against `test` over the draws; metrics by name.
 
     The floor is the same metric, of the same sizes and the same test points, for training points
     (`resample`); it depends on the data and `seed` alone. The standard deviations are those of one draw
-    (0 if there is only one). `progress` wraps the iterable of draws, as tqdm does.
+    (0 if there is only one).
     Raises ValueError for draws < 1, fewer than 2 points, and samples or data off the sphere.
     """
     if draws < 1 or min(len(train), len(test)) < 2:
@@ -59,18 +58,20 @@ def evaluate(
     check_on_sphere(test, "test points")
     metrics = sphere_metrics(thin(test, MANY, seed))
     generator, floor_generator = Generator().manual_seed(seed), Generator().manual_seed(seed)
-    values: dict[str, list[float]] = {name: [] for metric in metrics for name in metric.names}
-    floors: dict[str, list[float]] = {name: [] for name in values}
-    for _ in progress(range(draws)):
+
+    def measure(_: int) -> Measured:
+        values: dict[str, float] = {}
+        floors: dict[str, float] = {}
         for metric in metrics:
             sample = sampler(metric.size, generator)
             check_on_sphere(sample, "samples")
             found = metric.distances(sample.to(test))
             least = metric.distances(resample(train, metric.size, floor_generator))
-            for name, value, floor in zip(metric.names, found, least, strict=True):
-                values[name].append(value)
-                floors[name].append(floor)
-    return {name: summary(values[name], floors[name]) for name in values}
+            values |= dict(zip(metric.names, found, strict=True))
+            floors |= dict(zip(metric.names, least, strict=True))
+        return values, floors
+
+    return evaluate_draws(measure, draws)
 
 
 def sphere_metrics(test: Float[Tensor, "m 3"]) -> list[Comparison]:

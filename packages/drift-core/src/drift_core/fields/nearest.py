@@ -70,36 +70,37 @@ def nearest_scores(
 
 
 class NearestField(nn.Module):
-    """A drift field of batches which, once its kernel is short, becomes that of all data and many samples.
+    """Field of batches that ends as the field of the nearest data and of the nearest earlier samples.
 
     Batches are noisy where it matters last: at a short lengthscale a sample sees few of the batch's data
     points and few other samples. Here it is then attracted by its nearest among all data points, and
-    repelled by its nearest among the samples of earlier steps, which are remembered; on S^2 that costs no
-    more than a field between two batches of 1,024. Of the larger of the two sets `neighbors` are seen, of
-    the smaller fewer in proportion, so that both reach equally far: what is beyond would attract, and nothing
-    repel. The change comes when the memory is full and the nearest data points carry all but `tolerance` of
-    the kernel at the data points, on average. Earlier it would be wrong, and samples collapse: the tail that
-    is cut off is what spreads them. Remembered samples lag behind, the more the higher the learning rate; it
-    is for the end of training, and for data that batches do not hold.
+    repelled by its nearest in a replay buffer of samples; on S^2 that costs no more than a field between two
+    batches of 1,024. Of the larger of the two sets `neighbors` are seen, of the smaller fewer in proportion,
+    so that both reach equally far: what is beyond would attract, and nothing repel.
 
-    The remembered samples are part of its state, which checkpoints keep.
+    The change comes when the buffer is full and the nearest data points carry all but `tolerance` of the
+    kernel's mass at the data points, on average. Earlier it would be wrong, and samples collapse, since the
+    tail that is cut off is what spreads them. Samples in the buffer lag behind, the more the higher the
+    learning rate: this is for the end of training, and for data that batches do not hold.
+
+    The replay buffer is part of its state, which checkpoints keep.
 
     Args:
         field: the drift field of batches.
         data: all data points, shape [m, *point]; batches hold some of them, too.
-        memory: samples that are remembered; the more the less noise, and the older they are.
+        buffer_size: samples in the replay buffer; the more the less noise, and the older they are.
         neighbors: data points, or samples if they are more, that each query sees.
-        tolerance: largest share of the kernel beyond the neighbours.
+        tolerance: largest tail mass, the share of the kernel beyond the neighbours.
 
     Raises:
-        ValueError: memory or neighbors below 1, tolerance not in [0, 1).
+        ValueError: buffer_size or neighbors below 1, tolerance not in [0, 1).
     """
 
     data: Tensor
     """All data points, [m, *point]."""
     samples: Tensor
-    """Remembered samples, newest last, [memory, *point]."""
-    remembered: Tensor
+    """The replay buffer, newest last, [buffer_size, *point]."""
+    filled: Tensor
     """How many of them there are so far, a whole number."""
 
     def __init__(
@@ -107,23 +108,23 @@ class NearestField(nn.Module):
         field: KernelField,
         data: Float[Tensor, "m ..."],
         *,
-        memory: int = 16_384,
+        buffer_size: int = 16_384,
         neighbors: int = 128,
         tolerance: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(memory, neighbors) < 1 or not 0 <= tolerance < 1:
+        if min(buffer_size, neighbors) < 1 or not 0 <= tolerance < 1:
             raise ValueError(
-                "memory and neighbors must be at least 1 and tolerance lie in [0, 1), "
-                f"got {memory}, {neighbors} and {tolerance}"
+                "buffer_size and neighbors must be at least 1 and tolerance lie in [0, 1), "
+                f"got {buffer_size}, {neighbors} and {tolerance}"
             )
         self.field, self.tolerance = field, tolerance
-        ratio = memory / len(data)
+        ratio = buffer_size / len(data)
         self.data_neighbors = min(len(data), max(1, round(neighbors * min(1.0, 1 / ratio))))
-        self.sample_neighbors = min(memory, max(1, round(neighbors * min(1.0, ratio))))
+        self.sample_neighbors = min(buffer_size, max(1, round(neighbors * min(1.0, ratio))))
         self.register_buffer("data", data.detach(), persistent=False)
-        self.register_buffer("samples", data.new_zeros(memory, *data.shape[1:]))
-        self.register_buffer("remembered", torch.zeros((), dtype=torch.long))
+        self.register_buffer("samples", data.new_zeros(buffer_size, *data.shape[1:]))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
         self._index: NearestPoints | None = None
         self._resolved: dict[tuple[float, ...], bool] = {}
 
@@ -136,10 +137,10 @@ class NearestField(nn.Module):
         """Whether the nearest data points carry the kernel when this fraction of training is over."""
         scales = self.field.lengthscales.at(progress)
         if scales not in self._resolved:
-            self._resolved[scales] = self.lost(max(scales)) <= self.tolerance
+            self._resolved[scales] = self.tail_mass(max(scales)) <= self.tolerance
         return self._resolved[scales]
 
-    def lost(self, lengthscale: float) -> float:
+    def tail_mass(self, lengthscale: float) -> float:
         """Share of the kernel at the data points that is not carried by their nearest, on average."""
         probes = self.data[:: max(1, len(self.data) // _PROBES)][:_PROBES]
         log_kernel = self.field.log_kernel_at(lengthscale, probes, self.data)
@@ -148,7 +149,7 @@ class NearestField(nn.Module):
 
     def __call__(self, batch: Batch) -> Drift:
         """The field of the batch or, once it is time, that of the nearest."""
-        if int(self.remembered) == len(self.samples) and self.resolves(batch.progress):
+        if int(self.filled) == len(self.samples) and self.resolves(batch.progress):
             return self._nearest(batch.x, batch.progress)
         return self.field(batch)
 
@@ -156,14 +157,14 @@ class NearestField(nn.Module):
         """Put the samples that repel into the replay buffer."""
         model, _ = batch.negatives()
         self.samples = torch.cat([self.samples, model.detach().to(self.samples)])[-len(self.samples) :]
-        self.remembered = (self.remembered + len(model)).clamp(max=len(self.samples))
+        self.filled = (self.filled + len(model)).clamp(max=len(self.samples))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Those of the field of the batch."""
         return diagnostics(self.field, batch)
 
     def _nearest(self, x: Tensor, progress: float) -> Drift:
-        """Attraction to the nearest of all data, repulsion from the nearest of the remembered samples."""
+        """Attraction to the nearest of all data, repulsion from the nearest in the replay buffer."""
         if self._index is None or self._index.points is not self.data:
             self._index = NearestPoints(self.manifold, self.data)
         scales, direction = self.field.lengthscales.at(progress), self.field.direction

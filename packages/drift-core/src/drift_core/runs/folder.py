@@ -1,84 +1,92 @@
-"""Run folders: created once, written atomically, never overwritten."""
+"""Run folders: created once, never overwritten, continued only with the settings that they had."""
 
-import dataclasses
-import hashlib
-import io
 import json
-import math
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar
 
 from accelerate import Accelerator
-from huggingface_hub import ModelHubMixin
-from safetensors import SafetensorError
 
 from drift_core.files import PART, write_json
-from drift_core.training.config import RunConfig, setting_from_json
+from drift_core.training.config import Settings, TrainConfig, from_json, to_json
 from drift_core.training.parallel import on_main, warn
 
 CONFIG = "config.json"
 METRICS = "metrics.json"
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=TrainConfig)
+
+# Settings that say how to store and report a run, not what it is.
+_ELSEWHERE = ("data_dir", "eval_draws", "tracker", "log_every", "save_every", "keep")
 
 
-# Settings that say where a run is and how to report it, not what it is.
-_ELSEWHERE = (
-    "out", "data_dir", "resume", "allow_changes", "eval_draws", "tracker", "log_every", "save_every", "keep"
-)  # fmt: skip
+class Place(NamedTuple):
+    """Where a run goes, and whether it continues one."""
+
+    out: Path | None = None
+    """Folder of the run; none: runs/<domain>/<time>."""
+    resume: bool = False
+    """Continue the run in that folder."""
+    allow_changes: bool = False
+    """Continue it with other settings than it had, which are then listed in config.json."""
+
+    def check(self) -> None:
+        """Raise ValueError for a run to be continued that has no folder, and changes of a new run."""
+        if self.resume and self.out is None:
+            raise ValueError("`resume` needs `out`, the folder of the run to continue")
+        if self.allow_changes and not self.resume:
+            raise ValueError("`allow_changes` is for continuing a run; it needs `resume`")
 
 
-def open_run(config: RunConfig, domain: str, accelerator: Accelerator) -> Path:
-    """Folder of a new run, or with `config.resume` of the run to continue, the same on every process.
+def open_run(config: TrainConfig, domain: str, place: Place, accelerator: Accelerator) -> Path:
+    """Folder of a new run, or of the run to continue, the same on every process.
 
     Raises:
         ValueError: a new run would go into a folder that is not empty, or the run to continue is of
-            another domain, or has other settings without `config.allow_changes`.
+            another domain, or has other settings without `allow_changes`.
         OSError: the folder cannot be written.
     """
-    out = config.out or Path("runs") / domain / time.strftime("%Y%m%d-%H%M%S")
-    out = on_main(accelerator, partial(_open_run, out, config, domain, partial(warn, accelerator)))
+    place.check()
+    out = place.out or Path("runs") / domain / time.strftime("%Y%m%d-%H%M%S")
+    work = partial(_open_run, config, domain, place._replace(out=out), partial(warn, accelerator))
+    out = on_main(accelerator, work)
     accelerator.project_configuration.logging_dir = str(out)
-    accelerator.init_trackers(domain, _flat(_settings(config, domain)))
+    accelerator.init_trackers(domain, {"domain": domain, **_for_trackers(config)})
     return out
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _for_trackers(config: Settings) -> dict[str, Any]:
     """Settings as trackers take them: numbers and text."""
-    return {key: value if isinstance(value, int | float) else str(value) for key, value in settings.items()}
+    return {key: value if isinstance(value, int | float) else str(value) for key, value in config.flat().items()}
 
 
-def _open_run(out: Path, config: RunConfig, domain: str, tell: Callable[[str], None]) -> Path:
-    if not config.resume:
+def _open_run(config: TrainConfig, domain: str, place: Place, tell: Callable[[str], None]) -> Path:
+    out, settings = place.out or Path(), {"domain": domain, **to_json(config)}
+    if not place.resume:
         _create_run(out)
-        write_json(out / CONFIG, _settings(config, domain))
+        write_json(out / CONFIG, settings)
         return out
-    changes = _check_resumes(out, config, domain)
+    changes = _check_resumes(out, config, domain, place.allow_changes)
     _sweep(out)
     if changes:
         tell(f"{out} goes on with other settings: {', '.join(changes)}")
         history = read_config(out).get("changes")
         earlier = history if isinstance(history, list) else []
-        write_json(out / CONFIG, {**_settings(config, domain), "changes": [*earlier, *changes]})
+        write_json(out / CONFIG, {**settings, "changes": [*earlier, *changes]})
     return out
 
 
 def _create_run(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a new folder")
+        raise ValueError(f"`out` {out} is a file; name a new folder")
     if out.is_dir():
         _sweep(out)
         if any(out.iterdir()):
             held = "already holds a run" if (out / CONFIG).exists() else "is not empty"
-            raise ValueError(f"--out {out} {held}; name a new folder, or continue a run with --resume")
+            raise ValueError(f"`out` {out} {held}; name a new folder, or continue a run with `resume`")
     out.mkdir(parents=True, exist_ok=True)
 
 
@@ -91,23 +99,17 @@ def _sweep(out: Path) -> None:
             part.unlink()
 
 
-def _settings(config: RunConfig, domain: str) -> dict[str, Any]:
-    """Settings as JSON holds them, paths and infinities (--nu inf) as text, and as a new run has them."""
-    plain = dataclasses.asdict(dataclasses.replace(config, resume=False, allow_changes=False))
-    return {
-        key: str(value) if isinstance(value, Path) or value == math.inf else value
-        for key, value in {"domain": domain, **plain}.items()
-    }
-
-
-def _check_resumes(out: Path, config: RunConfig, domain: str) -> list[str]:
+def _check_resumes(out: Path, config: TrainConfig, domain: str, allow_changes: bool) -> list[str]:
     """Refuse to continue a run with other settings, or list them where that is allowed."""
-    stored, given = read_config(out), _settings(config, domain)
-    keys = [key for key in given if key not in _ELSEWHERE and stored.get(key, given[key]) != given[key]]
-    changes = [f"{key} was {stored[key]!r}, is {given[key]!r}" for key in keys]
-    if "domain" in keys or (changes and not config.allow_changes):
-        hint = "" if "domain" in keys else "; --allow-changes goes on with the new ones"
-        raise ValueError(f"--resume: the settings of {out} differ: {', '.join(changes)}{hint}")
+    stored = read_config(out)
+    if stored["domain"] != domain:
+        raise ValueError(f"`resume`: {out} is a run of the domain {stored['domain']!r}, not of {domain!r}")
+    before, now = restore_config(type(config), stored).flat(), config.flat()
+    keys = [key for key in now if key not in _ELSEWHERE and before[key] != now[key]]
+    changes = [f"{key} was {before[key]!r}, is {now[key]!r}" for key in keys]
+    if changes and not allow_changes:
+        hint = "`allow_changes` goes on with the new ones"
+        raise ValueError(f"`resume`: the settings of {out} differ: {', '.join(changes)}; {hint}")
     return changes
 
 
@@ -120,27 +122,36 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     if not path.is_file():
         raise ValueError(f"{run} holds no run: there is no {CONFIG} in it")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("domain"), str):
+    config = read_settings(path)
+    if not isinstance(config.get("domain"), str):
         raise ValueError(f"{path} is damaged: it names no domain")
     return config
 
 
-def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
-    """Configuration dataclass from what `read_config` returned; unknown entries are left out.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings in a JSON file, in the form of a run's config.json.
 
     Raises:
-        ValueError: an entry is not of the type of its setting, or not among its values.
+        ValueError: the file is no JSON object.
+        OSError: it cannot be read.
     """
-    kinds = get_type_hints(cls)
-    known: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        if field.name in stored:
-            try:
-                known[field.name] = setting_from_json(stored[field.name], kinds[field.name])
-            except ValueError as error:
-                raise ValueError(f"{CONFIG} of the run is damaged: {field.name}: {error}") from None
-    return cls(**known)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings")
+    return settings
+
+
+def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
+    """Configuration dataclass from what `read_config` returned.
+
+    Raises:
+        ValueError: an entry that is no setting, or whose value does not fit.
+    """
+    settings = {key: value for key, value in stored.items() if key not in ("domain", "changes")}
+    try:
+        return from_json(cls(), settings)
+    except ValueError as error:
+        raise ValueError(f"{CONFIG} of the run is damaged: {error}") from None

@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+
+from tqdm.auto import tqdm
 
 from drift_core.runs.folder import METRICS
 from drift_core.files import write_json
@@ -54,6 +56,31 @@ def summary(values: Sequence[float], floors: Sequence[float]) -> Metric:
     None.
     """
     return Metric(*_moments(values), *_moments(floors))
+
+
+Measured = tuple[Mapping[str, float], Mapping[str, float]]
+"""Metrics of one draw by name, and their floors."""
+
+
+def evaluate_draws(measure: Callable[[int], Measured], draws: int) -> Metrics:
+    """Mean and standard deviation over draws of metrics and of their floors, with a progress bar.
+
+    Args:
+        measure: metrics and floors of the k-th draw; a later draw may leave out what takes long.
+        draws: number of draws.
+
+    Raises:
+        ValueError: draws < 1.
+    """
+    if draws < 1:
+        raise ValueError(f"`draws` must be at least 1, got {draws}")
+    values: dict[str, list[float]] = {}
+    floors: dict[str, list[float]] = {}
+    for k in tqdm(range(draws), desc="evaluate"):
+        for found, collected in zip(measure(k), (values, floors), strict=True):
+            for name, value in found.items():
+                collected.setdefault(name, []).append(value)
+    return {name: summary(values[name], floors[name]) for name in values}
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> str:

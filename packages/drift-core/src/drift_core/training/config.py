@@ -1,131 +1,238 @@
-"""Settings of training and of a run, as dataclasses from which command lines are derived."""
+"""Settings of training, in groups. Command lines and files are derived from these dataclasses."""
 
+import dataclasses
 import math
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Settings")
+
+FromFile = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
+"""Type of a setting that is rarely changed: from a file or in code, not by a flag."""
 
 
-@dataclass(kw_only=True)
-class TrainConfig:
-    """What determines training, whatever the domain."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A dataclass of settings or of groups of settings. Names are unique over all groups."""
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Defaults with some settings changed, whatever group they are in. Raises as `replace` does."""
+        return cls().replace(**settings)
+
+    def replace(self, **settings: Any) -> Self:
+        """Copy with some settings changed, whatever group they are in.
+
+        Raises:
+            ValueError: there is no setting of that name.
+        """
+        left, changed = dict(settings), {}
+        for name, value in self._items():
+            if isinstance(value, Settings):
+                inner = {key: left.pop(key) for key in value.flat() if key in left}
+                changed[name] = value.replace(**inner) if inner else value
+            elif name in left:
+                changed[name] = left.pop(name)
+        if left:
+            raise ValueError(f"there is no setting {', '.join(left)}")
+        return dataclasses.replace(self, **changed)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name, without their groups."""
+        found: dict[str, Any] = {}
+        for name, value in self._items():
+            found |= value.flat() if isinstance(value, Settings) else {name: value}
+        return found
+
+    def check(self) -> None:
+        """Raise ValueError, with its name in backticks, for a setting that is out of range."""
+        for _, value in self._items():
+            if isinstance(value, Settings):
+                value.check()
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        return ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Settings):
+    """How far samples and weights move."""
 
     steps: int = 4000
-    """Optimiser steps."""
-    batch_size: int = 1024
-    """Samples per step, over all processes."""
-    num_positives: int = 0
-    """Data points that attract at each step; 0 stands for the batch size."""
-    num_negatives: int = 0
-    """Further samples per step, over all processes, which repel and are not trained: a forward pass each."""
-    micro_batch_size: int = 0
-    """Rows that go through the network at once, for less memory at the cost of one more forward pass; the
-    field is still that of the whole batch. 0: all rows of a process."""
+    """Training steps."""
     lr: float = 1e-3
-    """Learning rate after the warm-up."""
-    warmup: int = 100
-    """Steps of linear warm-up of the learning rate."""
-    decay_fraction: float = 0.0
-    """Fraction of the steps, at the end, over which the learning rate falls to zero; 0: never."""
-    decay_power: float = 1.0
-    """How it falls: as this power of the steps left; 1 is linearly, 3 leaves many steps for small changes."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """AdamW, whose weight decay is decoupled from the gradient, or Adam, where it is an L2 penalty."""
-    beta1: float = 0.9
-    """Decay per step of the optimiser's mean of the gradient."""
-    beta2: float = 0.999
-    """Decay per step of the optimiser's mean of the squared gradient."""
-    weight_decay: float | None = None
-    """Weight decay; none: 0.01 with adamw, and no decay with adam."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient of the weights."""
-    ema_decay: float = 0.0
-    """Decay per step of the moving average of the weights, which is what is evaluated and saved; 0 stands for
-    1 - 9 / steps, an average over a ninth of the training."""
+    """Learning rate."""
     step_size: float = 0.05
-    """How far samples follow the drift at each step."""
-    max_step: float | None = None
+    """Length of a sample's step along the drift, per unit of drift."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW, or Adam, where weight decay is an L2 penalty."""
+    max_step: FromFile[float | None] = None
     """Longest step of a sample; none: just below the injectivity radius."""
+    warmup_steps: FromFile[int] = 100
+    """Steps of linear warm-up of the learning rate."""
+    decay_fraction: FromFile[float] = 0.0
+    """Fraction of the steps, at the end, over which the learning rate decays to zero; 0: never."""
+    decay_power: FromFile[float] = 1.0
+    """Shape of the decay: the learning rate is this power of the steps left; 1 is linear."""
+    beta1: FromFile[float] = 0.9
+    """Decay per step of the mean of the gradient."""
+    beta2: FromFile[float] = 0.999
+    """Decay per step of the mean of the squared gradient."""
+    weight_decay: FromFile[float | None] = None
+    """Weight decay; none: 0.01 with adamw, and no decay with adam."""
+    clip_norm: FromFile[float] = 1.0
+    """Largest norm of the gradient of the weights."""
+    ema_decay: FromFile[float | None] = None
+    """Decay per step of the moving average of the weights, which is evaluated and saved; none: 1 - 9 / steps,
+    an average over a ninth of the training."""
+
+    def check(self) -> None:
+        """Raise ValueError for a setting that is out of range."""
+        check_range("steps", self.steps, 1)
+        check_range("warmup_steps", self.warmup_steps, 0)
+        for name in ("lr", "clip_norm", "step_size", "decay_power"):
+            check_positive(name, getattr(self, name))
+        for name in ("ema_decay", "decay_fraction", "beta1", "beta2"):
+            check_fraction(name, getattr(self, name))
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"`weight_decay` must be finite and not negative, got {self.weight_decay}")
+        if self.max_step is not None:
+            check_positive("max_step", self.max_step)
+
+    @property
+    def averaging(self) -> float:
+        """Decay per step of the moving average of the weights."""
+        return max(0.0, 1 - 9 / self.steps) if self.ema_decay is None else self.ema_decay
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, constant, then decay."""
+        left = min(1.0, (self.steps - step) / max(1.0, self.decay_fraction * self.steps))
+        return self.lr * min((step + 1) / max(1, self.warmup_steps), 1.0, left**self.decay_power)
+
+    def parameters_at(self, step: int) -> dict[str, Any]:
+        """Settings of torch's optimiser at a step."""
+        default = 0.01 if self.optimizer == "adamw" else 0.0
+        return {
+            "lr": self.lr_at(step),
+            "betas": (self.beta1, self.beta2),
+            "weight_decay": default if self.weight_decay is None else self.weight_decay,
+            "decoupled_weight_decay": self.optimizer == "adamw",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(Settings):
+    """How many points meet at a step, over all processes."""
+
+    batch_size: int = 1024
+    """Samples per step."""
+    micro_batch_size: int | None = None
+    """Rows that go through the network at once: less memory, one more forward pass; none: all."""
+    num_positives: FromFile[int | None] = None
+    """Data points that attract at each step; none: the batch size."""
+    num_negatives: FromFile[int] = 0
+    """Further samples per step that repel and are not trained."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        check_range("batch_size", self.batch_size, 2)
+        check_range("num_negatives", self.num_negatives, 0)
+        for name in ("micro_batch_size", "num_positives"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 1)
+
+    @property
+    def positives(self) -> int:
+        """Data points that attract at each step."""
+        return self.batch_size if self.num_positives is None else self.num_positives
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """What makes a run repeatable, and how often it is written down."""
+
     seed: int = 0
     """Seed of the initial weights, the noise and the data order."""
-    log_every: int = 50
-    """Steps between two lines of metrics.jsonl."""
     save_every: int = 1000
     """Steps between two checkpoints."""
-    keep: int = 2
+    log_every: FromFile[int] = 50
+    """Steps between two lines of metrics.jsonl."""
+    keep: FromFile[int] = 2
     """Newest checkpoints that are kept."""
 
-    def __post_init__(self) -> None:
-        if self.weight_decay is None:
-            self.weight_decay = 0.01 if self.optimizer == "adamw" else 0.0
-        at_least = {
-            "steps": 1,
-            "batch_size": 2,
-            "num_positives": 0,
-            "num_negatives": 0,
-            "micro_batch_size": 0,
-            "warmup": 0,
-            "seed": 0,
-            "log_every": 1,
-            "save_every": 1,
-            "keep": 1,
-        }
-        for name, least in at_least.items():
-            check_range(_flag(name), getattr(self, name), least)
-        for name in ("lr", "clip_norm", "step_size", "decay_power"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
-        for name in ("lr", "step_size", "weight_decay", "decay_power"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{_flag(name)} must be finite and not negative, got {getattr(self, name)}")
-        for name in ("ema_decay", "decay_fraction", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{_flag(name)} must lie in [0, 1), got {getattr(self, name)}")
-        self.ema_decay = self.ema_decay or max(0.0, 1 - 9 / self.steps)
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        check_range("seed", self.seed, 0)
+        for name in ("save_every", "log_every", "keep"):
+            check_range(name, getattr(self, name), 1)
 
 
-@dataclass(kw_only=True)
-class RunConfig(TrainConfig):
-    """What every application adds to training: the kernel, where the run lives, and how it is reported."""
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """Settings of `train`, whatever the data: `TrainConfig.of(steps=2_000, batch_size=256)`."""
 
-    out: Path | None = None
-    """Folder of the run; none: runs/<domain>/<time>."""
-    data_dir: Path | None = None
-    """Folder of the benchmark data; none: $DRIFT_DATA_DIR, else the user's cache."""
-    resume: bool = False
-    """Continue the run in --out from its newest checkpoint."""
-    allow_changes: bool = False
-    """With --resume: continue with other settings than the run had, which are then listed in config.json."""
-    kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
-    """Kernel; matern and spectral (Matern on the sphere, by its eigenfunctions) use --nu."""
-    nu: float = 1.5
-    """Smoothness of the matern and spectral kernels; inf is the Gaussian and the heat kernel."""
-    lengthscale: str = "0.2"
-    """Lengthscale of the kernel in units of distance: a number, several (0.2,0.6), annealed (3:0.2), auto."""
-    direction: Literal["gradient", "displacement"] = "gradient"
-    """Drift along the kernel gradient, or along the mean displacement."""
-    eval_draws: int = 20
-    """Generated draws over which metrics are averaged."""
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where to send the log, besides metrics.jsonl."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("--eval-draws", self.eval_draws, 1)
-        if self.resume and self.out is None:
-            raise ValueError("--resume needs --out, the folder of the run to continue")
-        if self.allow_changes and not self.resume:
-            raise ValueError("--allow-changes is for continuing a run; it needs --resume")
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    run: RunConfig = field(default_factory=RunConfig)
 
 
-def check_range(flag: str, value: int, least: int, most: int = 2**31 - 1) -> None:
-    """Raise ValueError, naming the flag, for a number outside least..most."""
+def check_range(name: str, value: int, least: int, most: int = 2**31 - 1) -> None:
+    """Raise ValueError, naming the setting, for a number outside least..most."""
     if value < least:
-        raise ValueError(f"{flag} must be at least {least}, got {value}")
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
     if value > most:
-        raise ValueError(f"{flag} must be at most {most}, got {value}")
+        raise ValueError(f"`{name}` must be at most {most}, got {value}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError, naming the setting, for a number that is not positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+
+
+def check_fraction(name: str, value: float | None) -> None:
+    """Raise ValueError, naming the setting, for a number outside [0, 1)."""
+    if value is not None and not 0 <= value < 1:
+        raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON holds them, group by group: paths and infinities as text."""
+    return {name: _plain(value) for name, value in settings._items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return to_json(value)
+    return str(value) if isinstance(value, Path) or value == math.inf else value
+
+
+def from_json(default: S, stored: Mapping[str, Any]) -> S:
+    """Settings with those changed that JSON holds, group by group.
+
+    Raises:
+        ValueError: an entry that is no setting, or whose value does not fit.
+    """
+    types_of, values = get_type_hints(type(default)), {}
+    for name, value in stored.items():
+        current = getattr(default, name, None) if name in types_of else None
+        if isinstance(current, Settings) and isinstance(value, Mapping):
+            values[name] = from_json(current, value)
+        elif name in types_of and not isinstance(current, Settings):
+            try:
+                values[name] = setting_from_json(value, types_of[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        else:
+            kind = "group of settings" if isinstance(value, Mapping) else "setting"
+            raise ValueError(f"there is no {kind} {name!r}")
+    return dataclasses.replace(default, **values)
 
 
 def setting_from_json(value: Any, kind: Any) -> Any:
@@ -158,7 +265,3 @@ def _first_that_fits(value: Any, kinds: Sequence[Any]) -> Any:
         except ValueError:
             continue
     raise ValueError(f"{value!r:.80} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

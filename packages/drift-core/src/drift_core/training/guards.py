@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def check_engine(accelerator: Accelerator) -> None:
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError(
             "gradient accumulation would split the batch that the field is a statistic of; "
-            "leave it at 1 in Accelerate's settings, and use --micro-batch-size"
+            "leave it at 1 in Accelerate's settings, and use `micro_batch_size`"
         )
     if accelerator.scaler is not None:
         raise ValueError("mixed precision fp16 needs a loss scale that is not checkpointed; use bf16")
@@ -41,7 +41,7 @@ def check_unused(out: Path) -> None:
         ValueError: the folder holds checkpoints or a log.
     """
     if newest_checkpoint(out) is not None or (out / RECORDS).exists():
-        raise ValueError(f"{out} already holds a run; name another folder, or continue it with resume=True")
+        raise ValueError(f"{out} already holds a run; name another folder, or continue it with `resume`")
 
 
 def check_space(out: Path, module: nn.Module, keep: int) -> None:
@@ -60,28 +60,25 @@ def check_space(out: Path, module: nn.Module, keep: int) -> None:
     if need > free:
         raise OSError(
             f"{folder}: checkpoints need {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; "
-            "free some, keep fewer with --keep, or choose another --out"
+            "free some, keep fewer (`keep`), or choose another `out`"
         )
 
 
-def check_finite(step: int, out: Path, x: Tensor, v: Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
+def check_finite(norm: Tensor, values: Mapping[str, Tensor], step: int, out: Path) -> None:
     """Raise FloatingPointError, naming step, culprit and last checkpoint, before weights are spoilt.
 
     Args:
+        norm: norm of the gradient over all processes, which therefore all stop at the same step.
+        values: by name what the gradient was computed from, the loss last.
         step: the step under way.
         out: the run folder.
-        x: the pooled samples.
-        v: the drift of this process's rows.
-        loss: the loss of this process's rows.
-        gradient_norm: norm of the gradient over all processes, which therefore all stop at the same step.
     """
-    if bool((loss.detach() + gradient_norm).isfinite()):
+    if bool((list(values.values())[-1].detach() + norm).isfinite()):
         return
-    values = {"a sample": x, "the drift": v, "the loss": loss}
     culprit = next((name for name, value in values.items() if not bool(value.isfinite().all())), "a gradient")
     last = newest_checkpoint(out)
     raise FloatingPointError(
-        f"step {step}: {culprit} is not finite; try a smaller --lr or --step-size; "
+        f"step {step}: {culprit} is not finite; try a smaller `lr` or `step_size`; "
         + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
     )
 
@@ -100,7 +97,7 @@ def warnings_of(manifold: Manifold, x: Tensor, data: Tensor, clipped: float) -> 
     if _spread(manifold, x) < _COINCIDE * (_spread(manifold, data) if comparable else 1.0):
         found.add("all samples coincide: the generator has collapsed, and points on one spot do not repel")
     if clipped > _SATURATED:
-        found.add("all steps are capped: --max-step, not the drift, sets how far; lower --step-size")
+        found.add("all steps are capped: `max_step`, not the drift, sets how far; lower `step_size`")
     return found
 
 

@@ -1,10 +1,11 @@
-"""Networks: the plain MLP of noise, a network applied in parts, dropout switched off for a while."""
+"""Networks: MLPs, a network applied to a few rows at a time, and evaluation mode for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,22 +31,51 @@ def plain_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequenti
     return nn.Sequential(*(part for layer in hidden for part in (layer, nn.SiLU())), last)
 
 
+class ResidualBlock(nn.Module):
+    """Pre-norm residual block h + W2 silu(W1 layernorm(h)), the identity at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, h: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        """Hidden states after this block."""
+        update: Tensor = self.outer(nn.functional.silu(self.inner(self.norm(h))))
+        return h + update
+
+
+def residual_mlp(width: int, blocks: int, outputs: int, *, bias: bool = True) -> nn.Sequential:
+    """Residual blocks, a last norm, and a linear layer, for inputs that are as wide as the blocks."""
+    layers = [ResidualBlock(width) for _ in range(blocks)]
+    return nn.Sequential(*layers, nn.LayerNorm(width), nn.Linear(width, outputs, bias=bias))
+
+
+def sample_in_batches(network: nn.Module, latents: Tensor, batch_size: int) -> Tensor:
+    """Outputs of a network for many latents, on the network's device, `batch_size` at a time."""
+    device = next(network.parameters()).device
+    return torch.cat([network(z.to(device)) for z in torch.split(latents, batch_size)])
+
+
 class MicroBatches(nn.Module):
     """A network applied to `size` rows at a time; backward repeats their forward passes, one by one.
 
     Memory is that of `size` rows and of all outputs; outputs and gradients are those of the whole batch,
-    to rounding (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174, along the batch). Size 0 stands
-    for all rows.
+    to rounding (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174, along the batch).
+    Size None: all rows at once.
     """
 
-    def __init__(self, module: nn.Module, size: int) -> None:
+    def __init__(self, module: nn.Module, size: int | None) -> None:
         super().__init__()
         self.module = module
         self.size = size
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs [n, ...] for inputs [n, ...], in float32 at least."""
-        if 0 < self.size < len(inputs[0]):
+        if self.size is not None and self.size < len(inputs[0]):
             rows = zip(*(torch.split(part, self.size) for part in inputs), strict=True)
             x = torch.cat([checkpoint(self.module, *some, use_reentrant=False) for some in rows])
         else:

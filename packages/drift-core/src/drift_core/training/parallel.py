@@ -30,9 +30,7 @@ def make_accelerator(tracker: str = "none") -> Accelerator:
             silently train alone.
     """
     if tracker != "none" and find_spec(tracker) is None:
-        raise ValueError(
-            f"--tracker {tracker} needs the package {tracker}; install it, or leave the flag out"
-        )
+        raise ValueError(f"`tracker` {tracker} needs the package {tracker}; install it, or take none")
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,

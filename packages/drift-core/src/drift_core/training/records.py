@@ -24,5 +24,5 @@ def read_records(run: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
         elif number < len(lines):
-            raise ValueError(f"{path}, line {number}: damaged; --resume writes the log again")
+            raise ValueError(f"{path}, line {number}: damaged; `resume` writes the log again")
     return records

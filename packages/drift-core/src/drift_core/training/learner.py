@@ -1,0 +1,144 @@
+"""A generator that learns: what it draws, its forward pass over all processes, and its optimiser."""
+
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from drift_core.field import Batch
+from drift_core.seeds import generator_for
+from drift_core.training.checkpoint import Stateful
+from drift_core.training.config import TrainConfig
+from drift_core.training.network import MicroBatches
+from drift_core.training.parallel import pool, shard, warm_up
+
+M = TypeVar("M", bound=nn.Module)
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""Maps (n, random generator) to n rows on the CPU: data points, tokens or conditions."""
+
+LATENT, DATA, NETWORK, CONDITION = 0, 1, 2, 3
+"""Random streams of a training step; the network's own (dropout) is one a process."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A one-step generator: a module that maps latents to points, and draws its latents.
+
+    A conditional one is called with latents and conditions [n, ...].
+    """
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Map latents [n, *latent] to points [n, *point]."""
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw latents [n, *latent] on the CPU."""
+
+
+class Draw(NamedTuple):
+    """What a step starts from, the same on every process."""
+
+    step: int
+    inputs: list[Tensor]
+    """Latents of all samples, negatives last; for a conditional generator also their conditions."""
+    data: Tensor
+    """Data points, or what identifies them to the field."""
+
+
+class Draws(NamedTuple):
+    """Draws latents, conditions and data of a step from (seed, step) alone."""
+
+    module: Generator
+    sample_data: Sampler
+    sample_condition: Sampler | None
+    config: TrainConfig
+    device: torch.device
+
+    def __call__(self, step: int) -> Draw:
+        """Draw what a step needs, on the device."""
+        sizes, seed = self.config.batch, self.config.run.seed
+        data = self.sample_data(sizes.positives, generator_for(seed, step, DATA)).to(self.device)
+        return Draw(step, self.inputs(sizes.batch_size + sizes.num_negatives, step), data)
+
+    def inputs(self, n: int, step: int) -> list[Tensor]:
+        """Latents of n samples at a step and, for a conditional generator, their conditions."""
+        seed = self.config.run.seed
+        inputs = [self.module.latent(n, generator_for(seed, step, LATENT))]
+        if self.sample_condition is not None:
+            inputs.append(self.sample_condition(n, generator_for(seed, step, CONDITION)))
+        return [part.to(self.device) for part in inputs]
+
+
+class Learner(Generic[M]):
+    """A generator with its optimiser and the moving average of its weights, on every process.
+
+    Args:
+        module: a `Generator` that is also an nn.Module.
+        config: settings of training.
+        accelerator: joins the processes, each of which owns its rows of the batch.
+    """
+
+    def __init__(self, module: M, config: TrainConfig, accelerator: Accelerator) -> None:
+        self.module, self.config, self.accelerator = module, config, accelerator
+        self.rows = shard(accelerator, config.batch.batch_size)
+        kind = torch.optim.AdamW if config.optimizer.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(module.parameters(), lr=config.optimizer.lr)
+        network = MicroBatches(module, config.batch.micro_batch_size)
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        average = get_ema_multi_avg_fn(config.optimizer.averaging)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+
+    @property
+    def average(self) -> M:
+        """The generator with the moving average of the weights."""
+        return cast(M, self.ema.module)
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint keeps."""
+        return {"model": self.module, "ema": self.ema, "optimizer": self.optimizer}
+
+    def warm_up(self, draws: Draws) -> None:
+        """Make the first step like all later ones, see `drift_core.training.parallel.warm_up`."""
+        warm_up(self.accelerator, self.network, *draws.inputs(len(self.rows.own), 0))
+
+    def forward(self, draw: Draw) -> tuple[Tensor, Batch]:
+        """This process's samples [n, *point], with gradients, and the batch against which they drift."""
+        step, size, steps = draw.step, self.config.batch.batch_size, self.config.optimizer.steps
+        torch.manual_seed(self._network_seed(step))
+        own = [part[self.rows.own] for part in draw.inputs]
+        with torch.no_grad():
+            negatives = self._negatives([part[size:] for part in draw.inputs])
+        x = self.network(*own)
+        model = torch.cat([pool(self.accelerator, x, self.rows.sizes), *negatives])
+        conditions = (own[1], draw.inputs[1]) if len(own) > 1 else (None, None)
+        return x, Batch(x.detach(), draw.data, model, self.rows.own, step, step / steps, *conditions)
+
+    def backward(self, loss: Tensor) -> Tensor:
+        """Gradients of the loss over all processes, clipped; returns their norm before that."""
+        # Gradients are averaged over processes, so that each counts by its share of the batch.
+        self.accelerator.backward(loss * self.rows.share)
+        clip = self.config.optimizer.clip_norm
+        return cast(Tensor, self.accelerator.clip_grad_norm_(self.network.parameters(), clip))
+
+    def step(self, step: int) -> None:
+        """Move the weights and their average."""
+        for group in self.optimizer.param_groups:
+            group.update(self.config.optimizer.parameters_at(step))  # not those of a checkpoint
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.module)
+
+    def _network_seed(self, step: int) -> int:
+        rank = self.accelerator.process_index
+        return generator_for(self.config.run.seed, step, NETWORK, rank).initial_seed()
+
+    def _negatives(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Samples that only repel, pooled over processes."""
+        if not len(inputs[0]):
+            return []
+        rows = shard(self.accelerator, len(inputs[0]))
+        return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]

@@ -1,0 +1,233 @@
+"""Events on the Earth as a domain: settings, data, generator, field, metrics and figures."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from drift_core import Batch, Domain, Euclidean, KernelField, NearestField, Sphere
+from drift_core.kernel.by_name import make_kernel
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
+from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
+from drift_core.runs.domain import Run, Split, untrained
+from drift_core.runs.metrics import Metrics
+from drift_core.seeds import generator_for
+from drift_core.training.config import FromFile, OptimizerConfig, Settings, check_range
+from drift_core.training.learner import Sampler
+from drift_core.training.loop import resample
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_sphere.coordinates import sphere_to_latlon, spiral_grid
+from drift_sphere.data import Points, load
+from drift_sphere.evaluate import evaluate
+from drift_sphere.figures import density_figure, field_figure, samples_figure
+from drift_sphere.metrics import kernel_sum, mmd2_unbiased
+from drift_sphere.model import MAX_CODEBOOK_SIZE, Geometry, SphereGenerator
+from drift_sphere.table import write_csv
+
+GRID = 600
+"""Points at which the drift field is drawn."""
+VALIDATION = 1_024
+"""Points that are drawn to score a checkpoint."""
+WIDTH, PLAIN_WIDTH = 128, 256
+"""Width of the network with a codebook, and without."""
+_SAMPLING, _VALIDATING = 2, 3
+_BUFFER, _MAX_BUFFER = 4, 65_536
+"""Size of the replay buffer of `NearestField`: times the training points, and the most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SphereKernelConfig(KernelConfig):
+    """The kernel, and the direction of the drift."""
+
+    lengthscale: str = "short"
+    """In radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002
+    (spectral: 2:0.02, above nu 2.5 2:0.05)."""
+    anneal: FromFile[float] = 0.6
+    """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
+    neighbors: FromFile[int] = 128
+    """Nearest samples in the replay buffer that a sample sees once the kernel is short (`NearestField`),
+    where a batch does not hold all data; 0: those of the batch to the end."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        super().check()
+        check_range("neighbors", self.neighbors, 0)
+        if not 0 < self.anneal <= 1:
+            raise ValueError(f"`anneal` must lie in (0, 1], got {self.anneal}")
+
+    @property
+    def scales(self) -> str:
+        """Lengthscale, with what short stands for."""
+        short = f"2:{max(0.002, shortest_lengthscale(self.kernel, self.nu))}"
+        return short if self.lengthscale == "short" else self.lengthscale
+
+
+@dataclass(frozen=True, kw_only=True)
+class SphereNetworkConfig(Settings):
+    """The generator, and the geometry of its outputs."""
+
+    codebook_size: int = 2_048
+    """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
+    geometry: Geometry = "spherical"
+    """The sphere, or R^3 with straight distances and a projection at the end."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SphereDataConfig(Settings):
+    """The data."""
+
+    dataset: Literal["toy", "volcano", "earthquake", "fire", "flood"] = "toy"
+    """Toy is generated, the others are files of --data-dir."""
+    data: Path | None = None
+    """CSV file of latitude and longitude in degrees instead of a data set."""
+    data_dir: Path | None = None
+    """Folder of the data sets; none: $DRIFT_DATA_DIR, else a download."""
+    split_seed: int = 42
+    """Seed of the split into training, validation and test points."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range, and for two data sets at once."""
+        check_range("split_seed", self.split_seed, 0)
+        if self.data is not None and self.dataset != "toy":
+            raise ValueError(f"`data` is a file instead of `dataset` {self.dataset}; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SphereConfig(DomainConfig):
+    """Train a one-step generator of events on the Earth. Defaults were chosen on validation splits."""
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(steps=1_000, lr=1.5e-3, decay_fraction=0.7, decay_power=5.0)
+    )
+    kernel: SphereKernelConfig = field(default_factory=SphereKernelConfig)
+    network: SphereNetworkConfig = field(default_factory=SphereNetworkConfig)
+    data: SphereDataConfig = field(default_factory=SphereDataConfig)
+    run: ReportedRunConfig = field(default_factory=ReportedRunConfig)
+
+
+_EARTH: dict[str, Any] = {"steps": 9_000, "eval_draws": 100}
+
+
+class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
+    """Events on the Earth."""
+
+    name = "sphere"
+    config_type = SphereConfig
+    generator_type = SphereGenerator
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "toy": {},
+        "earth": _EARTH,
+        "paper": {
+            **_EARTH,
+            "codebook_size": 0,
+            "decay_fraction": 0.0,
+            "lengthscale": "2:0.1",
+            "neighbors": 0,
+        },
+    }
+
+    def default_recipe(self, config: SphereConfig) -> str:
+        """Toy for the generated data, earth for others."""
+        return "toy" if config.data.dataset == "toy" and config.data.data is None else "earth"
+
+    def load(self, config: SphereConfig) -> Points:
+        """Load and split the data; raises as `load` does, and ValueError for too few points to be scored."""
+        data = config.data
+        points = load(data.dataset, data.data, data.data_dir, data.split_seed)
+        if len(points.test) < 2:
+            rows = sum(map(len, points))
+            raise ValueError(
+                f"{data.data}: {rows} rows; at least 20 are needed, of which a tenth is for testing"
+            )
+        return points
+
+    def generator(self, config: SphereConfig, data: Points) -> SphereGenerator:
+        """Generator with a codebook, or the plain MLP without."""
+        size = config.network.codebook_size
+        width = WIDTH if size else PLAIN_WIDTH
+        return SphereGenerator(size, width=width, geometry=config.network.geometry)
+
+    def field(self, config: SphereConfig, data: Points) -> KernelField | NearestField:
+        """Field of batches, which ends as that of all training points unless a batch holds them anyway."""
+        batches, neighbors = batch_field(config, data.train), config.kernel.neighbors
+        if neighbors == 0 or len(data.train) <= config.batch.positives:
+            return batches
+        buffer_size = min(_BUFFER * len(data.train), _MAX_BUFFER)
+        return NearestField(batches, data.train, buffer_size=buffer_size, neighbors=neighbors)
+
+    def data_sampler(self, config: SphereConfig, data: Points) -> Sampler:
+        """Sampler of training points."""
+        return resample(data.train)
+
+    def validation(self, config: SphereConfig, data: Points) -> Callable[[SphereGenerator], float]:
+        """Unbiased MMD^2 to the validation points."""
+        y_sum = kernel_sum(data.val)
+
+        def unbiased(generator: SphereGenerator) -> float:
+            samples = generator.sample(VALIDATION, generator_for(config.run.seed, _VALIDATING)).cpu()
+            return mmd2_unbiased(samples, data.val, y_sum)
+
+        return unbiased
+
+    def sample(
+        self, run: Run[SphereConfig, Points, SphereGenerator], n: int, seed: int
+    ) -> Float[Tensor, "n 3"]:
+        """Draw n unit vectors with a seed."""
+        return draw(run.generator, n, seed)
+
+    def write(self, path: Path, samples: Float[Tensor, "n 3"]) -> None:
+        """Write samples as latitude and longitude in degrees (CSV)."""
+        write_csv(path, sphere_to_latlon(samples))
+
+    def metrics(self, run: Run[SphereConfig, Points, SphereGenerator], draws: int, on: Split) -> Metrics:
+        """Two-sample statistics against held-out points."""
+        held_out = run.data.test if on == "test" else run.data.val
+        return evaluate(run.generator.sample, run.data.train, held_out, draws, run.config.run.seed)
+
+    def figures(self, run: Run[SphereConfig, Points, SphereGenerator], samples: Float[Tensor, "n 3"]) -> None:
+        """Draw samples and densities on the map, and the field before and after training."""
+        folder, train = run.folder / "figures", run.data.train
+        samples_figure(train, samples, folder / "samples.png")
+        density_figure(train, samples, folder / "density.png")
+        field = batch_field(run.config, train)
+        start = draw(untrained(self, run.config, run.data), self.num_samples, seed=0)
+        before, after = (field_on_grid(field, x, train) for x in (start, samples))
+        field_figure(spiral_grid(GRID), before, after, train, folder / "field.png")
+
+
+def batch_field(config: SphereConfig, train: Float[Tensor, "n 3"]) -> KernelField:
+    """Field between batches; raises ValueError for a kernel or lengthscale that is refused."""
+    settings, geometry = config.kernel, config.network.geometry
+    manifold = Sphere() if geometry == "spherical" else Euclidean()
+    if settings.kernel == "spectral" and geometry == "euclidean":
+        raise ValueError("`kernel` spectral lives on the sphere; `geometry` euclidean has no such kernel")
+    auto = auto_lengthscale(manifold, train) if "auto" in settings.scales else None
+    kernel = partial(make_kernel, settings.kernel, nu=settings.nu)
+    scales = checked_lengthscales(settings.scales, kernel, auto)
+    scales = dataclasses.replace(scales, anneal=settings.anneal)
+    return KernelField(manifold, kernel, scales, settings.direction)
+
+
+def field_on_grid(
+    field: KernelField, samples: Float[Tensor, "m 3"], data: Float[Tensor, "n 3"]
+) -> Float[Tensor, "g 3"]:
+    """Drift between data and samples on an even grid of the sphere, tangent to it.
+
+    Annealed lengthscales are taken half-way: fields of generators compare at one lengthscale only.
+    """
+    x = spiral_grid(GRID)
+    halfway = field.lengthscales.anneal / 2
+    return Sphere().proju(x, field(Batch(x, data, samples, None, progress=halfway)).field)
+
+
+def draw(generator: SphereGenerator, n: int, seed: int) -> Float[Tensor, "n 3"]:
+    """Draw n unit vectors with a seed."""
+    return generator.sample(n, generator_for(seed, _SAMPLING)).cpu()
