@@ -141,7 +141,7 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
     return parse(command(_in_file(file, started, entries)))[:2]
 
 
-def _with_hint(message: str, settings: Settings) -> str:
+def _with_hint(message: str, settings: DomainConfig) -> str:
     """Message about a flag, with where it is set if it is a setting without a flag."""
     name = re.match(r"Unrecognized options: --([\w-]+)", message)
     if name is None or name.group(1).replace("-", "_") not in settings.flat():
