@@ -95,7 +95,7 @@ def test_the_field_ends_as_the_one_it_wraps(clouds):
 
 def test_a_resumed_run_keeps_the_weights(fit, tmp_path):
     data = Sphere().projx(torch.randn(30, 3, generator=torch.Generator().manual_seed(1)))
-    config = TrainConfig(steps=20, batch_size=16, num_positives=10, save_every=7, log_every=7)
+    config = TrainConfig.of(steps=20, batch_size=16, num_positives=10, save_every=7, log_every=7)
 
     def run(folder, stop: int | None):
         return fit(lambda: BalancedField(field_of(Sphere()), data), torch.arange(30), config, folder, stop)
@@ -108,7 +108,7 @@ def test_a_resumed_run_keeps_the_weights(fit, tmp_path):
 
 def test_a_resumed_run_keeps_the_weights_of_a_field_within_others(fit, tmp_path):
     data = Sphere().projx(torch.randn(30, 3, generator=torch.Generator().manual_seed(1)))
-    config = TrainConfig(steps=20, batch_size=16, num_positives=10, save_every=7, log_every=7)
+    config = TrainConfig.of(steps=20, batch_size=16, num_positives=10, save_every=7, log_every=7)
 
     def make() -> Field:
         inner = PullbackField(

@@ -35,7 +35,7 @@ def sample(n: int, generator: torch.Generator) -> Tensor:
 
 def run(out: Path, steps: int = 12, *, width: int = 8, resume: bool = False, validate=None, **settings):
     given = {"steps": steps, "batch_size": 16, "ema_decay": 0.99, "save_every": 4, "log_every": 3}
-    config = TrainConfig(**given | settings)
+    config = TrainConfig.of(**given | settings)
     return train(Net(width), FIELD, sample, config, out, resume=resume, validate=validate)
 
 

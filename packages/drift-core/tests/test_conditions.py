@@ -5,7 +5,8 @@ import torch
 from drift_core import Batch, Drift, Euclidean, Gaussian, smoothed_score
 from drift_core.seeds import generator_for
 from drift_core.training.config import TrainConfig
-from drift_core.training.loop import CONDITION, train
+from drift_core.training.learner import CONDITION
+from drift_core.training.loop import train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,12 +67,12 @@ def settings(steps: int, **changes) -> TrainConfig:
     given = {
         "batch_size": 96,
         "lr": 0.02,
-        "warmup": 0,
+        "warmup_steps": 0,
         "weight_decay": 0.0,
         "ema_decay": 0.9,
         "step_size": 0.3,
     }
-    return TrainConfig(steps=steps, **{**given, **changes})
+    return TrainConfig.of(steps=steps, **{**given, **changes})
 
 
 def test_each_condition_gets_its_own_law(tmp_path):

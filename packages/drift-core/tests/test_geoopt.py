@@ -205,8 +205,8 @@ def test_each_trains(name, tmp_path):
     if data.ndim == 3:
         data = torch.linalg.matrix_exp(data)
     field = KernelField(manifold, Gaussian, parse_lengthscales("0.7"))
-    config = TrainConfig(
-        steps=20, batch_size=32, lr=0.02, warmup=1, log_every=1, step_size=0.2, ema_decay=0.5
+    config = TrainConfig.of(
+        steps=20, batch_size=32, lr=0.02, warmup_steps=1, log_every=1, step_size=0.2, ema_decay=0.5
     )
     net = Net(manifold, shape)
 

@@ -16,7 +16,7 @@ from drift_core.training.guards import check_engine, check_space
 from torch import Tensor, nn
 
 FIELD = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
-CONFIG = TrainConfig(steps=12, batch_size=16, save_every=4, log_every=2)
+CONFIG = TrainConfig.of(steps=12, batch_size=16, save_every=4, log_every=2)
 
 
 class Affine(nn.Linear):

@@ -24,7 +24,9 @@ def test_one_draw_has_no_spread():
 
 
 def test_what_a_draw_does_not_have_is_none():
-    assert summary([2.0, 4.0], [1.0, math.nan]) == Metric(3.0, pytest.approx(2**0.5), None, None)
+    metric = summary([2.0, 4.0], [1.0, math.nan])
+    assert (metric.value, metric.std) == pytest.approx((3.0, 2**0.5))
+    assert (metric.floor, metric.floor_std) == (None, None)
     assert summary([math.nan], [math.nan]) == Metric(None, None, None, None)
 
 

@@ -235,7 +235,7 @@ def test_if_all_points_are_neighbours_nothing_is_lost():
 
 def test_a_resumed_run_remembers_the_samples(fit, tmp_path):
     data = clusters(100, 0, width=0.3)
-    config = TrainConfig(steps=20, batch_size=16, save_every=7, log_every=7)
+    config = TrainConfig.of(steps=20, batch_size=16, save_every=7, log_every=7)
 
     def run(folder, stop: int | None):
         plain = field_of(Sphere(), "1:0.05")

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from drift_core import Batch, Drift, KernelField, Laplace, Score, Sphere, TrainConfig, drift, train
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.seeds import generator_for
-from drift_core.training.loop import DATA, LATENT
+from drift_core.training.learner import DATA, LATENT
 from drift_core.training.network import MicroBatches, evaluating
 from drift_core.training.parallel import make_accelerator, merge_over_processes, on_main, same_on_all, shard
 from drift_core.training.records import read_records
@@ -43,7 +43,7 @@ def weights(module: nn.Module) -> Tensor:
 
 
 def test_negatives_join_the_pool_and_are_not_trained(tmp_path):
-    config = TrainConfig(steps=1, batch_size=8, num_negatives=5, num_positives=30)
+    config = TrainConfig.of(steps=1, batch_size=8, num_negatives=5, num_positives=30)
     network = Net()
     train(network, FIELD, sample, config, tmp_path)
     (record,) = read_records(tmp_path)
@@ -59,10 +59,10 @@ def test_negatives_join_the_pool_and_are_not_trained(tmp_path):
 
 
 def test_micro_batches_bound_the_rows_and_change_nothing(tmp_path):
-    settings = {"steps": 20, "batch_size": 11, "warmup": 0, "num_negatives": 7}
+    settings = {"steps": 20, "batch_size": 11, "warmup_steps": 0, "num_negatives": 7}
     networks = [Net(), Net()]
     whole, parts = (
-        train(network, FIELD, sample, TrainConfig(micro_batch_size=size, **settings), tmp_path / str(size))
+        train(network, FIELD, sample, TrainConfig.of(micro_batch_size=size, **settings), tmp_path / str(size))
         for network, size in zip(networks, (0, 4), strict=True)
     )
     assert max(networks[0].rows) == 11
@@ -149,7 +149,7 @@ class Recording:
 
 def test_every_row_finds_itself_in_the_pool_and_no_gradient_flows(tmp_path):
     field, seen = Recording(), []
-    config = TrainConfig(steps=2, batch_size=8, num_negatives=3)
+    config = TrainConfig.of(steps=2, batch_size=8, num_negatives=3)
     train(
         Net(), field, sample, config, Path(tmp_path), accelerator=Accelerator(cpu=True), on_step=seen.append
     )

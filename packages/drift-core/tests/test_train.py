@@ -10,7 +10,7 @@ import torch
 from drift_core import Euclidean, Gaussian, KernelField, Sphere
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.seeds import generator_for
-from drift_core.training.config import RunConfig, TrainConfig
+from drift_core.training.config import TrainConfig
 from drift_core.training.denormal import denormals_as_zero
 from drift_core.training.loop import resample, train
 from drift_core.training.parallel import make_accelerator
@@ -43,7 +43,7 @@ def data(n: int = 512) -> Tensor:
 
 def run(out: Path, steps: int = 30, *, module: nn.Module | None = None, resume: bool = False, **settings):
     given = {"steps": steps, "batch_size": 64, "ema_decay": 0.99, "log_every": 5, "save_every": 10}
-    config = TrainConfig(**{**given, **settings})
+    config = TrainConfig.of(**{**given, **settings})
     return train(module or Affine(), FIELD, resample(data()), config, out, resume=resume)
 
 
@@ -53,7 +53,14 @@ def weights(module: nn.Module) -> Tensor:
 
 def test_it_learns_the_mean_and_the_spread(tmp_path):
     trained = run(
-        tmp_path, 600, batch_size=256, lr=0.02, step_size=0.5, ema_decay=0.98, warmup=10, weight_decay=0.0
+        tmp_path,
+        600,
+        batch_size=256,
+        lr=0.02,
+        step_size=0.5,
+        ema_decay=0.98,
+        warmup_steps=10,
+        weight_decay=0.0,
     )
     points = data()
     assert float((trained.map.bias.detach() - points.mean(0)).norm()) < 0.15
@@ -90,14 +97,14 @@ def test_records(tmp_path):
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_the_learning_rate_warms_up_stays_and_cools_down(tmp_path, power):
-    run(tmp_path, 20, lr=0.1, warmup=4, decay_fraction=0.5, decay_power=power, log_every=1)
+    run(tmp_path, 20, lr=0.1, warmup_steps=4, decay_fraction=0.5, decay_power=power, log_every=1)
     rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     expected = [0.025, 0.05, 0.075] + [0.1] * 8 + [0.1 * (1 - i / 10) ** power for i in range(1, 10)]
     assert rates == pytest.approx(expected)
 
 
 def test_without_cooldown_the_learning_rate_is_constant_after_the_warm_up(tmp_path):
-    run(tmp_path, 20, lr=0.1, warmup=4, decay_fraction=0.0, decay_power=500.0, log_every=1)
+    run(tmp_path, 20, lr=0.1, warmup_steps=4, decay_fraction=0.0, decay_power=500.0, log_every=1)
     rates = [json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rates[3:] == [0.1] * 17
 
@@ -105,7 +112,14 @@ def test_without_cooldown_the_learning_rate_is_constant_after_the_warm_up(tmp_pa
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_without_memory_and_decay_the_optimizer_takes_steps_of_one_length(tmp_path, optimizer):
     """Adam's update is m / (sqrt(v) + 1e-8), which for betas of 0 is the sign of the gradient."""
-    settings = {"lr": 1e-3, "warmup": 0, "beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0, "ema_decay": 0.0}
+    settings = {
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "beta1": 0.0,
+        "beta2": 0.0,
+        "weight_decay": 0.0,
+        "ema_decay": 0.0,
+    }
     trained = run(tmp_path, 5, optimizer=optimizer, **settings)
     steps = (weights(trained) - weights(Affine())) / 1e-3
     torch.testing.assert_close(steps, steps.round(), atol=0.01, rtol=0)
@@ -114,7 +128,7 @@ def test_without_memory_and_decay_the_optimizer_takes_steps_of_one_length(tmp_pa
 
 def test_weight_decay_is_decoupled_in_adamw_and_a_penalty_in_adam(tmp_path):
     """A penalty far above the gradient sets the sign of Adam's step; AdamW shrinks weights beside its own."""
-    one = {"lr": 1e-3, "warmup": 0, "ema_decay": 0.0, "weight_decay": 100.0}
+    one = {"lr": 1e-3, "warmup_steps": 0, "ema_decay": 0.0, "weight_decay": 100.0}
     penalised, decayed = (run(tmp_path / name, 1, optimizer=name, **one) for name in ("adam", "adamw"))
     start = Affine().map.weight.detach().diagonal()
     torch.testing.assert_close(penalised.map.weight.detach().diagonal(), start - 1e-3, atol=1e-6, rtol=0)
@@ -133,7 +147,7 @@ def test_weight_decay_is_decoupled_in_adamw_and_a_penalty_in_adam(tmp_path):
     ids=str,
 )
 def test_adam_has_no_weight_decay_unless_it_is_given(settings, decay):
-    assert TrainConfig(**settings).weight_decay == decay
+    assert TrainConfig.of(**settings).optimizer.parameters_at(0)["weight_decay"] == decay
 
 
 def test_capped_steps_are_reported(tmp_path):
@@ -233,7 +247,7 @@ def test_a_sample_that_is_not_finite_stops_the_run(tmp_path):
 def test_data_off_the_manifold_are_refused(tmp_path, points, message):
     field = KernelField(Sphere(), Gaussian, parse_lengthscales("1.0"))
     with pytest.raises(ValueError, match=message):
-        train(Affine(), field, resample(points), TrainConfig(steps=1), tmp_path)
+        train(Affine(), field, resample(points), TrainConfig.of(steps=1), tmp_path)
 
 
 def test_samples_off_the_manifold_are_refused_before_the_weights_change(tmp_path):
@@ -242,7 +256,7 @@ def test_samples_off_the_manifold_are_refused_before_the_weights_change(tmp_path
     module = Affine()
     before = weights(module).clone()
     with pytest.raises(ValueError, match=r"the samples of the generator lie off Sphere\(\): projecting them"):
-        train(module, field, resample(points), TrainConfig(steps=3), tmp_path)
+        train(module, field, resample(points), TrainConfig.of(steps=3), tmp_path)
     assert torch.equal(weights(module), before)
 
 
@@ -277,27 +291,26 @@ def test_streams_are_independent_of_one_another():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "--steps must be at least 1, got 0"),
-        ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
-        ({"lr": -1.0}, "--lr must be positive, got -1.0"),
-        ({"lr": float("nan")}, "--lr must be positive, got nan"),
-        ({"lr": float("inf")}, "--lr must be finite and not negative, got inf"),
-        ({"weight_decay": -0.1}, "--weight-decay must be finite and not negative, got -0.1"),
-        ({"beta1": 1.0}, r"--beta1 must lie in \[0, 1\), got 1.0"),
-        ({"beta2": -0.1}, r"--beta2 must lie in \[0, 1\), got -0.1"),
-        ({"beta2": float("nan")}, r"--beta2 must lie in \[0, 1\), got nan"),
-        ({"seed": -1}, "--seed must be at least 0, got -1"),
-        ({"keep": 0}, "--keep must be at least 1, got 0"),
-        ({"batch_size": 10**12}, "--batch-size must be at most 2147483647, got 1000000000000"),
-        ({"allow_changes": True}, "--allow-changes is for continuing a run; it needs --resume"),
-        ({"ema_decay": 1.0}, r"--ema-decay must lie in \[0, 1\), got 1.0"),
-        ({"eval_draws": 0}, "--eval-draws must be at least 1, got 0"),
-        ({"resume": True}, "--resume needs --out"),
+        ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"batch_size": 1}, "`batch_size` must be at least 2, got 1"),
+        ({"lr": -1.0}, "`lr` must be positive and finite, got -1.0"),
+        ({"lr": float("nan")}, "`lr` must be positive and finite, got nan"),
+        ({"lr": float("inf")}, "`lr` must be positive and finite, got inf"),
+        ({"weight_decay": -0.1}, "`weight_decay` must be finite and not negative, got -0.1"),
+        ({"beta1": 1.0}, r"`beta1` must lie in \[0, 1\), got 1.0"),
+        ({"beta2": -0.1}, r"`beta2` must lie in \[0, 1\), got -0.1"),
+        ({"beta2": float("nan")}, r"`beta2` must lie in \[0, 1\), got nan"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"keep": 0}, "`keep` must be at least 1, got 0"),
+        ({"batch_size": 10**12}, "`batch_size` must be at most 2147483647, got 1000000000000"),
+        ({"ema_decay": 1.0}, r"`ema_decay` must lie in \[0, 1\), got 1.0"),
+        ({"eval_draws": 0}, "`eval_draws` must be at least 1, got 0"),
+        ({"resume": True}, "`resume` needs --out"),
     ],
 )
-def test_settings_are_checked_by_flag(settings, message):
+def test_settings_are_checked_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
-        RunConfig(**settings)
+        TrainConfig.of(**settings).check()
 
 
 def test_processes_that_do_not_join_are_noticed(monkeypatch):
@@ -311,15 +324,16 @@ def test_processes_that_do_not_join_are_noticed(monkeypatch):
 
 def test_missing_tracker(monkeypatch):
     monkeypatch.setattr("drift_core.training.parallel.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="--tracker wandb needs the package wandb"):
+    with pytest.raises(ValueError, match="`tracker` wandb needs the package wandb"):
         make_accelerator("wandb")
 
 
 @pytest.mark.parametrize(
-    ("steps", "given", "decay"), [(9_000, 0.0, 0.999), (600, 0.0, 0.985), (5, 0.0, 0.0), (600, 0.9, 0.9)]
+    ("steps", "given", "decay"),
+    [(9_000, None, 0.999), (600, None, 0.985), (5, None, 0.0), (600, 0.9, 0.9), (600, 0.0, 0.0)],
 )
 def test_the_average_is_over_a_share_of_the_training(steps, given, decay):
-    assert TrainConfig(steps=steps, ema_decay=given).ema_decay == pytest.approx(decay)
+    assert TrainConfig.of(steps=steps, ema_decay=given).optimizer.averaging == pytest.approx(decay)
 
 
 def tiny() -> float:

@@ -60,7 +60,9 @@ def open_run(config: TrainConfig, domain: str, place: Place, accelerator: Accele
 
 def _for_trackers(config: Settings) -> dict[str, Any]:
     """Settings as trackers take them: numbers and text."""
-    return {key: value if isinstance(value, int | float) else str(value) for key, value in config.flat().items()}
+    return {
+        key: value if isinstance(value, int | float) else str(value) for key, value in config.flat().items()
+    }
 
 
 def _open_run(config: TrainConfig, domain: str, place: Place, tell: Callable[[str], None]) -> Path:
@@ -148,10 +150,12 @@ def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
     """Configuration dataclass from what `read_config` returned.
 
     Raises:
-        ValueError: an entry that is no setting, or whose value does not fit.
+        ValueError: an entry that is no setting, or whose value does not fit or is out of range.
     """
     settings = {key: value for key, value in stored.items() if key not in ("domain", "changes")}
     try:
-        return from_json(cls(), settings)
+        config = from_json(cls(), settings)
+        config.check()
+        return config
     except ValueError as error:
         raise ValueError(f"{CONFIG} of the run is damaged: {error}") from None

@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -22,11 +22,11 @@ class Settings:
     """A dataclass of settings or of groups of settings. Names are unique over all groups."""
 
     @classmethod
-    def of(cls, **settings: Any) -> Self:
+    def of(cls: type[S], **settings: Any) -> S:
         """Defaults with some settings changed, whatever group they are in. Raises as `replace` does."""
         return cls().replace(**settings)
 
-    def replace(self, **settings: Any) -> Self:
+    def replace(self: S, **settings: Any) -> S:
         """Copy with some settings changed, whatever group they are in.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Runs: what a domain is, run folders, evaluation, data sets and figures."""

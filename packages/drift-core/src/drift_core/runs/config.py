@@ -1,0 +1,48 @@
+"""Settings of an application: those of training, the kernel, and how a run is reported."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from drift_core.training.config import RunConfig, Settings, TrainConfig, check_positive, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig(Settings):
+    """The kernel, and the direction of the drift."""
+
+    kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
+    """Kernel; spectral is Matern on the sphere, by its eigenfunctions."""
+    nu: float = 1.5
+    """Smoothness of matern and spectral; inf: the Gaussian, the heat kernel."""
+    lengthscale: str = "0.2"
+    """Lengthscale: a number, several (0.2,0.6), annealed (3:0.2), or auto."""
+    direction: Literal["gradient", "displacement"] = "gradient"
+    """Along the kernel gradient, or along the mean displacement."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        if self.nu != float("inf"):
+            check_positive("nu", self.nu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedRunConfig(RunConfig):
+    """What makes a run repeatable, and how it is reported."""
+
+    eval_draws: int = 20
+    """Generated draws over which metrics are averaged."""
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    """Where to log besides metrics.jsonl."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        super().check()
+        check_range("eval_draws", self.eval_draws, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainConfig(TrainConfig):
+    """Settings of an application. A domain adds groups of its own, such as its data and its network."""
+
+    kernel: KernelConfig = field(default_factory=KernelConfig)
+    run: ReportedRunConfig = field(default_factory=ReportedRunConfig)

@@ -1,0 +1,91 @@
+"""What the applications do: train a domain, report a run, sample from it, evaluate it."""
+
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+
+from drift_core.drift import longest_step
+from drift_core.runs.config import DomainConfig
+from drift_core.runs.domain import Domain, Run, untrained
+from drift_core.runs.figures import training_figure
+from drift_core.runs.folder import Place, open_run, read_config, restore_config
+from drift_core.runs.metrics import Metrics, write_metrics
+from drift_core.runs.model import load_model, save_model
+from drift_core.training.checkpoint import load_best
+from drift_core.training.loop import train
+from drift_core.training.parallel import make_accelerator, warn
+from drift_core.training.records import read_records
+
+C = TypeVar("C", bound=DomainConfig)
+D = TypeVar("D")
+G = TypeVar("G", bound=torch.nn.Module)
+
+
+def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path, Metrics | None]:
+    """Train a generator on every process; the first one saves, draws and scores it.
+
+    Returns the run folder and, on the first process, the metrics that its metrics.json holds.
+
+    Raises:
+        ValueError, OSError: settings or data that cannot be used, or a folder that is not free.
+        FloatingPointError, KeyboardInterrupt: as `train` does.
+    """
+    config.check()
+    accelerator = make_accelerator(config.run.tracker)
+    data = domain.load(config)
+    generator, field = untrained(domain, config, data), domain.field(config, data)
+    longest_step(field.manifold, config.optimizer.max_step)
+    folder = open_run(config, domain.name, place, accelerator)
+    for remark in domain.remarks(data):
+        warn(accelerator, remark)
+    trained = train(
+        generator,
+        field,
+        domain.data_sampler(config, data),
+        config,
+        folder,
+        sample_condition=domain.condition_sampler(config, data),
+        accelerator=accelerator,
+        resume=place.resume,
+        validate=domain.validation(config, data),
+        on_step=domain.on_step(folder, config, data),
+    )
+    metrics = None
+    if accelerator.is_main_process:
+        run = Run(folder, config, data, trained)
+        report(domain, run)
+        metrics = domain.metrics(run, config.run.eval_draws, "test")
+        write_metrics(folder, metrics)
+    accelerator.end_training()
+    return folder, metrics
+
+
+def report(domain: Domain[C, D, G], run: Run[C, D, G]) -> None:
+    """Write the model, the samples and the figures of a run."""
+    save_model(run.folder / "model", cast(Any, run.generator))
+    samples = domain.sample(run, domain.num_samples, 0)
+    domain.write(run.folder / domain.samples_file, samples)
+    domain.figures(run, samples)
+    training_figure(read_records(run.folder), run.folder / "figures" / "training.png")
+
+
+def load_run(domain: Domain[C, D, G], folder: Path, *, best: bool = False) -> Run[C, D, G]:
+    """Load a finished run, its data included, on a GPU where there is one.
+
+    Args:
+        domain: that of the run.
+        folder: the run folder.
+        best: take the weights with the best validation score, instead of the last ones.
+
+    Raises:
+        ValueError: the folder holds no finished run of the domain, or its files are damaged.
+        OSError: its data are not where they were.
+    """
+    config = restore_config(domain.config_type, read_config(folder))
+    data = domain.load(config)
+    generator = cast(G, load_model(cast(Any, domain.generator_type), folder / "model"))
+    if best:
+        load_best(folder, generator)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Run(folder, config, data, generator.eval().to(device))
