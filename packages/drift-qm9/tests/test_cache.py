@@ -1,8 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
-import drift_qm9.cache as store
 import numpy as np
 import pytest
+from drift_qm9 import cache
 from drift_qm9.cache import Tokenised, stored
 
 IDS = np.arange(96, dtype=np.uint8).reshape(3, 32)
@@ -20,8 +20,8 @@ def counted():
     return make, calls
 
 
-def the_file(cache):
-    (path,) = cache.iterdir()
+def the_file(folder):
+    (path,) = folder.iterdir()
     return path
 
 
@@ -42,7 +42,7 @@ def test_all_that_determines_the_tokens_is_in_the_name(empty_cache, counted, mon
     stored(b"data", {"length": 16}, make)
     monkeypatch.setattr(cache.rdkit, "__version__", "1.0")
     stored(b"data", {"length": 32}, make)
-    monkeypatch.setattr(store, "VERSION", cache.VERSION + 1)
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
     stored(b"data", {"length": 32}, make)
     assert len(calls) == len(list(empty_cache.iterdir())) == 5
 
