@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,14 +22,23 @@ SURVIVED: Counter[str] = Counter()
 
 
 @pytest.fixture
-def app_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., object]:
-    """Run the command line of an application in this process: fast, for what is refused early."""
+def import_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of apps/ into this process."""
     monkeypatch.syspath_prepend(str(APPS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def app_inside(
+    import_app: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., object]:
+    """Run the command line of an application in this process: fast, for what is refused early."""
 
     def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        module = importlib.import_module(name)
-        cli = importlib.import_module("_cli")
+        module, cli = import_app(name), import_app("_cli")
         code: object = 0
         try:
             cli.run(module.main, module.parse)

@@ -7,7 +7,15 @@ import torch
 from drift_core import Gaussian, Laplace, Matern, Mixture, Power, Sphere, drift_loss
 from drift_core.lengthscale import auto_lengthscale
 from drift_core.testing import check_drift, check_manifold
-from drift_simplex import FisherRao, decode, onehot_to_sphere, sample_tokens, to_simplex, to_sphere
+from drift_simplex import (
+    FisherRao,
+    abs_normalize,
+    decode,
+    onehot_to_sphere,
+    sample_tokens,
+    to_simplex,
+    to_sphere,
+)
 from drift_simplex.geometry import check_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -247,3 +255,19 @@ def test_automatic_lengthscales_are_the_same_in_both_precisions(dtype, soft):
     nearest = r.masked_fill(~others, 9).amin(1).median()
     expected = math.sqrt(float(nearest) * float(r[others].median()))
     assert auto_lengthscale(SPACE, x.to(dtype)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_folding_is_an_isometry_and_keeps_gradients_at_the_vertices():
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    x = abs_normalize(h)
+    assert bool((x >= 0).all())
+    torch.testing.assert_close(x.norm(dim=-1), torch.ones(50, dtype=torch.float64))
+
+    near = torch.tensor([1.0, 1e-4, 2e-4], dtype=torch.float64)  # all but at the first vertex
+    singular = torch.linalg.svdvals(torch.autograd.functional.jacobian(abs_normalize, near))
+    torch.testing.assert_close(singular[:2], torch.ones(2, dtype=torch.float64), atol=1e-6, rtol=0)
+
+    logits = 2 * near.log()
+    root = torch.autograd.functional.jacobian(lambda u: u.softmax(-1).sqrt(), logits)
+    assert float(torch.linalg.svdvals(root)[0]) < 2e-4  # the control: nothing moves

@@ -21,7 +21,6 @@ from drift_simplex.onehot import (
     onehot_scores,
 )
 from drift_simplex.product import product_score, product_scores
-from drift_simplex.strings import StringGenerator, random_strings, support_metrics
 from drift_simplex.windows import WindowField
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "CategoricalField",
     "Codebook",
     "FisherRao",
-    "StringGenerator",
     "WindowField",
     "abs_normalize",
     "decode",
@@ -44,10 +42,8 @@ __all__ = [
     "onehot_to_sphere",
     "product_score",
     "product_scores",
-    "random_strings",
     "sample_tokens",
     "spread_lengthscale",
-    "support_metrics",
     "to_simplex",
     "to_sphere",
 ]

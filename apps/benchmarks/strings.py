@@ -1,27 +1,28 @@
-"""A test bed where quality is exact: random strings, of which a generator should draw each equally often."""
+"""Random strings: a test bed where quality is exact, as a generator should draw each equally often."""
 
 from itertools import pairwise
 
 import torch
+from drift_simplex import Codebook, abs_normalize, decode
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
-from drift_simplex.codebook import Codebook
-from drift_simplex.geometry import abs_normalize, decode
-
-_CODE = 32
-"""Numbers in the learned vector of a code."""
+_EMBEDDING = 32
+"""Width of the codebook entries."""
 
 
-def random_strings(count: int, length: int, letters: int, seed: int = 0) -> Int64[Tensor, "count length"]:
-    """Distinct strings drawn uniformly from all letters^length; raises ValueError if there are too few."""
-    if count > letters**length:
+def random_strings(count: int, length: int, vocab_size: int, seed: int = 0) -> Int64[Tensor, "count length"]:
+    """Draw distinct strings uniformly from all vocab_size^length.
+
+    Raises ValueError if there are too few.
+    """
+    if count > vocab_size**length:
         raise ValueError(
-            f"there are {letters**length} strings of {length} letters out of {letters}, not {count}"
+            f"there are {vocab_size**length} strings of {length} letters out of {vocab_size}, not {count}"
         )
     generator, found = Generator().manual_seed(seed), torch.empty(0, length, dtype=torch.int64)
     while len(found) < count:
-        more = torch.randint(letters, (count, length), generator=generator)
+        more = torch.randint(vocab_size, (count, length), generator=generator)
         found = torch.unique(torch.cat([found, more]), dim=0)
     return found[torch.randperm(len(found), generator=generator)[:count]]
 
@@ -44,32 +45,34 @@ def support_metrics(
 
 
 class StringGenerator(nn.Module):
-    """MLP from latents to points [n, length, letters] on the orthant, at first apart.
+    """MLP from latents to points [n, length, vocab_size] on the orthant, spread out from the start.
 
-    A latent is `bits` fair signs or, if `codes` is not 0, the number of one of that many codes (`Codebook`).
+    A latent is `channels` Bernoulli (+-1) numbers or, with a codebook, the index of an entry (`Codebook`).
     """
 
-    def __init__(self, length: int, letters: int, bits: int = 16, width: int = 256, codes: int = 0) -> None:
+    def __init__(
+        self, length: int, vocab_size: int, channels: int = 16, width: int = 256, codebook_size: int = 0
+    ) -> None:
         super().__init__()
-        self.length, self.letters, self.bits = length, letters, bits
-        self.codebook = Codebook(codes, _CODE) if codes else None
-        widths = (_CODE, width, width) if codes else (bits, width, width, width)
+        self.length, self.vocab_size, self.channels = length, vocab_size, channels
+        self.codebook = Codebook(codebook_size, _EMBEDDING) if codebook_size else None
+        widths = (_EMBEDDING, width, width) if codebook_size else (channels, width, width, width)
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
-        last = nn.Linear(width, length * letters)
+        last = nn.Linear(width, length * vocab_size)
         with torch.no_grad():
             last.weight.mul_(5)  # samples that start in one place repel one another too evenly to spread
         self.network = nn.Sequential(*layers, last)
 
-    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length letters"]:
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length vocab"]:
         """Points for latents."""
         hidden = z if self.codebook is None else self.codebook(z[:, 0])
-        return abs_normalize(self.network(hidden).unflatten(1, (self.length, self.letters)))
+        return abs_normalize(self.network(hidden).unflatten(1, (self.length, self.vocab_size)))
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents: signs, or a code's number."""
+        """Draw `n` latents: signs, or the index of a codebook entry."""
         if self.codebook is not None:
             return self.codebook.draw(n, generator)[:, None]
-        return 2.0 * torch.randint(2, (n, self.bits), generator=generator) - 1
+        return 2.0 * torch.randint(2, (n, self.channels), generator=generator) - 1
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator) -> Int64[Tensor, "n length"]:

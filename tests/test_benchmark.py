@@ -2,12 +2,19 @@
 
 import re
 
-import drift_simplex.benchmark as module
 import pytest
 
 
-def test_every_line_is_a_ratio_to_a_named_baseline(monkeypatch: pytest.MonkeyPatch, capsys):
-    small = {"SHAPES": ((4, 5),), "QUERIES": 8, "REFERENCES": 50, "SOFT": 20, "TRAINING_SET": 200, "WORD": 4}
+def test_every_line_is_a_ratio_to_a_named_baseline(import_app, monkeypatch: pytest.MonkeyPatch, capsys):
+    module = import_app("benchmarks.simplex")
+    small = {
+        "SHAPES": ((4, 5),),
+        "QUERIES": 8,
+        "REFERENCES": 50,
+        "SOFT": 20,
+        "TRAINING_SET": 200,
+        "KMER_LENGTH": 4,
+    }
     for name, value in small.items():
         monkeypatch.setattr(module, name, value)
     module.benchmark(repeats=1)

@@ -1,26 +1,23 @@
-"""Time one-hot and fused scores against the obvious ways to compute them."""
+"""Time one-hot and fused scores on sequences against the obvious ways to compute them."""
 
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from drift_core import Laplace, Manifold, Power, RadialKernel, Sphere, smoothed_score
+from drift_simplex import FisherRao, kmer_scores, onehot_score, onehot_to_sphere, to_sphere
 from torch import Tensor
 
-from drift_simplex.geometry import FisherRao, onehot_to_sphere, to_sphere
-from drift_simplex.kmers import kmer_scores
-from drift_simplex.onehot import onehot_score
+from benchmarks.timing import best_times, peak_memory
 
 KERNEL = Laplace(0.5)
 SHAPES = ((32, 35), (256, 4))
-"""Positions and letters: molecules as SMILES, and a stretch of DNA."""
+"""Length and vocabulary size: molecules as SMILES, and a crop of DNA."""
 QUERIES, REFERENCES, SOFT = 256, 4096, 512
 TRAINING_SET = 127_000
 """References of the memory benchmark: molecules in the training split of QM9."""
-WORD = 8
-"""Letters of DNA of a word."""
+KMER_LENGTH = 8
 
 Angle = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,29 +28,29 @@ def benchmark(repeats: int = 3) -> None:
         f"float32, cpu, {torch.get_num_threads()} threads; the fastest of {repeats} interleaved runs counts"
     )
     memory()
-    for length, letters in SHAPES:
-        onehot(length, letters, repeats)
-    for length, letters in SHAPES:
-        soft(length, letters, repeats)
-    words(repeats)
+    for length, vocab_size in SHAPES:
+        onehot(length, vocab_size, repeats)
+    for length, vocab_size in SHAPES:
+        soft(length, vocab_size, repeats)
+    kmers(repeats)
 
 
 def memory() -> None:
     """Peak memory of one step with a whole training set as positives."""
     x, tokens = _points(QUERIES, 32, 35, seed=0), _tokens(TRAINING_SET, 32, 35)
     onehot_score(KERNEL, x, tokens[:REFERENCES])
-    before, start = _peak(), time.perf_counter()
+    before, start = peak_memory(), time.perf_counter()
     onehot_score(KERNEL, x, tokens)
-    seconds, more = time.perf_counter() - start, _peak() - before
+    seconds, more = time.perf_counter() - start, peak_memory() - before
     print(f"\none-hot references, n = {QUERIES}, m = {TRAINING_SET:,}, L = 32, K = 35")
     print(f"{'onehot_score':<34}{1e3 * seconds:>10.1f} ms, {more:.0f} MB more at the peak")
 
 
-def onehot(length: int, letters: int, repeats: int) -> None:
+def onehot(length: int, vocab_size: int, repeats: int) -> None:
     """Time `onehot_score` against dense fields of the same references as points on the sphere."""
-    x, tokens = _points(QUERIES, length, letters, seed=0), _tokens(REFERENCES, length, letters)
-    y = onehot_to_sphere(tokens, letters)
-    print(f"\none-hot references, n = {QUERIES}, m = {REFERENCES}, L = {length}, K = {letters}")
+    x, tokens = _points(QUERIES, length, vocab_size, seed=0), _tokens(REFERENCES, length, vocab_size)
+    y = onehot_to_sphere(tokens, vocab_size)
+    print(f"\none-hot references, n = {QUERIES}, m = {REFERENCES}, L = {length}, K = {vocab_size}")
     _compare(
         {
             "onehot_score": lambda: onehot_score(KERNEL, x, tokens).gradient,
@@ -65,10 +62,10 @@ def onehot(length: int, letters: int, repeats: int) -> None:
     )
 
 
-def soft(length: int, letters: int, repeats: int) -> None:
+def soft(length: int, vocab_size: int, repeats: int) -> None:
     """Time the fused pairs of `FisherRao` against those of `Power(Sphere())`."""
-    x, y = (_points(SOFT, length, letters, seed) for seed in (0, 1))
-    print(f"\nsoft references, n = m = {SOFT}, L = {length}, K = {letters}")
+    x, y = (_points(SOFT, length, vocab_size, seed) for seed in (0, 1))
+    print(f"\nsoft references, n = m = {SOFT}, L = {length}, K = {vocab_size}")
     _compare(
         {
             "smoothed_score, FisherRao()": partial(_gradient, FisherRao(), x, y),
@@ -78,12 +75,13 @@ def soft(length: int, letters: int, repeats: int) -> None:
     )
 
 
-def words(repeats: int) -> None:
-    """Time a table of all words of `WORD` letters of DNA against passes over words as references."""
-    x, tokens = _points(SOFT, WORD, 4, seed=0), _tokens(4**WORD, WORD, 4)
-    codes = tokens @ 4 ** torch.arange(WORD - 1, -1, -1)
-    counts = codes.bincount(minlength=4**WORD)
-    print(f"\nwords of {WORD} letters out of 4, n = {SOFT}, {len(tokens):,} occurrences")
+def kmers(repeats: int) -> None:
+    """Time a table of the counts of all k-mers of DNA against passes over the k-mers as references."""
+    w = KMER_LENGTH
+    x, tokens = _points(SOFT, w, 4, seed=0), _tokens(4**w, w, 4)
+    indices = tokens @ 4 ** torch.arange(w - 1, -1, -1)
+    counts = indices.bincount(minlength=4**w)
+    print(f"\n{w}-mers of 4 letters, n = {SOFT}, {len(tokens):,} occurrences")
     _compare(
         {
             "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
@@ -117,33 +115,22 @@ def arccos(x: Tensor, y: Tensor) -> Tensor:
 
 def _compare(candidates: dict[str, Callable[[], Tensor]], repeats: int) -> None:
     """Print the fastest time of each candidate, its ratio to the first, and how far their results are."""
-    times = dict.fromkeys(candidates, float("inf"))
-    results: dict[str, Tensor] = {}
-    for _ in range(repeats):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            results[name] = run()
-            times[name] = min(times[name], time.perf_counter() - start)
-    first = next(iter(candidates))
-    for name, seconds in times.items():
-        off = float((results[name] - results[first]).norm() / results[first].norm())
-        print(f"{name:<34}{1e3 * seconds:>10.1f} ms{seconds / times[first]:>8.1f} x   off by {off:.0e}")
+    timings = best_times(candidates, repeats)
+    base = next(iter(timings.values()))
+    for name, (seconds, result) in timings.items():
+        off = float((result - base.result).norm() / base.result.norm())
+        print(f"{name:<34}{1e3 * seconds:>10.1f} ms{seconds / base.seconds:>8.1f} x   off by {off:.0e}")
 
 
 def _gradient(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
     return smoothed_score(manifold, KERNEL, x, y).gradient
 
 
-def _points(n: int, length: int, letters: int, seed: int) -> Tensor:
+def _points(n: int, length: int, vocab_size: int, seed: int) -> Tensor:
     """Soft points, as an untrained generator makes them."""
-    logits = 2 * torch.randn(n, length, letters, generator=torch.Generator().manual_seed(seed))
+    logits = 2 * torch.randn(n, length, vocab_size, generator=torch.Generator().manual_seed(seed))
     return to_sphere(logits.softmax(dim=-1))
 
 
-def _tokens(m: int, length: int, letters: int) -> Tensor:
-    return torch.randint(letters, (m, length), generator=torch.Generator().manual_seed(2))
-
-
-def _peak() -> float:
-    """Peak resident memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _tokens(m: int, length: int, vocab_size: int) -> Tensor:
+    return torch.randint(vocab_size, (m, length), generator=torch.Generator().manual_seed(2))

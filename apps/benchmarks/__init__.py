@@ -1,0 +1,1 @@
+"""The benchmarks that benchmark.py runs, one module each."""
