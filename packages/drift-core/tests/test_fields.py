@@ -20,6 +20,7 @@ from drift_core import (
     Manifold,
     Matern,
     NearestField,
+    Power,
     PullbackField,
     Sphere,
     SphericalMatern,
@@ -92,7 +93,24 @@ def test_sums_obey_the_laws_and_are_sums(manifold, cloud):
     expected = 0.1 * parts[0](batch).field + 2 * parts[1](batch).field
     torch.testing.assert_close(field(batch).field, expected, rtol=1e-13, atol=1e-13)
     ess = [diagnostics(part, batch)["ess"] for part in parts]
-    assert diagnostics(field, batch) == {"ess_0": ess[0], "ess_1": ess[1]}
+    assert diagnostics(field, batch) == pytest.approx({"ess": (0.1 * ess[0] + 2 * ess[1]) / 2.1})
+
+
+def test_weights_may_vary_over_positions():
+    """Fields of several positions that each count at some of them, by one number a position."""
+    space = Power(Sphere())
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n: space.projx(torch.randn(n, 4, 3, generator=generator, dtype=torch.float64))  # noqa: E731
+    parts = [KernelField(space, kernel, Lengthscales((0.7,))) for kernel in (Laplace, Gaussian)]
+    weight = torch.tensor([[0.5], [1.0], [2.0], [3.0]])
+    field, batch = SumField(parts, [weight, 0.25]), Batch(draw(5), draw(9), draw(7))
+    check_field(field, batch)
+    a, b = (part(batch).field for part in parts)
+    for position, factor in enumerate((0.5, 1.0, 2.0, 3.0)):
+        expected = factor * a[:, position] + 0.25 * b[:, position]
+        torch.testing.assert_close(field(batch).field[:, position], expected, rtol=1e-13, atol=1e-13)
+    ess = [diagnostics(part, batch)["ess"] for part in parts]
+    assert diagnostics(field, batch) == pytest.approx({"ess": (1.625 * ess[0] + 0.25 * ess[1]) / 1.875})
 
 
 def test_sums_that_make_no_sense_are_refused():
@@ -103,6 +121,8 @@ def test_sums_that_make_no_sense_are_refused():
         SumField([], [])
     with pytest.raises(ValueError, match=r"positive, got \[0\.0\]"):
         SumField([field], [0.0])
+    with pytest.raises(ValueError, match="positive, got"):
+        SumField([field], [torch.tensor([[1.0], [0.0]])])
     with pytest.raises(ValueError, match=r"have no sum, got Euclidean\(\), Sphere\(\)"):
         SumField([field, replace(field, manifold=Euclidean())], [1.0, 1.0])
 

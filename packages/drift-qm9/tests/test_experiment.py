@@ -4,11 +4,21 @@ import math
 
 import pytest
 import torch
-from drift_core import BalancedField, Batch, Euclidean, Gaussian, KernelField, Laplace, Matern
+from drift_core import (
+    BalancedField,
+    Batch,
+    Euclidean,
+    Gaussian,
+    KernelField,
+    Laplace,
+    Matern,
+    PullbackField,
+    SumField,
+)
 from drift_core.training.loop import Field
 from drift_qm9.data import Molecules
 from drift_qm9.experiment import Config, make_field, make_generator, positives
-from drift_simplex import CategoricalField, FisherRao, WindowField
+from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 
 
@@ -21,9 +31,12 @@ def little() -> Molecules:
 
 def test_a_run_drifts_by_windows_or_whole_sequences(little):
     field = make_field(Config(window=4, window_lengthscale="2:0.4"), little)
-    assert isinstance(field, WindowField)
-    assert (field.width, field.field.product, field.field.letters) == (4, True, 35)
-    assert (field.field.lengthscales.start, field.field.lengthscales.stop) == ((2.0,), (0.4,))
+    assert isinstance(field, SumField)
+    window = field.fields[0]
+    assert isinstance(window, PullbackField)
+    assert window.map(little.train).shape == (40, 4)
+    assert (window.field.product, window.field.letters) == (True, 35)
+    assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
     settings = {"lengthscale": "0.3,3", "direction": "displacement", "balance": 0.0}
     whole = make_field(Config(**settings), little)
     assert isinstance(whole, CategoricalField)
@@ -88,7 +101,7 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
 )
 def test_the_kernel_is_that_of_the_flags(little, flags, kernel):
     windows = make_field(Config(window=8, window_lengthscale="0.4", **flags), little)
-    assert windows.field.kernel(0.4) == kernel
+    assert windows.fields[0].field.kernel(0.4) == kernel
     assert make_field(Config(lengthscale="0.4", balance=0.0, **flags), little).kernel(0.4) == kernel
 
 

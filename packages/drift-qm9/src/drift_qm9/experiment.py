@@ -18,7 +18,7 @@ from drift_core.seeds import generator_for
 from drift_core.training.config import RunConfig, check_range
 from drift_core.training.loop import resample
 from drift_core.training.records import read_records
-from drift_simplex import MOST_CODES, CategoricalField, WindowField, onehot_lengthscale
+from drift_simplex import MOST_CODES, CategoricalField, onehot_lengthscale, window_field
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -161,15 +161,15 @@ def make_field(config: Config, data: Molecules) -> Field:
     if config.kernel == "spectral":
         raise ValueError("--kernel spectral lives on one sphere; sequences are points on one a position")
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
-    field = _windows(config, kernel) if config.window else _whole(config, kernel, data)
+    field = _windows(config, kernel, data) if config.window else _whole(config, kernel, data)
     longest_step(field.manifold, config.max_step)
     return field
 
 
-def _windows(config: Config, kernel: Callable[[float], RadialKernel]) -> WindowField:
+def _windows(config: Config, kernel: Callable[[float], RadialKernel], data: Molecules) -> Field:
     scales = checked_lengthscales(config.window_lengthscale, kernel)
     letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-    return WindowField(letters, config.window)
+    return window_field(letters, data.train.shape[1], config.window)
 
 
 def _whole(config: Config, kernel: Callable[[float], RadialKernel], data: Molecules) -> Field:

@@ -21,14 +21,13 @@ from drift_simplex.onehot import (
     onehot_scores,
 )
 from drift_simplex.product import product_score, product_scores
-from drift_simplex.windows import WindowField
+from drift_simplex.windows import window_field
 
 __all__ = [
     "MOST_CODES",
     "CategoricalField",
     "Codebook",
     "FisherRao",
-    "WindowField",
     "abs_normalize",
     "decode",
     "kmer_effective_sample_size",
@@ -46,4 +45,5 @@ __all__ = [
     "spread_lengthscale",
     "to_simplex",
     "to_sphere",
+    "window_field",
 ]

@@ -14,19 +14,22 @@ from drift_core.manifold import Manifold
 class SumField:
     """Weighted sum of drift fields on one manifold, sum_s w_s V_s.
 
-    Of kernel-gradient fields it is the gradient of sum_s w_s log p_s/q_s, so that it vanishes where all the
-    smoothed densities agree.
+    With one number a field it is, of kernel-gradient fields, the gradient of sum_s w_s log p_s/q_s: it
+    vanishes where all the smoothed densities agree. A weight may also be a tensor that broadcasts to the
+    points, such as one number a position [L, 1] for points [L, d] of `Power`; scaled so, tangent vectors must
+    stay tangent.
 
-    Raises ValueError for no field, weights that are not one positive number a field, or several manifolds.
+    Raises ValueError for no field, a field without a weight, weights that are not positive, or several
+    manifolds.
     """
 
     fields: Sequence[Field]
-    weights: Sequence[float]
+    weights: Sequence[float | Tensor]
 
     def __post_init__(self) -> None:
         if not self.fields or len(self.fields) != len(self.weights):
             raise ValueError(f"expected as many weights as fields, got {self.weights} for {self.fields}")
-        if not all(weight > 0 for weight in self.weights):
+        if not all(bool((torch.as_tensor(weight) > 0).all()) for weight in self.weights):
             raise ValueError(f"the weights of fields must be positive, got {self.weights}")
         manifolds = {repr(field.manifold) for field in self.fields}
         if len(manifolds) > 1:
@@ -39,9 +42,12 @@ class SumField:
 
     def __call__(self, batch: Batch) -> Drift:
         """Sums of attractions and of repulsions."""
-        parts = [field(batch) for field in self.fields]
-        weights = batch.x.new_tensor(self.weights)
-        return Drift(*(torch.tensordot(weights, torch.stack(terms), 1) for terms in zip(*parts, strict=True)))
+        sums = [torch.zeros_like(batch.x) for _ in Drift._fields]
+        for field, weight in zip(self.fields, self.weights, strict=True):
+            scale = torch.as_tensor(weight, dtype=batch.x.dtype, device=batch.x.device)
+            for total, part in zip(sums, field(batch), strict=True):
+                total.addcmul_(scale, part)
+        return Drift(*sums)
 
     def observe(self, batch: Batch) -> None:
         """Every field observes the batch."""
@@ -49,9 +55,13 @@ class SumField:
             observe(field, batch)
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Those of every field, the number of the field at the end of their names."""
-        found = enumerate(diagnostics(field, batch) for field in self.fields)
-        return {f"{name}_{i}": value for i, part in found for name, value in part.items()}
+        """Those of the fields, averaged by name with the (mean) weights of the fields that have them."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for field, weight in zip(self.fields, self.weights, strict=True):
+            share = float(torch.as_tensor(weight, dtype=torch.float64).mean())
+            for name, value in diagnostics(field, batch).items():
+                found.setdefault(name, []).append((share, value))
+        return {name: _weighted_mean(terms) for name, terms in found.items()}
 
 
 @dataclass(frozen=True)
@@ -109,3 +119,8 @@ class PullbackField:
     def _mapped(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self.map(x)
+
+
+def _weighted_mean(terms: list[tuple[float, float]]) -> float:
+    """Mean of values, given in pairs of a weight and a value."""
+    return sum(weight * value for weight, value in terms) / sum(weight for weight, _ in terms)
