@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import torch
 from drift_simplex import Codebook, abs_normalize, decode
+from drift_simplex.generator import draw_latents
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
@@ -72,7 +73,7 @@ class StringGenerator(nn.Module):
         """Draw `n` latents: signs, or the index of a codebook entry."""
         if self.codebook is not None:
             return self.codebook.draw(n, generator)[:, None]
-        return 2.0 * torch.randint(2, (n, self.channels), generator=generator) - 1
+        return draw_latents((n, self.channels), "bernoulli", generator)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator) -> Int64[Tensor, "n length"]:

@@ -123,11 +123,7 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
 def test_the_generator_is_that_of_the_flags(little, output):
     flags = {"output": output, "codes": 0, "global_noise": 5, "position_noise": 2}
     generator = make_generator(Config(**flags), little)
-    assert (generator.normalizes, generator.latent_dim, generator.length) == (
-        output == "abs_normalize",
-        5 + 24,
-        12,
-    )
+    assert (generator.output, generator.latent_dim, generator.length) == (output, 5 + 24, 12)
     assert (generator.codebook, len(generator.blocks)) == (None, 4)
     again = make_generator(Config(**flags), little)
     assert torch.equal(generator.logits.weight, again.logits.weight)

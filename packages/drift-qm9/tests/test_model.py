@@ -4,12 +4,13 @@ import math
 import pytest
 import torch
 from drift_qm9 import PRESETS, MoleculeGenerator
+from drift_qm9 import model as module
 from drift_qm9.model import Block
 from torch import Generator, nn
 from torch.nn import functional as F
 
 TINY = {
-    "length": 6, "letters": 5, "width": 16, "blocks": 2, "heads": 2, "condition": 8, "global_noise": 3,
+    "length": 6, "vocab_size": 5, "width": 16, "blocks": 2, "heads": 2, "condition": 8, "global_channels": 3,
     "output": "softmax",
 }  # fmt: skip
 
@@ -24,10 +25,10 @@ def tiny(**arguments):
         {},
         {"output": "abs_normalize"},
         {"geometry": "euclidean"},
-        {"position_noise": 0},
-        {"noise": "gaussian", "position_noise": 1},
-        {"codes": 40},
-        {"codes": 40, "position_noise": 0, "blocks": 0},
+        {"position_channels": 0},
+        {"latents": "gaussian", "position_channels": 1},
+        {"codebook_size": 40},
+        {"codebook_size": 40, "position_channels": 0, "blocks": 0},
     ],
     ids=str,
 )
@@ -58,7 +59,7 @@ def test_logits_are_the_same_in_both_geometries(generator):
     torch.testing.assert_close(tiny(geometry="euclidean", output="abs_normalize")(z), simplex(z))
 
 
-def test_folded_outputs_are_absolute_values_of_unit_length(generator):
+def test_abs_normalized_outputs_are_absolute_values_of_unit_length(generator):
     model = tiny(output="abs_normalize")
     z = model.latent(20, generator)
     h = model._network(z)
@@ -74,19 +75,19 @@ def test_samples_depend_on_the_generator_alone(model):
     assert torch.equal(tokens, model(model.latent(100, Generator().manual_seed(3))).argmax(-1))
 
 
-def test_noise_is_fair_signs_or_standard_normal(generator):
-    binary = tiny().latent(4000, generator)
-    assert binary.shape == (4000, 3 + 6 * 4)
-    assert {*binary.flatten().tolist()} == {-1.0, 1.0}
-    assert binary.mean(0).abs().max() < 5 / 4000**0.5
-    gaussian = tiny(noise="gaussian").latent(4000, generator)
+def test_latents_are_fair_signs_or_standard_normal(generator):
+    bernoulli = tiny().latent(4000, generator)
+    assert bernoulli.shape == (4000, 3 + 6 * 4)
+    assert {*bernoulli.flatten().tolist()} == {-1.0, 1.0}
+    assert bernoulli.mean(0).abs().max() < 5 / 4000**0.5
+    gaussian = tiny(latents="gaussian").latent(4000, generator)
     assert gaussian.mean(0).abs().max() < 5 / 4000**0.5
     assert (gaussian.std(0) - 1).abs().max() < 0.06
     assert gaussian.unique().numel() > 100_000
 
 
-def test_codes_are_drawn_evenly_and_make_one_string_each(generator):
-    model = tiny(codes=7, position_noise=0, blocks=0)
+def test_codebook_entries_are_drawn_evenly_and_make_one_string_each(generator):
+    model = tiny(codebook_size=7, position_channels=0, blocks=0)
     z = model.latent(7000, generator)
     assert z.shape == (7000, model.latent_dim) == (7000, 1)
     counts = z[:, 0].long().bincount()
@@ -94,14 +95,14 @@ def test_codes_are_drawn_evenly_and_make_one_string_each(generator):
     assert (counts - 1000).abs().max() < 5 * 1000**0.5
     x = model(z[:200])
     assert len(torch.unique(x, dim=0)) == 7
-    noisy = tiny(codes=7, position_noise=2)
+    noisy = tiny(codebook_size=7, position_channels=2)
     assert noisy.latent(3, generator).shape == (3, 1 + 6 * 2)
     assert len(torch.unique(noisy(noisy.latent(50, generator)), dim=0)) > 40
 
 
-def test_the_noise_of_a_position_enters_there(generator):
-    """Without blocks nothing mixes positions, so that only the global part of the noise is shared."""
-    model = tiny(blocks=0, position_noise=2)
+def test_the_channels_of_a_position_enter_there(generator):
+    """Without blocks nothing mixes positions, so that only the global channels are shared."""
+    model = tiny(blocks=0, position_channels=2)
     z = model.latent(1, generator)
     x = model(z)[0]
     for position in range(6):
@@ -114,7 +115,7 @@ def test_the_noise_of_a_position_enters_there(generator):
     assert ((model(other)[0] - x).abs().amax(-1) > 1e-6).all()
 
 
-def test_all_noise_reaches_all_positions(generator):
+def test_all_channels_reach_all_positions(generator):
     model = tiny()
     z = model.latent(1, generator).requires_grad_()
     for position in range(6):
@@ -139,20 +140,20 @@ def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
 
 
 def test_untrained_outputs_are_spread_out(generator):
-    """Two samples agree at few positions, and by softmax each is close to a string, for any kind of noise."""
-    codes = {"codes": 1024, "position_noise": 0, **PRESETS["mlp"]}
-    for arguments in ({}, {"position_noise": 0, "global_noise": 12}, {"noise": "gaussian"}, codes):
+    """Two samples agree at few positions, and by softmax each is close to a string, for any latents."""
+    codebook = {"codebook_size": 1024, "position_channels": 0, **PRESETS["mlp"]}
+    for arguments in ({}, {"position_channels": 0, "global_channels": 12}, {"latents": "gaussian"}, codebook):
         torch.manual_seed(0)
         model = MoleculeGenerator(length=16, output="softmax", **arguments)
         tokens = model.sample(256, generator)
         assert agreement(tokens) < 0.25  # of the toy data: 0.41
         with torch.no_grad():
-            likeliest = model(model.latent(256, generator)).amax(-1).square()
-        assert 0.5 < likeliest.mean() < 0.8
+            largest = model(model.latent(256, generator)).amax(-1).square()
+        assert 0.5 < largest.mean() < 0.8
         torch.manual_seed(0)
-        folded = MoleculeGenerator(length=16, **arguments)
-        assert folded.normalizes
-        assert agreement(folded.sample(256, generator)) < 0.25
+        normalized = MoleculeGenerator(length=16, **arguments)
+        assert normalized.output == "abs_normalize"
+        assert agreement(normalized.sample(256, generator)) < 0.25
 
 
 def test_gradients_reach_every_weight_and_are_finite(model, generator):
@@ -179,8 +180,12 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = MoleculeGenerator.from_pretrained(tmp_path)
-    assert (again.geometry, again.noise, again.latent_dim) == (model.geometry, model.noise, model.latent_dim)
-    assert again.normalizes == model.normalizes
+    assert (again.geometry, again.latents, again.latent_dim) == (
+        model.geometry,
+        model.latents,
+        model.latent_dim,
+    )
+    assert again.output == model.output
     seeds = (Generator().manual_seed(5) for _ in range(2))
     assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
 
@@ -201,7 +206,7 @@ def test_half_precision_stays_inside_the_network(monkeypatch, generator):
     model = tiny(bf16=True)
     z = model.latent(64, generator)
     exact = model(z)
-    monkeypatch.setattr(MoleculeGenerator, "_half", lambda self, z: True)
+    monkeypatch.setattr(module, "bf16_autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
     half = model(z)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half.square().sum(-1), torch.ones(64, 6))
@@ -219,12 +224,12 @@ def test_double_weights_give_double_points(generator):
     ("arguments", "message"),
     [
         ({"geometry": "hyperbolic"}, "hyperbolic"),
-        ({"noise": "pink"}, "pink"),
+        ({"latents": "pink"}, "pink"),
         ({"output": "sigmoid"}, "sigmoid"),
-        ({"global_noise": 0}, "global_noise must be at least 1 .* got 0 and 4"),
-        ({"position_noise": -1}, "position_noise at least 0, got 3 and -1"),
-        ({"codes": -1}, r"codes must lie in 1\.\.16777216, got -1"),
-        ({"codes": 2**24 + 1}, "got 16777217"),
+        ({"global_channels": 0}, "global_channels must be at least 1 .* got 0 and 4"),
+        ({"position_channels": -1}, "position_channels at least 0, got 3 and -1"),
+        ({"codebook_size": -1}, r"codes must lie in 1\.\.16777216, got -1"),
+        ({"codebook_size": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],
 )
