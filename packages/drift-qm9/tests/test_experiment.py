@@ -35,7 +35,7 @@ def test_a_run_drifts_by_windows_or_whole_sequences(little):
     window = field.fields[0]
     assert isinstance(window, PullbackField)
     assert window.map(little.train).shape == (40, 4)
-    assert (window.field.product, window.field.letters) == (True, 35)
+    assert (window.field.product, window.field.vocab_size) == (True, 35)
     assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
     settings = {"lengthscale": "0.3,3", "direction": "displacement", "balance": 0.0}
     whole = make_field(Config(**settings), little)

@@ -228,7 +228,7 @@ def test_double_weights_give_double_points(generator):
         ({"output": "sigmoid"}, "sigmoid"),
         ({"global_channels": 0}, "global_channels must be at least 1 .* got 0 and 4"),
         ({"position_channels": -1}, "position_channels at least 0, got 3 and -1"),
-        ({"codebook_size": -1}, r"codes must lie in 1\.\.16777216, got -1"),
+        ({"codebook_size": -1}, r"codebook size must lie in 1\.\.16777216, got -1"),
         ({"codebook_size": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],

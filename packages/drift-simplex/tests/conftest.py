@@ -22,11 +22,13 @@ def single_thread() -> Iterator[None]:
 
 @pytest.fixture
 def soft() -> Cloud:
-    """Sampler of n points inside the orthant, L positions by K letters, from a seed."""
+    """Sampler of n points inside the orthant, L positions by vocabulary size K, from a seed."""
 
-    def draw(n: int, length: int, letters: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    def draw(
+        n: int, length: int, vocab_size: int, seed: int = 0, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        logits = 2 * torch.randn(n, length, letters, generator=generator, dtype=torch.float64)
+        logits = 2 * torch.randn(n, length, vocab_size, generator=generator, dtype=torch.float64)
         return logits.softmax(dim=-1).sqrt().to(dtype)
 
     return draw
@@ -34,9 +36,9 @@ def soft() -> Cloud:
 
 @pytest.fixture
 def strings() -> Cloud:
-    """Sampler of m sequences of tokens, L positions over K letters, from a seed."""
+    """Sampler of m sequences of tokens, L positions over a vocabulary of K, from a seed."""
 
-    def draw(m: int, length: int, letters: int, seed: int = 1) -> Tensor:
-        return torch.randint(letters, (m, length), generator=torch.Generator().manual_seed(seed))
+    def draw(m: int, length: int, vocab_size: int, seed: int = 1) -> Tensor:
+        return torch.randint(vocab_size, (m, length), generator=torch.Generator().manual_seed(seed))
 
     return draw

@@ -41,7 +41,7 @@ def test_tokens_drift_like_their_points(direction, scales, progress, soft, strin
 @pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 @pytest.mark.parametrize("progress", [0.0, 0.5])
-def test_tokens_pull_as_they_attract_and_as_their_points_repel(progress, direction, product, soft, strings):
+def test_tokens_attract_by_lookups_and_as_their_points_repel(progress, direction, product, soft, strings):
     """Points go through the dense sums, tokens through lookups; a third of the pairs are excluded."""
     x, tokens = soft(6, 5, 4), strings(20, 5, 4)
     generator = torch.Generator().manual_seed(3)
@@ -49,13 +49,13 @@ def test_tokens_pull_as_they_attract_and_as_their_points_repel(progress, directi
     weight[torch.rand(6, 20, generator=generator) < 1 / 3] = -torch.inf
     field = CategoricalField(4, Laplace, SEVERAL, direction, product)
     for log_weight in (None, weight):
-        pull = field.attraction_to_tokens(x, tokens, progress, log_weight=log_weight)
+        score = field.attraction_to_tokens(x, tokens, progress, log_weight=log_weight)
         given = {"data_log_weight": log_weight, "model_log_weight": log_weight}
         points = onehot_to_sphere(tokens, 4).double()
         terms = field(Batch(x, tokens, points, None, **given, progress=progress))
-        torch.testing.assert_close(pull, terms.attraction, rtol=0, atol=0)
-        torch.testing.assert_close(pull, terms.repulsion, rtol=1e-9, atol=1e-9)
-        assert float(pull.norm()) > 0.1
+        torch.testing.assert_close(score, terms.attraction, rtol=0, atol=0)
+        torch.testing.assert_close(score, terms.repulsion, rtol=1e-9, atol=1e-9)
+        assert float(score.norm()) > 0.1
 
 
 @pytest.mark.parametrize("product", [False, True])
@@ -135,7 +135,7 @@ def test_effective_samples_are_those_of_the_points(soft, strings):
 
 
 def test_particles_spread_over_all_strings_of_a_small_language(strings):
-    """16 random strings of 8 letters out of 4^8: particles warm_up on each of them in equal shares."""
+    """16 random strings of 8 letters out of 4^8: particles settle on each of them in equal shares."""
     language, steps = strings(16, 8, 4, 5), 80
     x = FisherRao().projx(torch.rand(128, 8, 4, generator=torch.Generator().manual_seed(0)))
     field = CategoricalField(4, Laplace, parse_lengthscales("2:0.2"))
@@ -150,14 +150,14 @@ def test_particles_spread_over_all_strings_of_a_small_language(strings):
 
 @pytest.mark.parametrize("scales", [ONE, SEVERAL], ids=["one", "several"])
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
-def test_words_attract_like_the_tokens_that_they_count(direction, scales, soft, strings):
+def test_kmers_attract_like_the_tokens_that_they_count(direction, scales, soft, strings):
     x, tokens = soft(6, 3, 4), strings(50, 3, 4)
     counts = torch.zeros(64, dtype=torch.int64)
     for a, b, c in tokens.tolist():
         counts[16 * a + 4 * b + c] += 1
     field = CategoricalField(4, Laplace, scales, direction, product=True)
-    towards = field.attraction_to_tokens(x, tokens, 0.3)
-    torch.testing.assert_close(field.attraction_to_kmers(x, counts, 0.3), towards, rtol=1e-9, atol=1e-10)
+    attraction = field.attraction_to_tokens(x, tokens, 0.3)
+    torch.testing.assert_close(field.attraction_to_kmers(x, counts, 0.3), attraction, rtol=1e-9, atol=1e-10)
     size = field.diagnostics(Batch(x, tokens, progress=0.3))["ess"]
     assert field.effective_kmers(x, counts, 0.3) == pytest.approx(size)
     for method in (

@@ -32,13 +32,13 @@ def relative(a: Tensor, exact: Tensor) -> float:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("clouds", ["random", "near", "one-hot"])
 def test_float32_distances_agree_with_float64(shape, clouds, soft, strings):
-    n, m, length, letters = shape
-    x = soft(n, length, letters, 0, torch.float32)
-    y = soft(m, length, letters, 1, torch.float32)
+    n, m, length, vocab_size = shape
+    x = soft(n, length, vocab_size, 0, torch.float32)
+    y = soft(m, length, vocab_size, 1, torch.float32)
     if clouds == "near":
         y = nudged(x.double(), 1e-4).float()
     if clouds == "one-hot":
-        y = onehot_to_sphere(strings(m, length, letters), letters)
+        y = onehot_to_sphere(strings(m, length, vocab_size), vocab_size)
     exact = PRODUCT.cdist(x.double(), y.double())
     r = SPACE.cdist(x, y)
     assert r.dtype == torch.float32

@@ -18,7 +18,7 @@ from drift_core.seeds import generator_for
 from drift_core.training.config import RunConfig, check_range
 from drift_core.training.loop import resample
 from drift_core.training.records import read_records
-from drift_simplex import MOST_CODES, CategoricalField, onehot_lengthscale, window_field
+from drift_simplex import MAX_CODEBOOK_SIZE, CategoricalField, onehot_lengthscale, window_field
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -108,7 +108,7 @@ class Config(RunConfig):
         toy = self.dataset == "toy" and self.data is None
         self.steps = self.steps or (400 if toy else 2_400)
         super().__post_init__()
-        check_range("--codes", self.codes, 0, MOST_CODES)
+        check_range("--codes", self.codes, 0, MAX_CODEBOOK_SIZE)
         if self.preset == "auto":
             self.preset = "mlp" if self.codes else "small"
         if self.preset == "mlp" and not self.codes:

@@ -1,6 +1,6 @@
 """Fisher-Rao geometry of categorical sequences, and scores against one-hot references."""
 
-from drift_simplex.codebook import MOST_CODES, Codebook
+from drift_simplex.codebook import MAX_CODEBOOK_SIZE, Codebook
 from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import (
     FisherRao,
@@ -24,7 +24,7 @@ from drift_simplex.product import product_score, product_scores
 from drift_simplex.windows import window_field
 
 __all__ = [
-    "MOST_CODES",
+    "MAX_CODEBOOK_SIZE",
     "CategoricalField",
     "Codebook",
     "FisherRao",

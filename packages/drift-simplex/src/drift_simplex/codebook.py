@@ -1,39 +1,39 @@
-"""Learned codes, from which a generator makes its samples, in place of noise."""
+"""A learned codebook, whose entries a generator maps to samples."""
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-MOST_CODES = 2**24
-"""Codes are told apart by numbers that are drawn as float32, like all noise."""
+MAX_CODEBOOK_SIZE = 2**24
+"""Entries of the largest codebook: float32, the type of all latents, tells their indices apart."""
 
 _GAIN = 5.0
-"""Factor of the learned vectors: a code is drawn once in many steps, and has to get on when it is."""
+"""Factor of the learned vectors: each entry is drawn once in many steps, and then takes a large step."""
 
 
 class Codebook(nn.Module):
-    """Learned vectors, and latents that are their numbers.
+    """Learned vectors (entries); a latent is the index of one.
 
-    A code comes back to the same string until it is there, whatever becomes of the others. Where strings
-    outnumber the batch, fresh noise is pulled another way at every step instead. A generator of codes alone
-    knows no more strings than there are codes.
+    An entry moves towards the same string until it is there, independently of the others. Fresh noise is
+    instead attracted to another string at every step, where strings outnumber the batch. A generator without
+    other latents makes at most `size` different strings.
 
     Raises ValueError unless 1 <= size <= 2^24.
     """
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        if not 1 <= size <= MOST_CODES:
-            raise ValueError(f"codes must lie in 1..{MOST_CODES}, got {size}")
+        if not 1 <= size <= MAX_CODEBOOK_SIZE:
+            raise ValueError(f"the codebook size must lie in 1..{MAX_CODEBOOK_SIZE}, got {size}")
         self.size = size
         self.vectors = nn.Embedding(size, width)
         nn.init.normal_(self.vectors.weight, std=1 / _GAIN)
 
-    def forward(self, number: Float[Tensor, " n"]) -> Float[Tensor, "n width"]:
-        """Vectors of numbered codes, of mean square 1 untrained."""
-        vectors: Tensor = _GAIN * self.vectors(number.long())
+    def forward(self, index: Float[Tensor, " n"]) -> Float[Tensor, "n width"]:
+        """Entries by their indices, of mean square 1 untrained."""
+        vectors: Tensor = _GAIN * self.vectors(index.long())
         return vectors
 
     def draw(self, n: int, generator: Generator) -> Float[Tensor, " n"]:
-        """Draw the numbers of n codes, evenly, with a generator of any device."""
+        """Draw the indices of n entries uniformly, with a generator of any device."""
         return torch.randint(self.size, (n,), generator=generator, device=generator.device).float()

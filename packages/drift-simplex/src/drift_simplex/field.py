@@ -1,4 +1,4 @@
-"""The drift field of a training run on sequences: data are integer tokens, samples are soft points."""
+"""The drift field of sequences: data are integer tokens, samples are soft points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +20,15 @@ from drift_simplex.product import product_scores
 class CategoricalField:
     """Drift field between one-hot data and soft samples, a `drift_core.Field`.
 
-    The field is that of `drift_core.KernelField` on `FisherRao()`, several lengthscales and their
-    annealing included, but the data stay tokens [m, L], so that a whole training set fits in a step.
+    It equals `drift_core.KernelField` on `FisherRao()`, for one or several annealed lengthscales. The data
+    stay tokens [m, L], so that a whole training set fits in a step.
 
-    A conditional field weighs references by their conditions: with kernels k_c of conditions c_i of the
-    samples and c'_j of the references, `data_log_weight` and `model_log_weight` are log k_c(c_i, c'_j), and
-    the field is that of the kernel k_c(c, c') k(x, x'), with the gradient in x alone.
+    A conditional field multiplies the kernel by one of the conditions, k_c(c, c') k(x, x'): pass
+    log k_c(c_i, c'_j) as the batch's `data_log_weight` and `model_log_weight`. The gradient is in x alone.
     """
 
-    letters: int
-    """Letters K of the alphabet; tokens lie in 0..K-1."""
+    vocab_size: int
+    """Size K of the vocabulary; tokens lie in 0..K-1."""
     kernel: Callable[[float], RadialKernel]
     """Maps a lengthscale to a kernel of the total distance, or of the angle at one position if `product`."""
     lengthscales: Lengthscales
@@ -69,7 +68,7 @@ class CategoricalField:
         *,
         log_weight: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "n L K"]:
-        """Attraction to tokens; `log_weight` broadcasts to [n, m], -inf excludes a pair."""
+        """Attraction score of tokens; `log_weight` broadcasts to [n, m], -inf excludes a pair."""
         scales = self.lengthscales.at(progress)
         scores = onehot_scores(
             [self.kernel(scale) for scale in scales],
@@ -91,10 +90,10 @@ class CategoricalField:
         log_weight: Float[Tensor, "..."] | None = None,
         self_index: Integer[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n L K"]:
-        """Attraction to soft points, which is what repels where they are the samples.
+        """Attraction score of soft points; it is the repulsion where they are the samples.
 
-        `log_weight` broadcasts to [n, m]; -inf excludes a pair, as does `self_index`, for each row of x the
-        row of points that it is.
+        `log_weight` broadcasts to [n, m], and -inf excludes a pair. `self_index` is for each x the row of
+        `points` that it is, which is excluded too.
         """
         scales = self.lengthscales.at(progress)
         soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
@@ -112,15 +111,15 @@ class CategoricalField:
     def attraction_to_kmers(
         self,
         x: Float[Tensor, "n w K"],
-        counts: Shaped[Tensor, " words"],
+        counts: Shaped[Tensor, " kmers"],
         progress: float = 1.0,
         *,
         own: Integer[Tensor, "n r w"] | None = None,
     ) -> Float[Tensor, "n w K"]:
-        """Attraction to all strings as short as the samples, each as often as `counts` says (`kmer_scores`).
+        """Attraction score of all k-mers as long as the samples, weighted by their counts (`kmer_scores`).
 
-        `own` are for each sample words that it is counted with, which do not attract it. Raises ValueError
-        unless the field is one of product kernels.
+        `own` are for each sample the counted k-mers that are its own, which do not attract it. Raises
+        ValueError unless the field is one of product kernels.
         """
         self._check_product()
         scales = self.lengthscales.at(progress)
@@ -136,13 +135,13 @@ class CategoricalField:
         return onehot_log_kernel(kernel, x, data, product=self.product)
 
     def effective_kmers(
-        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " words"], progress: float = 1.0
+        self, x: Float[Tensor, "n w K"], counts: Shaped[Tensor, " kmers"], progress: float = 1.0
     ) -> float:
-        """Mean effective number of occurrences of words per short string, at the smallest lengthscale."""
+        """Mean effective number of counted k-mers per sample, at the smallest lengthscale."""
         self._check_product()
         kernel = self.kernel(min(self.lengthscales.at(progress)))
         return float(kmer_effective_sample_size(kernel, x, counts).mean())
 
     def _check_product(self) -> None:
         if not self.product:
-            raise ValueError("tables of words are for product kernels: CategoricalField(..., product=True)")
+            raise ValueError("k-mer counts are for product kernels: CategoricalField(..., product=True)")

@@ -13,7 +13,7 @@ from drift_simplex.pairs import fused_pairs
 
 
 def to_sphere(p: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
-    """Carry distributions p over K letters to the unit sphere, p -> sqrt(p).
+    """Map distributions p over K letters to the unit sphere, p -> sqrt(p).
 
     The Fisher-Rao length of a curve, int sqrt(sum_k dp_k^2 / p_k), is twice the length of its image,
     since dp = 2 x dx. The derivative is taken to be 0 where p = 0, so that no gradient is infinite.
@@ -22,22 +22,23 @@ def to_sphere(p: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
 
 
 def to_simplex(x: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
-    """Carry unit vectors x to distributions over K letters, x -> x^2 / sum_k x_k^2."""
+    """Map unit vectors x to distributions over K letters, x -> x^2 / sum_k x_k^2."""
     p = x.square()
     return p / p.sum(-1, keepdim=True)
 
 
 def abs_normalize(h: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
-    """Carry a network's outputs h to the orthant, h -> |h| / ||h||, by reflections of the sphere.
+    """Map a network's outputs h to the positive orthant of the sphere, h -> |h| / ||h||.
 
-    It is an isometry on every orthant, so that gradients are as long at the vertices, where the data are,
-    as elsewhere. Those of sqrt(softmax(h)) vanish there: samples at a wrong vertex never leave it.
+    It reflects each orthant of unit vectors, an isometry: gradients at the vertices, where the data are, are
+    as long as elsewhere. Those of sqrt(softmax(h)) vanish at the vertices, so that samples at a wrong one
+    never leave it.
     """
     return normalize(h.abs(), dim=-1)
 
 
 def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tensor, "*batch L K"]:
-    """Sequences of letters [..., L] in 0..K-1 as points [..., L, K], one vertex of the orthant per position.
+    """Points [..., L, K] of sequences of tokens [..., L] in 0..K-1: one vertex of the orthant per position.
 
     Raises ValueError for tokens that are no integers or lie outside 0..K-1.
     """
@@ -46,15 +47,15 @@ def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tenso
 
 
 def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
-    """Most probable letter at each position: of points on the sphere, distributions or logits alike."""
+    """Token of the largest entry (argmax) at each position, of points, distributions or logits."""
     return x.argmax(-1)
 
 
 def sample_tokens(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
-    """Letters drawn from the distributions that points are, p = x^2 / sum_k x_k^2, with a generator.
+    """Sample tokens from the distributions p = x^2 / sum_k x_k^2 of points x on the sphere.
 
-    Of a point near a vertex it is nearly always the letter that `decode` gives. Of softer points the letters
-    that are drawn follow the mean of the points, which those of `decode` do not.
+    Near a vertex they nearly always agree with `decode`. For softer points their frequencies follow the
+    mean of p, which those of `decode` do not.
     """
     device = generator.device
     u = torch.rand(x.shape[:-1], generator=generator, dtype=torch.float64, device=device).to(x.device)
@@ -77,10 +78,10 @@ def check_tokens(tokens: Tensor, K: int) -> None:
 class FisherRao(Manifold):
     """Sequences of L distributions over K letters: points [..., L, K], rows unit vectors with entries >= 0.
 
-    The geometry is that of Power(Sphere()) restricted to the orthant: the distance at one position is the
-    angle between square roots of probabilities, half of the Fisher-Rao distance (see `to_sphere`), and
-    squared distances sum over positions. The orthant is geodesically convex: geodesics between its points
-    stay inside, and only a step can leave it. Such a step ends at the orthant's nearest point (`expmap`).
+    The geometry is that of Power(Sphere()) restricted to the orthant. The distance at one position is the
+    angle between square roots of probabilities, half of the Fisher-Rao distance (see `to_sphere`); squared
+    distances sum over positions. The orthant is geodesically convex: geodesics between its points stay
+    inside. A step may leave it, and then ends at the orthant's nearest point (`expmap`).
     """
 
     def __init__(self) -> None:
@@ -131,20 +132,19 @@ class FisherRao(Manifold):
     ) -> Float[Tensor, "*_ L K"]:
         """Follow the geodesics from x, and end at the nearest point of the orthant where they leave it.
 
-        The nearest point loses no more than it must: a letter whose probability would have passed zero has
-        probability zero, and all others keep their ratios. Reflecting (taking absolute values) would send a
-        letter that is pushed away too hard back up; stopping at the boundary would freeze all letters of a
-        position when one of them reaches zero. The rule is continuous, is the identity inside, and along a
-        step the odds of any two letters change one way.
+        There, a letter whose probability would have passed zero has probability zero, and all others keep
+        their ratios. Reflecting (absolute values) would raise a letter again that is repelled too strongly;
+        stopping at the boundary would freeze all letters of a position when one reaches zero. The rule is
+        continuous and the identity inside, and the odds of any two letters are monotone along a step.
         """
         return self.projx(self._product.expmap(x, u))
 
     def admissible(
         self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
     ) -> Float[Tensor, "*_ L K"]:
-        """The step u, at positions where it leaves the orthant the one to where `expmap` then ends.
+        """Step to where `expmap(x, u)` ends: u itself at positions where it stays in the orthant.
 
-        A letter at probability zero is not pushed further, as its part of the step is dropped.
+        A step that would lower a probability of zero drops that part.
         """
         end = self._product.expmap(x, u)
         inside = (end >= 0).all(-1, keepdim=True)
@@ -157,7 +157,7 @@ class FisherRao(Manifold):
         return self._product.logmap(x, y)
 
     def pairs(self, x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Pairs:
-        """All pairs, position by position: fused in float32, as Power(Sphere()) for float64 and autograd."""
+        """All pairs: fused in float32; those of Power(Sphere()) in float64 and under autograd."""
         differentiable = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
         if x.dtype == torch.float64 or differentiable:
             return self._product.pairs(x, y)

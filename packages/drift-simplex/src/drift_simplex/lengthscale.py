@@ -1,4 +1,4 @@
-"""Lengthscales for sequences, whose distances concentrate: set by their spread, not by their size."""
+"""Lengthscales for sequences, set by the spread of their distances."""
 
 import math
 from collections.abc import Callable
@@ -24,19 +24,19 @@ def spread_lengthscale(
 ) -> float:
     """Lengthscale at which the log-weights of the data, seen from one point, have standard deviation 1.
 
-    Between random sequences the distance is a sum over L positions: its size grows like sqrt(L), its
-    spread does not, and weights exp(-r / l) feel the spread alone (a common factor cancels). For Laplace
-    the result is therefore the standard deviation of the distances, pooled over the queries; other kernels
-    are solved by bisection (a Gaussian needs sqrt(size * spread)). With log-weights that are nearly normal
-    the effective sample size is m / e: neither one neighbour nor all of the data.
+    Distances between random sequences concentrate: their size grows like sqrt(L), their spread does not.
+    Weights exp(-r / l) depend on the spread alone, as a common factor cancels. For Laplace the result is the
+    standard deviation of the distances, pooled over the queries; for other kernels it is found by bisection
+    (a Gaussian needs sqrt(size * spread)). For nearly normal log-weights the effective sample size is m / e:
+    neither one neighbour nor all of the data.
 
     Args:
         kernel: maps a lengthscale to a kernel whose log is flatter the longer that is.
-        x: points from which the data are seen, [n, L, K]; 256 of them are used. For training these are the
-            data, `onehot_to_sphere(tokens[:256], K)`, near which samples are to be told apart: from the
-            middle of the orthant, where an untrained generator starts, all strings are almost equally far
-            (QM9: a spread of 0.02, beside 0.5 among the data), and so small a lengthscale would later leave
-            each sample a single neighbour. Points that coincide with a reference do not see it.
+        x: points from which the data are seen, [n, L, K]; 256 of them are used. Take the data,
+            `onehot_to_sphere(tokens[:256], K)`, for training. From the middle of the orthant, where an
+            untrained generator starts, all strings are almost equally far (on QM9 the spread is 0.02, but
+            0.5 among the data), and so small a lengthscale would later leave each sample one neighbour.
+            References that coincide with a point do not count for it.
         tokens: data, shape [m, L]; 2,048 of them are used.
         product: the kernel is used as a product kernel.
 
@@ -54,26 +54,22 @@ def spread_lengthscale(
         logits = onehot_log_kernel(k, x, tokens, product=True) if product else k.log(r)
         return _spread_in_rows(logits, apart)
 
-    if not spread(_LONGEST) < 1 < spread(_SHORTEST):
-        raise ValueError("a lengthscale from the spread of distances needs data at different distances")
-    low, high = math.log(_SHORTEST), math.log(_LONGEST)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if spread(math.exp(middle)) > 1 else (low, middle)
-    return math.exp(high)
+    return _where_one(spread)
 
 
 def onehot_lengthscale(
     kernel: Callable[[float], RadialKernel],
     tokens: Integer[Tensor, "m L"],
-    letters: int,
+    vocab_size: int,
     geometry: str = "spherical",
 ) -> float:
-    """`spread_lengthscale` of strings seen from one another; in R^K if the geometry is "euclidean".
+    """`spread_lengthscale` of strings seen from one another.
+
+    With geometry "euclidean" the distances are those in R^K instead of the angles.
 
     Raises ValueError as `spread_lengthscale` does.
     """
-    scale = spread_lengthscale(kernel, onehot_to_sphere(tokens[:_QUERIES], letters), tokens)
+    scale = spread_lengthscale(kernel, onehot_to_sphere(tokens[:_QUERIES], vocab_size), tokens)
     # One-hot points that differ are sqrt(2) apart in R^K, and pi / 2 on the sphere.
     return scale * (2**0.5 / (math.pi / 2) if geometry == "euclidean" else 1)
 
@@ -84,3 +80,14 @@ def _spread_in_rows(values: Float[Tensor, "n m"], kept: Tensor) -> float:
     count = kept.sum(1, keepdim=True).clamp_min(1)
     excess = (values - values.sum(1, keepdim=True) / count) * kept
     return math.sqrt(float(excess.square().sum() / kept.sum().clamp_min(1)))
+
+
+def _where_one(spread: Callable[[float], float]) -> float:
+    """Lengthscale at which a decreasing spread is 1, by bisection; raises ValueError if there is none."""
+    if not spread(_LONGEST) < 1 < spread(_SHORTEST):
+        raise ValueError("a lengthscale from the spread of distances needs data at different distances")
+    low, high = math.log(_SHORTEST), math.log(_LONGEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spread(math.exp(middle)) > 1 else (low, middle)
+    return math.exp(high)

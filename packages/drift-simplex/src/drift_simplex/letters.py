@@ -1,11 +1,12 @@
-"""Functions of the angles between points and vertices, and their sums over the letters of sequences.
+"""Sums over positions for one-hot references, as lookups in tables of letters.
 
-At one position a point x sees at most K references, the vertices e_k of the orthant. A function of the
-angles to them is a table A [n, L, K]; its sum over positions, for all references, is A @ onehot^T and looks
-up L numbers per pair. A field needs W @ onehot, the total weight of the references that have letter k at
-position l. Neither product has to multiply: the first adds L rows of the table per reference, the second
-adds up the weights of equal letters, which a sort brings together. That is K times less work than a dense
-product, and no reduced-precision product of the device can touch it.
+At one position there are at most K references, the vertices e_k of the orthant. A function of the angles
+to them is a table A [n, L, K], and its sum over positions for all references is A @ onehot^T. A field also
+needs W @ onehot, the total weight of the references that have letter k at position l.
+
+Neither product has to multiply. The first adds L rows of the table per reference. The second adds up the
+weights of equal letters, which a sort brings together. That is K times less work than a dense product, and
+the reduced precision of a device's products does not affect it.
 """
 
 from functools import cached_property
@@ -21,7 +22,7 @@ _POSITIONS = 32
 
 
 class Letters:
-    """References [m, L] with letters in 0..K-1, as the rows that they select from tables [L * K, n]."""
+    """One-hot references: the rows of tables [L * K, n] that tokens [m, L] in 0..K-1 select."""
 
     def __init__(self, tokens: Integer[Tensor, "m L"], K: int) -> None:
         self._shape = (len(tokens), tokens.shape[1], K)
@@ -29,7 +30,7 @@ class Letters:
         self._rows = [t + K * torch.arange(t.shape[1], device=t.device) for t in groups]
 
     def lookup(self, table: Float[Tensor, "LK n"]) -> Float[Tensor, "m n"]:
-        """Sum over positions of the table's rows for the letters of each reference, (A @ onehot^T)^T."""
+        """Sum over positions of the rows that each reference selects, (A @ onehot^T)^T."""
         parts = torch.split(table, _POSITIONS * self._shape[2])
         total = embedding_bag(self._rows[0], parts[0], mode="sum")
         for rows, part in zip(self._rows[1:], parts[1:], strict=True):
@@ -43,7 +44,7 @@ class Letters:
 
     @cached_property
     def _members(self) -> list[tuple[Tensor, Tensor]]:
-        """References in the order of their letters, position by position, and where each letter starts."""
+        """References sorted by their letter at each position, and where each letter starts."""
         m, _, K = self._shape
         members = []
         for rows in self._rows:

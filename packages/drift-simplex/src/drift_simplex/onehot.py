@@ -1,4 +1,4 @@
-"""Scores against one-hot references, given as integer tokens: the whole training set at every step."""
+"""Scores against one-hot references, given as integer tokens."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,8 +40,8 @@ def onehot_score(
 ) -> Score:
     """`smoothed_score(Power(Sphere()), kernel, x, onehot_to_sphere(tokens, K))` for integer tokens.
 
-    One lookup and one addition per pair and position in either direction (see `letters`), whatever K is.
-    A query that coincides with a reference has no direction towards it.
+    The cost is one lookup and one addition per pair and position, for distances and again for the gradient
+    (see `letters`), whatever K is. A reference that coincides with a query exerts no attraction on it.
 
     Args:
         kernel: a radial kernel of the total distance r = sqrt(sum_l theta_l^2); of the angle at each
@@ -55,8 +55,8 @@ def onehot_score(
 
     Raises:
         ValueError: shapes or dtypes that do not fit, tokens outside 0..K-1, no reference, an unknown
-            direction, chunk_size < 1, a kernel that is not defined on sequences of letters (or, if `product`,
-            on S^{K-1}).
+            direction, chunk_size < 1, a kernel that is not defined on sequences (or, if `product`, on
+            S^{K-1}).
     """
     (score,) = onehot_scores(
         (kernel,),
@@ -141,7 +141,7 @@ def onehot_effective_sample_size(
     log_weight: Float[Tensor, "..."] | None = None,
     product: bool = False,
 ) -> Float[Tensor, " n"]:
-    """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish).
+    """Effective sample size (Kish) of each query's score, 1 / sum_j p_ij^2, between 1 and m.
 
     Memory is linear in n + m. Raises ValueError as `onehot_score`.
     """
@@ -159,7 +159,7 @@ def onehot_effective_sample_size(
 def _lookup(
     x: Tensor, tokens: Tensor, values: Tensor, function: Callable[[Tensor], Tensor] = lambda total: total
 ) -> Tensor:
-    """A function [n, m] of sums over positions of values [n, L, K] at the letters of the references."""
+    """Apply a function to the sums over positions [n, m] of values [n, L, K] at the references' tokens."""
     table = values.to(x.dtype).flatten(1).T.contiguous()
     found = x.new_empty(len(x), len(tokens))
     parts = torch.split(found, _REFERENCES, dim=1)
@@ -175,7 +175,7 @@ def _total_block(
     letters: Letters,
     log_weight: Tensor | None,
 ) -> list[Score]:
-    """Scores of kernels of r = sqrt(sum_l theta_l^2), as weights of the letters instead of a gradient."""
+    """Scores of kernels of r = sqrt(sum_l theta_l^2); the gradients are given by weights of the letters."""
     r = safe_sqrt(letters.lookup(tables[0]))
     minus_inverse = -safe_inverse(r) if direction == "gradient" else None
     scores = []
@@ -194,7 +194,7 @@ def _product_block(
     letters: Letters,
     log_weight: Tensor | None,
 ) -> list[Score]:
-    """Scores of product kernels, as weights of the letters instead of a gradient."""
+    """Scores of product kernels; the gradients are given by weights of the letters."""
     logits = [_weighted(letters.lookup(table).T, log_weight) for table in tables]
     return [softmax_score(values, partial(_letter_weights, letters, None)) for values in logits]
 

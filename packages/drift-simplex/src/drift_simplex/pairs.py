@@ -1,4 +1,4 @@
-"""All pairs of two float32 clouds on the orthant, in few passes over arrays that stay in the cache.
+"""Distances and directions of all pairs of two float32 clouds on the orthant.
 
 With z = (1 - cos theta) / 2 = sin^2(theta / 2), the angle is 2 asin(sqrt(z)) and theta / sin(theta) is
 asin(sqrt(z)) / sqrt(z - z^2). z is one float64 matrix product and keeps 16 decimals, so that near-coincident

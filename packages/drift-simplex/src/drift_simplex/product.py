@@ -35,8 +35,8 @@ def product_score(
 ) -> Score:
     """Score of the product kernel log k(x, y) = sum_l log k1(theta_l), theta_l the angle at position l.
 
-    Positions count by themselves: a pair that differs at many of them is far away, whereas the total
-    distance of `smoothed_score` grows like the root of their number. For Gaussian kernels both are one.
+    log k adds up over positions, whereas the total distance of `smoothed_score` grows like the root of the
+    number of positions that differ. For Gaussian kernels the two are equal.
 
     Args:
         kernel: the kernel k1 of the angle at one position.
@@ -74,7 +74,7 @@ def product_scores(
     chunk_size: int | None = None,
     self_index: Integer[Tensor, " n"] | None = None,
 ) -> list[Score]:
-    """`product_score` for each of several kernels, which share the angles that weigh the references."""
+    """`product_score` for each of several kernels, which share the angles."""
     FisherRao().check_clouds(x, y)
     check_kernels(_SPHERE, kernels, x[:, 0])
     check_request(y, direction, chunk_size)
