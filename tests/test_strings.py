@@ -37,7 +37,7 @@ def test_a_network_learns_every_string(bed, tmp_path):
     torch.manual_seed(0)
     generator = bed.StringGenerator(5, 3, channels=8, width=64)
     field = BalancedField(CategoricalField(3, Laplace, parse_lengthscales("0.3")), support)
-    config = TrainConfig(
+    config = TrainConfig.of(
         steps=400, batch_size=96, num_positives=16, lr=3e-3, decay_fraction=0.5, ema_decay=0.98, max_step=1.0
     )
     data, accelerator = resample(torch.arange(16)), Accelerator(cpu=True)
@@ -67,7 +67,7 @@ def test_codebook_entries_keep_their_strings_where_those_outnumber_the_batch(bed
     torch.manual_seed(0)
     generator = bed.StringGenerator(8, 4, width=128, codebook_size=192)
     field = BalancedField(CategoricalField(4, Laplace, parse_lengthscales("0.6:0.3")), support)
-    config = TrainConfig(
+    config = TrainConfig.of(
         steps=1_100,
         batch_size=12,
         num_negatives=84,

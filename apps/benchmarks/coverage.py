@@ -83,7 +83,7 @@ def make_field(case: Strings, support: Tensor) -> Field:
 
 def settings(case: Strings) -> TrainConfig:
     """Settings of the training loop for a case."""
-    return TrainConfig(
+    return TrainConfig.of(
         steps=case.steps,
         num_positives=case.strings,
         batch_size=case.batch_size,
