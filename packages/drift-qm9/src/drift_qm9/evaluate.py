@@ -1,12 +1,12 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from drift_core.runs.metrics import Metrics, summary
+from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from drift_core.seeds import generator_for
 from jaxtyping import Int64
 from numpy.typing import NDArray
@@ -45,7 +45,6 @@ def evaluate(
     on: Literal["val", "test"] = "test",
     draws: int = 20,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
     """Score draws of 1,024 sequences, metric by name.
 
@@ -58,20 +57,18 @@ def evaluate(
 
     The floor is the same, of the same size, for a perfect generator (`resample`). Novelty has none, unless
     the data are complete: how much of the world is not in the data is unknown. Standard deviations are
-    those of one draw (0 if there is only one). `progress` wraps the iterable of draws, as tqdm does.
+    those of one draw (0 if there is only one).
     Raises ValueError for draws < 1.
     """
-    if draws < 1:
-        raise ValueError(f"{draws} draws are too few")
     measure = Measure(data, on)
     generator, floor_generator = generator_for(seed, _VALUE), generator_for(seed, _FLOOR)
-    values, floors = [], []
-    for _ in progress(range(draws)):
-        values.append(measure(to_smiles(sampler(SAMPLES, generator))))
-        floors.append(measure(to_smiles(resample(data, SAMPLES, floor_generator))))
-    if not data.complete:
-        floors = [{**floor, "novel": math.nan} for floor in floors]
-    return {name: summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+
+    def measure_draw(_: int) -> Measured:
+        values = measure(to_smiles(sampler(SAMPLES, generator)))
+        floors = measure(to_smiles(resample(data, SAMPLES, floor_generator)))
+        return values, floors if data.complete else {**floors, "novel": math.nan}
+
+    return evaluate_draws(measure_draw, draws)
 
 
 def resample(data: Molecules, size: int, generator: Generator) -> Int64[Tensor, "size length"]:

@@ -3,6 +3,7 @@
 from typing import get_args
 
 import torch
+from drift_core.training.network import in_batches
 from drift_simplex import Codebook, decode
 from drift_simplex.generator import (
     LOGIT_STD,
@@ -12,7 +13,6 @@ from drift_simplex.generator import (
     bf16_autocast,
     check_choice,
     draw_latents,
-    in_batches,
     init_layer,
     output_points,
     silu_mlp,

@@ -1,6 +1,5 @@
-"""What generators of sequences share: initial weights, latents, output points, precision, and batches."""
+"""What generators of sequences share: initial weights, latents, output points and precision."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal, TypeVar
 
@@ -73,14 +72,3 @@ def bf16_autocast(enabled: bool, z: Tensor, weight: Tensor) -> torch.autocast:
     """Context in which matrix products are in bfloat16 if enabled, on a GPU and for float32 weights."""
     half = enabled and z.is_cuda and weight.dtype == torch.float32
     return torch.autocast(z.device.type, torch.bfloat16, enabled=half)
-
-
-def in_batches(
-    function: Callable[..., Tensor], *inputs: Tensor, batch_size: int, device: torch.device
-) -> Tensor:
-    """Apply a function to batches of rows on a device; the joined results are on the CPU.
-
-    `batch_size` bounds memory.
-    """
-    batches = zip(*(torch.split(rows, batch_size) for rows in inputs), strict=True)
-    return torch.cat([function(*(rows.to(device) for rows in batch)).cpu() for batch in batches])

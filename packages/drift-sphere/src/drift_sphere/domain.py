@@ -62,7 +62,7 @@ class SphereKernelConfig(KernelConfig):
     @property
     def scales(self) -> str:
         """Lengthscale, with what short stands for."""
-        short = f"2:{max(0.002, shortest_lengthscale(self.kernel, self.nu))}"
+        short = f"2:{max(0.002, shortest_lengthscale(self.kernel, self.smoothness))}"
         return short if self.lengthscale == "short" else self.lengthscale
 
 
@@ -210,7 +210,7 @@ def batch_field(config: SphereConfig, train: Float[Tensor, "n 3"]) -> KernelFiel
     if settings.kernel == "spectral" and geometry == "euclidean":
         raise ValueError("`kernel` spectral lives on the sphere; `geometry` euclidean has no such kernel")
     auto = auto_lengthscale(manifold, train) if "auto" in settings.scales else None
-    kernel = partial(make_kernel, settings.kernel, nu=settings.nu)
+    kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
     scales = checked_lengthscales(settings.scales, kernel, auto)
     scales = dataclasses.replace(scales, anneal=settings.anneal)
     return KernelField(manifold, kernel, scales, settings.direction)

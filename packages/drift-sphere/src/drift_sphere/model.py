@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from drift_core.training.network import plain_mlp, residual_mlp, sample_in_batches
+from drift_core.training.network import in_batches, plain_mlp, residual_mlp
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -105,7 +105,8 @@ class SphereGenerator(
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n 3"]:
         """Draw `n` unit vectors, whatever the geometry; `batch_size` bounds memory, and changes no draw."""
-        return to_sphere(sample_in_batches(self, self.latent(n, generator), batch_size))
+        latents, device = self.latent(n, generator), next(self.parameters()).device
+        return in_batches(lambda z: to_sphere(self(z)), latents, batch_size=batch_size, device=device)
 
 
 def _check_latent(size: int, branches: int | None, spread: float | None, latent_dim: int | None) -> None:

@@ -12,17 +12,26 @@ class KernelConfig(Settings):
 
     kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
     """Kernel; spectral is Matern on the sphere, by its eigenfunctions."""
-    nu: float = 1.5
-    """Smoothness of matern and spectral; inf: the Gaussian, the heat kernel."""
-    lengthscale: str = "0.2"
+    nu: float | None = None
+    """Smoothness of matern and spectral; inf: the Gaussian, the heat kernel; none: 1.5."""
+    lengthscale: str | None = "0.2"
     """Lengthscale: a number, several (0.2,0.6), annealed (3:0.2), or auto."""
     direction: Literal["gradient", "displacement"] = "gradient"
     """Along the kernel gradient, or along the mean displacement."""
 
     def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
+        """Raise ValueError for a setting that is out of range or has no effect."""
+        if self.nu is None:
+            return
+        if self.kernel not in ("matern", "spectral"):
+            raise ValueError(f"`nu` is for `kernel` matern or spectral; got {self.kernel}")
         if self.nu != float("inf"):
             check_positive("nu", self.nu)
+
+    @property
+    def smoothness(self) -> float:
+        """Smoothness nu of the kernel."""
+        return 1.5 if self.nu is None else self.nu
 
 
 @dataclass(frozen=True, kw_only=True)

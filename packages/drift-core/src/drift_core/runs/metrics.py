@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 
 from tqdm.auto import tqdm
 
-from drift_core.runs.folder import METRICS
 from drift_core.files import write_json
+from drift_core.runs.folder import METRICS
 
 
 @dataclass(frozen=True)

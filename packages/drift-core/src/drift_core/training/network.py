@@ -1,6 +1,6 @@
 """Networks: MLPs, a network applied to a few rows at a time, and evaluation mode for a while."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -54,10 +54,15 @@ def residual_mlp(width: int, blocks: int, outputs: int, *, bias: bool = True) ->
     return nn.Sequential(*layers, nn.LayerNorm(width), nn.Linear(width, outputs, bias=bias))
 
 
-def sample_in_batches(network: nn.Module, latents: Tensor, batch_size: int) -> Tensor:
-    """Outputs of a network for many latents, on the network's device, `batch_size` at a time."""
-    device = next(network.parameters()).device
-    return torch.cat([network(z.to(device)) for z in torch.split(latents, batch_size)])
+def in_batches(
+    function: Callable[..., Tensor], *inputs: Tensor, batch_size: int, device: torch.device
+) -> Tensor:
+    """Apply a function to batches of rows on a device; the joined results are on the CPU.
+
+    `batch_size` bounds memory.
+    """
+    batches = zip(*(torch.split(rows, batch_size) for rows in inputs), strict=True)
+    return torch.cat([function(*(rows.to(device) for rows in batch)).cpu() for batch in batches])
 
 
 class MicroBatches(nn.Module):
