@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import _cli
 import tyro
 from benchmarks import coverage, simplex, sphere
 from benchmarks.timing import processor
+from drift_core import cli
 
 
 @dataclass(kw_only=True)
@@ -25,8 +25,9 @@ class Config:
     """Where to run."""
 
 
-def main(config: Config) -> None:
+def main() -> None:
     """Run the named benchmark."""
+    config = cli.parse(Config)
     print(processor(config.device))
     match config.name:
         case "score":
@@ -39,10 +40,5 @@ def main(config: Config) -> None:
             coverage.benchmark()
 
 
-def parse() -> Config:
-    """Settings from the command line."""
-    return tyro.cli(Config)
-
-
 if __name__ == "__main__":
-    _cli.run(main, parse)
+    cli.run(main)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -38,10 +39,9 @@ def app_inside(
 
     def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
-        module, cli = import_app(name), import_app("_cli")
         code: object = 0
         try:
-            cli.run(module.main, module.parse)
+            runpy.run_path(str(APPS / f"{name}.py"), run_name="__main__")
         except SystemExit as stop:
             code = stop.code
         out, err = capfd.readouterr()

@@ -13,20 +13,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
-
-import _cli
 import drift_sphere
 import torch
-import train_sphere
-from drift_core import Euclidean, Gaussian, KernelField
+from drift_core import Euclidean, Gaussian, KernelField, cli
 from drift_core.files import write_json
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs.datasets import PublishedFile
-from drift_core.runs.folder import open_run
-from drift_core.training.config import RunConfig
+from drift_core.runs.folder import Place, open_run
+from drift_core.training.config import TrainConfig
 from drift_core.training.loop import train
 from drift_core.training.parallel import make_accelerator
+from drift_sphere.domain import SphereDomain
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "os.truncate"}
@@ -41,11 +38,9 @@ class Affine(torch.nn.Linear):
 
 def tiny(out: str, *flags: str) -> None:
     """A run of a few milliseconds with every kind of file operation that training has."""
-    config = RunConfig(
-        out=Path(out), resume="--resume" in flags, steps=8, batch_size=8, save_every=3, log_every=2
-    )
+    config = TrainConfig.of(steps=8, batch_size=8, save_every=3, log_every=2)
     accelerator = make_accelerator()
-    open_run(config, "tiny", accelerator)
+    folder = open_run(config, "tiny", Place(Path(out), "--resume" in flags), accelerator)
     torch.manual_seed(0)
     field = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
     trained = train(
@@ -53,18 +48,18 @@ def tiny(out: str, *flags: str) -> None:
         field,
         lambda n, generator: torch.randn(n, 2, generator=generator),
         config,
-        config.out,
+        folder,
         accelerator=accelerator,
-        resume=config.resume,
+        resume="--resume" in flags,
         validate=lambda module: float(module.weight.detach().norm()),
     )
-    write_json(config.out / "metrics.json", {"weights": trained.weight.tolist()})
+    write_json(folder / "metrics.json", {"weights": trained.weight.tolist()})
 
 
 def app(*args: str) -> None:
     """apps/train_sphere.py, as from the command line."""
     sys.argv = ["train_sphere.py", *args]
-    _cli.run(train_sphere.main, train_sphere.parse)
+    cli.train(SphereDomain())
 
 
 def fill_cache(source: str, sha256: str, cache: str) -> None:

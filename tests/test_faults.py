@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,12 +26,14 @@ import pytest
 import torch
 from drift_core import Euclidean, Gaussian, KernelField, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
-from drift_sphere.experiment import Config
+from drift_core.training.config import to_json
+from drift_sphere.domain import SphereConfig
 from torch import Tensor, nn
 
 MORE = int(os.environ.get("DRIFT_FAULTS", "1"))
 SERVER = Path(__file__).with_name("crash_server.py")
-SMALL = ("--steps", "100", "--batch-size", "64", "--save-every", "5", "--log-every", "4", "--eval-draws", "2")
+OFTEN = str(Path(__file__).with_name("often.json"))
+SMALL = ("--steps", "100", "--batch-size", "64", "--save-every", "5", "--config", OFTEN, "--eval-draws", "2")
 
 App = Callable[..., subprocess.CompletedProcess[str]]
 Fault = Callable[[str], AbstractContextManager[None]]
@@ -158,7 +160,7 @@ def fit(out: Path, sample: Callable[[int, torch.Generator], Tensor] = normal, **
     field = KernelField(Euclidean(), Gaussian, parse_lengthscales("1.0"))
     resume = settings.pop("resume", False)
     given = {"steps": 6, "batch_size": 8, "ema_decay": 0.9, "save_every": 3, "log_every": 2}
-    config = TrainConfig(**given | settings)
+    config = TrainConfig.of(**given | settings)
     return train(Affine(2, 2), field, sample, config, out, resume=resume)
 
 
@@ -320,21 +322,12 @@ def test_a_disk_that_cannot_be_written_is_refused_before_training(small_disk, fa
 
 
 INTEGERS = [
-    "steps", "batch-size", "num-positives", "num-negatives", "micro-batch-size", "warmup", "seed",
-    "log-every", "save-every", "keep", "eval-draws", "split-seed", "neighbors",
+    "steps", "batch-size", "micro-batch-size", "seed", "save-every", "eval-draws", "split-seed",
+    "codebook-size",
 ]  # fmt: skip
 FLAGS = [
     *((f"--{name}", value) for name in INTEGERS for value in ("", "x", "1.5", "1e3", "-1", "nan", "9" * 20)),
-    *((f"--{name}", value) for name in ("lr", "step-size", "decay-power")
-      for value in ("", "x", "nan", "0", "-1", "inf")),
-    *(("--clip-norm", value) for value in ("", "x", "nan", "0", "-1")),
-    *(("--weight-decay", value) for value in ("", "x", "nan", "-1", "inf")),
-    *(
-        (f"--{name}", value)
-        for name in ("ema-decay", "decay-fraction")
-        for value in ("", "x", "nan", "-1", "1")
-    ),
-    *(("--max-step", value) for value in ("", "x", "nan", "-1", "0", "4", "inf")),
+    *((f"--{name}", value) for name in ("lr", "step-size") for value in ("", "x", "nan", "0", "-1", "inf")),
     *(
         ("--lengthscale", value)
         for value in ("", "x", "0", "-1", "nan", "inf", "1:2:3", ":", "1:", "1,,2", "0.2,", "1e999", "auto:0")
@@ -346,6 +339,11 @@ FLAGS = [
     ),
     *(("--kernel", k, "--nu", nu) for k in ("matern", "spectral") for nu in ("", "x", "nan", "-1", "0")),
     ("--kernel", "spectral", "--geometry", "euclidean"),
+    *((f"--{name}", "1") for name in ("max-step", "keep", "clip-norm", "num-positives", "neighbors")),
+    ("--nu", "2.5"),
+    ("--recipe", "x"),
+    ("--config", "nowhere.json"),
+    ("--config", "."),
     ("--data", "nowhere.csv"),
     ("--data", "."),
     ("--data-dir", "nowhere", "--dataset", "fire"),
@@ -364,6 +362,41 @@ def test_values_of_flags(tmp_path, app_inside, fault, monkeypatch):
         with fault("flags"):
             refused(app_inside("train_sphere", *flags, *(() if "--out" in flags else ("--out", "run"))))
             assert list(tmp_path.iterdir()) == []
+
+
+_COUNTS = ("x", 1.5, -1, True, None, [], {}, 10**20)
+_NUMBERS = ("x", float("nan"), -1, True, None, [])
+IN_FILES = [
+    *(("batch", name, value) for name in ("num_positives", "num_negatives") for value in _COUNTS[:4]),
+    *(("optimizer", "warmup_steps", value) for value in _COUNTS),
+    *(("run", name, value) for name in ("log_every", "keep") for value in _COUNTS),
+    *(("optimizer", name, value) for name in ("clip_norm", "decay_power") for value in (*_NUMBERS, 0)),
+    *(
+        ("optimizer", name, value)
+        for name in ("decay_fraction", "beta1", "beta2")
+        for value in (*_NUMBERS, 1)
+    ),
+    *(("optimizer", name, value) for name in ("weight_decay", "ema_decay") for value in (*_NUMBERS[:4], [])),
+    *(("optimizer", "max_step", value) for value in ("x", float("nan"), -1, 0, 4, "inf")),
+    *(("kernel", name, value) for name in ("anneal", "neighbors") for value in _NUMBERS),
+    ("optimiser", "lr", 1.0),
+    ("optimizer", "rate", 1.0),
+    ("optimizer", "optimizer", "sgd"),
+]
+
+
+def test_values_in_files(tmp_path, app_inside, fault, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "settings.json"
+    for group, name, value in IN_FILES:
+        file.write_text(json.dumps({group: {name: value}}))
+        with fault("files of settings"):
+            refused(app_inside("train_sphere", "--config", file, "--out", "run"), name)
+            assert list(tmp_path.iterdir()) == [file]
+    for text in ("", "{", "[]", "3", '{"optimizer": 3}', '{"lr": 1.0}'):
+        file.write_text(text)
+        with fault("files of settings"):
+            refused(app_inside("train_sphere", "--config", file, "--out", "run"), "settings.json")
 
 
 READERS = [
@@ -453,12 +486,19 @@ def test_settings_of_a_run(finished, tmp_path, app_inside, fault):
     settings = json.loads(sound)
     cut = [sound[: chance.randrange(len(sound) - 2)] for _ in range(30 * MORE)]
     typed = [
-        json.dumps({**settings, field.name: value}).encode()
-        for field in fields(Config)
+        json.dumps({**settings, group: {**settings[group], name: value}}).encode()
+        for group, found in to_json(SphereConfig()).items()
+        for name in found
         for value in ([], {"a": 1})
     ]
     typed += [json.dumps({**settings, "domain": value}).encode() for value in (None, 1, "moon", [], "../x")]
-    other = [b"[" * 100_000, b"\xff", b'{"domain": "sphere", "steps": NaN}', b'"sphere"', b"{}" * 2]
+    other = [
+        b"[" * 100_000,
+        b"\xff",
+        b'{"domain": "sphere", "optimizer": {"steps": NaN}}',
+        b'"sphere"',
+        b"{}" * 2,
+    ]
     for text in [*cut, *typed, *other]:
         (run / "config.json").write_bytes(text)
         before = contents(run)
@@ -506,9 +546,9 @@ def test_models(finished, tmp_path, app_inside, fault):
         "[]",
         '{"width": 7}',
         '{"width": "x"}',
-        '{"codes": 0}',
+        '{"codebook_size": 0}',
         '{"blocks": -1}',
-        '{"codes": 1e99}',
+        '{"codebook_size": 1e99}',
     ):
         (run / "model" / "config.json").write_text(text)
         with fault("models"):
@@ -537,7 +577,7 @@ def test_folders_that_hold_no_run(finished, tmp_path, app_inside, fault):
 
 
 def test_more_than_five_hundred_malformed_inputs_were_tried(tried):
-    kinds = {"checkpoints", "flags", "folders", "logs", "models", "settings", "tables"}
+    kinds = {"checkpoints", "files of settings", "flags", "folders", "logs", "models", "settings", "tables"}
     if not kinds <= tried.keys():
         pytest.skip("tests of this file were left out")
     assert sum(tried[kind] for kind in kinds) > 500

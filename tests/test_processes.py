@@ -27,8 +27,7 @@ from drift_core import (
     train,
 )
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.runs.folder import open_run
-from drift_core.training.config import RunConfig
+from drift_core.runs.folder import Place, open_run
 from drift_core.training.parallel import make_accelerator, merge_over_processes
 from torch import Tensor, nn
 
@@ -116,8 +115,9 @@ def run_case(out: Path, case: str) -> None:
     space, dtype, settings, wrap = CASES[case]
     manifold = MANIFOLDS[space]
     field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
-    config = TrainConfig(
-        **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 10, "warmup": 10} | settings
+    config = TrainConfig.of(
+        **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 10, "warmup_steps": 10}
+        | settings
     )
     draw = partial(sample, manifold, DTYPES[dtype])
     module = Mlp(manifold, DTYPES[dtype])
@@ -134,7 +134,7 @@ def stop_one_process_and_resume(out: Path) -> None:
     """With dropout: a signal to the last process stops all of them, and the run goes on exactly."""
     accelerator, manifold = make_accelerator(), Sphere()
     field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
-    config = TrainConfig(batch_size=UNEVEN, steps=20, log_every=4, save_every=15)
+    config = TrainConfig.of(batch_size=UNEVEN, steps=20, log_every=4, save_every=15)
     draws = 0
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
@@ -159,7 +159,7 @@ def fail_on_the_first_process(out: Path) -> None:
     """What the first process alone finds out is an error of all."""
     accelerator = make_accelerator()
     try:
-        open_run(RunConfig(out=out / "sphere-float64-16"), "sphere", accelerator)
+        open_run(TrainConfig(), "sphere", Place(out / "sphere-float64-16"), accelerator)
     except ValueError as error:
         (out / f"refused.{accelerator.process_index}").write_text(str(error))
 
@@ -178,7 +178,7 @@ def fail_on_the_last_process(out: Path) -> None:
         return sample(manifold, torch.float32, n, generator)
 
     field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
-    train(Mlp(manifold, torch.float32), field, draw, TrainConfig(batch_size=UNEVEN, steps=10**6), out)
+    train(Mlp(manifold, torch.float32), field, draw, TrainConfig.of(batch_size=UNEVEN, steps=10**6), out)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--steps", "12", "--batch-size", "64", "--save-every", "5", "--log-every", "4", "--eval-draws", "2")
+OFTEN = str(Path(__file__).with_name("often.json"))
+SMALL = ("--steps", "12", "--batch-size", "64", "--save-every", "5", "--config", OFTEN, "--eval-draws", "2")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_what_it_promises(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["domain"] == "sphere"
-    assert config["steps"] == 12
+    assert config["optimizer"]["steps"] == 12
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "sinkhorn_cost", "nn_accuracy"}
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
@@ -163,12 +165,15 @@ def test_bad_tables(tmp_path, app_inside, text, words):
         (["--steps", "-1"], ["--steps", "-1"]),
         (["--steps", "many"], ["--steps", "many"]),
         (["--step-sise", "1"], ["--step-sise"]),
-        (["--max-step", "4"], ["max_step", "4"]),
+        (["--max-step", "4"], ["max_step has no flag", "--config"]),
         (["--kernel", "spectral", "--geometry", "euclidean"], ["spectral", "euclidean"]),
         (["--kernel", "matern", "--nu", "-1"], ["nu", "-1"]),
-        (["--codes", "-1"], ["--codes must be at least 0, got -1"]),
+        (["--codebook-size", "-1"], ["--codebook-size must be at least 0, got -1"]),
         (["--optimizer", "sgd"], ["--optimizer", "sgd"]),
-        (["--beta2", "1"], ["--beta2 must lie in [0, 1), got 1.0"]),
+        (["--nu", "2.5"], ["--nu is for --kernel matern or spectral; got laplace"]),
+        (["--recipe", "moon"], ["--recipe", "moon"]),
+        (["--dataset", "fire", "--data", "mine.csv"], ["--data", "--dataset fire"]),
+        (["--allow-changes"], ["--allow-changes", "--resume"]),
         (["--data", "nowhere.csv"], ["nowhere.csv"]),
         (["--dataset", "flood", "--data-dir", "nowhere"], ["nowhere"]),
     ],
@@ -194,29 +199,54 @@ def test_every_row_of_the_table_is_a_flag_away(tmp_path, app_inside, flags):
     assert result.returncode == 0, result.stderr
 
 
-def test_the_published_setting_is_a_flag_away(tmp_path, app_inside):
-    """Gaussian noise through a plain MLP, Adam, a learning rate that stays: trained, saved, drawn from."""
-    out = tmp_path / "run"
-    flags = [
-        "--codes",
-        "0",
-        "--optimizer",
-        "adam",
-        "--beta2",
-        "0.99",
-        "--decay-fraction",
-        "0",
-        "--warmup",
-        "1",
-    ]
-    result = app_inside("train_sphere", *SMALL, "--steps", 2, *flags, "--log-every", 1, "--out", out)
+def test_settings_in_a_file_and_a_recipe_come_before_flags(tmp_path, app_inside):
+    """Gaussian latents through a plain MLP, Adam, a learning rate that stays: trained, saved, drawn from."""
+    out, file = tmp_path / "run", tmp_path / "settings.json"
+    optimizer = {"beta2": 0.99, "warmup_steps": 1, "steps": 5}
+    file.write_text(json.dumps({"optimizer": optimizer, "run": {"log_every": 1}}))
+    flags = ["--recipe", "paper", "--config", file, "--optimizer", "adam", "--steps", 2, "--eval-draws", 1]
+    result = app_inside("train_sphere", "--batch-size", 64, *flags, "--out", out)
     assert result.returncode == 0, result.stderr
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["lr"] for record in records] == [1.5e-3, 1.5e-3]
-    assert json.loads((out / "config.json").read_text())["weight_decay"] == 0.0
-    assert json.loads((out / "model" / "config.json").read_text())["codes"] == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["optimizer"]["beta2"], config["optimizer"]["decay_fraction"]) == (0.99, 0.0)
+    assert json.loads((out / "model" / "config.json").read_text())["codebook_size"] == 0
     assert app_inside("sample", out, "--n", 5, "--out", tmp_path / "a.csv").returncode == 0
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 6
+
+
+def test_a_run_is_repeated_from_its_config(finished, tmp_path, app_inside):
+    result = app_inside("train_sphere", "--config", finished / "config.json", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "config.json").read_bytes() == (finished / "config.json").read_bytes()
+    table = [[float(a) for a in row.split(",")] for row in (finished / "samples.csv").read_text().split()[1:]]
+    again = (tmp_path / "run" / "samples.csv").read_text().split()[1:]
+    assert [[float(a) for a in row.split(",")] for row in again] == [
+        pytest.approx(row, abs=1e-2) for row in table
+    ]
+
+
+def test_the_best_weights_are_sampled_and_scored_on_request(finished, tmp_path, app_inside):
+    before = (finished / "metrics.json").read_bytes()
+    for name, flags in (("last", ()), ("best", ("--best",))):
+        result = app_inside("sample", finished, "--n", 20, "--out", tmp_path / name, *flags)
+        assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    scores = {record["step"]: record["validation"] for record in records if "validation" in record}
+    same = (tmp_path / "last").read_text() == (tmp_path / "best").read_text()
+    assert same == (min(scores, key=scores.__getitem__) == 12)
+    assert app_inside("evaluate", finished, "--draws", 1, "--best").returncode == 0
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_help_fits_on_two_screens(app_inside):
+    for name in ("train_sphere", "train_synthetic", "train_qm9", "train_promoter"):
+        result = app_inside(name, "--help")
+        assert result.returncode == 0
+        assert len(result.stdout.splitlines()) <= 100
+        flags = re.findall(r"^│ (?:-h, )?--([a-z-]+)", result.stdout, re.MULTILINE)
+        assert len(set(flags) - {"help"}) <= 26
 
 
 def test_accelerate_launch(tmp_path):

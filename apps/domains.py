@@ -1,0 +1,24 @@
+"""The domains whose runs `sample.py` and `evaluate.py` handle; add your own here."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from drift_core import Domain
+
+_CLASSES = {
+    "sphere": "SphereDomain",
+    "synthetic": "SyntheticDomain",
+    "qm9": "MoleculeDomain",
+    "promoter": "PromoterDomain",
+}
+
+
+def _make(name: str) -> Domain[Any, Any, Any]:
+    domain: Domain[Any, Any, Any] = getattr(import_module(f"drift_{name}.domain"), _CLASSES[name])()
+    return domain
+
+
+DOMAINS: dict[str, Callable[[], Domain[Any, Any, Any]]] = {name: partial(_make, name) for name in _CLASSES}
+"""Domains by the name that config.json holds, each imported when it is needed."""
