@@ -96,7 +96,7 @@ def test_every_truncation_of_a_bigwig(small, empty_cache, track):
 
 
 def test_a_bigwig_that_is_damaged_inside(small, empty_cache, monkeypatch):
-    monkeypatch.setattr("drift_promoter.genome.sequence.extract.BLOCK", 10)
+    monkeypatch.setattr("drift_promoter.genome.extract.BLOCK", 10)
     data = small().write()
     content = bytearray((data / CAGE[1]).read_bytes())
     middle = len(content) // 4

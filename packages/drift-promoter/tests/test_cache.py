@@ -1,4 +1,4 @@
-"""The store is made once, whole or not at all, whatever happens to the processes that make it."""
+"""The cache is made once, whole or not at all, whatever happens to the processes that make it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from drift_promoter.data import load
-from drift_promoter.genome import digests, extract
+from drift_promoter.genome import cache, digests, extract
 from drift_promoter.genome.benchmark import DATA_DIR_VARIABLE, FASTA, NAMES, TSS, find_sources
 
 BLOCKS = "windows-*.part/[0-9]*.npz"
@@ -28,7 +28,7 @@ import pooch
 pooch.os_cache = lambda project: Path(sys.argv[2]) / project
 
 if __name__ == "__main__":
-    from drift_promoter import extract
+    from drift_promoter.genome import extract
     from drift_promoter.data import load
 
     extract.BLOCK = 10
@@ -110,7 +110,7 @@ def test_of_two_processes_at_once_one_extracts_and_the_other_waits_for_it(
     process = start(tmp_path, many, tmp_path / "cache", workers=1)
     wait_for(lambda: list(empty_cache.glob(BLOCKS)), process)
     process.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(store, "_make", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(cache, "_make", lambda *arguments: 1 / 0)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(load, "promoter", data_dir=many, workers=1)
         wait_for(lambda: "another process prepares these data" in capsys.readouterr().err, process)
@@ -125,7 +125,7 @@ def test_of_two_processes_at_once_one_extracts_and_the_other_waits_for_it(
 
 def test_many_threads_at_once_do_each_other_no_harm(many, empty_cache, monkeypatch):
     made, make = [], cache._make
-    monkeypatch.setattr(store, "_make", lambda *arguments: made.append(1) or make(*arguments))
+    monkeypatch.setattr(cache, "_make", lambda *arguments: made.append(1) or make(*arguments))
     with ThreadPoolExecutor(8) as pool:
         results = [pool.submit(load, "promoter", data_dir=many, workers=1) for _ in range(8)]
     assert {len(result.result().train) for result in results} == {1000}
@@ -138,7 +138,7 @@ def test_damaged_blocks_of_a_killed_extraction_are_made_again(many, empty_cache,
 
     monkeypatch.setattr(extract, "BLOCK", 100)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_join", stop)
+        patch.setattr(cache, "_join", stop)
         with pytest.raises(KeyboardInterrupt):
             load("promoter", data_dir=many, workers=1)
     blocks = sorted(empty_cache.glob(BLOCKS))
@@ -162,7 +162,7 @@ def test_loading_again_reads_the_store_and_leaves_the_data_folder_as_it_was(smal
     before = {path: path.stat().st_mtime_ns for path in [data, *data.iterdir()]}
     data.chmod(0o555)
     first = load("promoter", data_dir=data, workers=1)
-    monkeypatch.setattr(store, "_make", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(cache, "_make", lambda *arguments: 1 / 0)
     again = load("promoter", data_dir=data, workers=1)
     data.chmod(0o755)
     assert isinstance(again.train.bases, np.memmap)
@@ -174,7 +174,7 @@ def test_loading_again_reads_the_store_and_leaves_the_data_folder_as_it_was(smal
 
 
 def test_loading_the_miniature_again_is_fast(tiled, mini, monkeypatch):
-    monkeypatch.setattr(store, "_make", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(cache, "_make", lambda *arguments: 1 / 0)
     start = time.process_time()
     load("promoter", tss="tiled.tsv", data_dir=mini)
     assert time.process_time() - start < 0.5  # 65,520 windows, which take seconds to extract
@@ -217,7 +217,7 @@ def test_a_copy_of_the_files_has_the_same_store(small, empty_cache, tmp_path, mo
     data = small().write()
     load("promoter", data_dir=data, workers=1)
     shutil.copytree(data, tmp_path / "copy" / "promoter")
-    monkeypatch.setattr(store, "_make", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(cache, "_make", lambda *arguments: 1 / 0)
     monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "copy"))
     load("promoter", workers=1)
 
