@@ -320,6 +320,6 @@ def test_where_the_files_are_looked_for(small, tmp_path, monkeypatch, empty_cach
         find_sources(data, "/nowhere.tsv")
     monkeypatch.delenv(DATA_DIR_VARIABLE)
     with pytest.raises(
-        FileNotFoundError, match=r"not in .*cache/drift, nor in promoter/.*drift_promoter.archive"
+        FileNotFoundError, match=r"not in .*cache/drift, nor in promoter/.*drift_promoter.genome.archive"
     ):
         load("promoter")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drift_core import Batch, Euclidean, Field, Gaussian, KernelField, Laplace, Matern
+from drift_promoter.crop_field import CropField
 from drift_promoter.data import Promoters, Windows
 from drift_promoter.experiment import (
     Config,
@@ -21,8 +22,8 @@ from drift_promoter.experiment import (
     score,
     validation,
 )
-from drift_promoter.field import WholeField
-from drift_promoter.stretches import StretchField
+from drift_promoter.field import SequenceField
+from drift_promoter.kmer_field import KmerField
 from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 
@@ -58,15 +59,15 @@ def perfect(toy) -> Sampler:
     return Sampler(generator, toy)
 
 
-def test_a_run_drifts_by_stretches_or_whole_sequences(little):
-    config = Config(stretch=6, stretch_lengthscale="1:0.4", signal_lengthscale=0.25)
+def test_a_run_drifts_by_crops_or_whole_sequences(little):
+    config = Config(crop=6, crop_lengthscale="1:0.4", signal_lengthscale=0.25)
     field = make_field(config, little)
-    assert isinstance(field, StretchField)
-    assert (field.length, field.field.product, field.data) == (6, True, little.train)
+    assert isinstance(field, CropField)
+    assert (field.width, field.field.product, field.data) == (6, True, little.train)
     assert (field.field.lengthscales.start, field.field.lengthscales.stop) == ((1.0,), (0.4,))
     assert field.similarity.kernel == Laplace(0.25)
-    whole = make_field(Config(stretch=0, lengthscale="0.3,3"), little)
-    assert isinstance(whole, WholeField)
+    whole = make_field(Config(crop=0, lengthscale="0.3,3"), little)
+    assert isinstance(whole, SequenceField)
     assert isinstance(whole.field, CategoricalField)
     assert not whole.field.product
     assert whole.field.lengthscales.start == (0.3, 3.0)
@@ -75,24 +76,43 @@ def test_a_run_drifts_by_stretches_or_whole_sequences(little):
         assert isinstance(made.manifold, FisherRao)
 
 
-def test_data_other_than_toy_repel_and_are_read_as_letters_that_are_drawn(little):
-    toy, real = Config(), Config(dataset="promoter", signal_lengthscale=0.25, seed=3)
-    assert (toy.repel, toy.readout, toy.signal_kinds) == ("letters", "likeliest", 0)
-    assert (real.repel, real.readout, real.signal_kinds) == ("drawn", "drawn", 16)
+def test_positives_of_data_other_than_toy_are_counted(little):
+    toy, real = Config(), Config(dataset="promoter", seed=3)
+    assert (toy.positives, toy.readout, toy.condition_clusters) == ("sampled", "argmax", 0)
+    assert (real.positives, real.readout, real.condition_clusters) == ("counted", "sampled", 16)
     field = make_field(real, little)
-    assert (field.repel, field.kinds, field.seed) == ("drawn", 16, 3)
-    assert make_generator(real, little).readout == "drawn"
-    assert make_generator(toy, little).readout == "likeliest"
-    for flags in ({"stretch": 0}, {"geometry": "euclidean"}, {"repel": "points"}):
-        assert Config(dataset="promoter", **flags).readout == "likeliest"
-    make_field(Config(dataset="promoter", stretch=12), little)  # too long to be counted
-    make_field(Config(dataset="promoter", repel="points"), little)
+    assert isinstance(field, KmerField)
+    assert (len(field.clusters), field.crops.width, field.seed) == (16, 8, 3)
+    assert make_field(toy, little).readout == "argmax"
+    assert make_generator(real, little).readout == "sampled"
+    assert make_generator(toy, little).readout == "argmax"
+    alike = Config(dataset="promoter", condition=False)
+    assert (alike.positives, alike.condition_clusters) == ("counted", 0)
+    assert make_field(alike, little).clusters is None
+    for flags in ({"crop": 0}, {"geometry": "euclidean"}, {"positives": "sampled"}, {"crop": 12}):
+        config = Config(dataset="promoter", **flags)
+        assert (config.positives, config.readout, config.condition_clusters) == ("sampled", "argmax", 0)
+        assert not isinstance(make_field(config, little), KmerField)
+    few = make_field(Config(positives="counted", condition_clusters=3), little)
+    assert len(few.clusters) == 3
+    assert make_field(Config(readout="sampled"), little).readout == "sampled"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"crop": 0}, {"geometry": "euclidean"}, {"positives": "counted"}, {"condition": False}],
+    ids=str,
+)
+@pytest.mark.parametrize("dataset", ["toy", "promoter"])
+def test_settings_that_a_run_resolved_stand_when_it_is_read_again(dataset, flags):
+    config = Config(dataset=dataset, **flags)
+    assert replace(config) == config
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     config = Config(geometry="euclidean", lengthscale="1", direction="displacement")
     field = make_field(config, little)
-    assert isinstance(field, WholeField)
+    assert isinstance(field, SequenceField)
     assert isinstance(field.field, KernelField)
     assert isinstance(field.manifold.base, Euclidean)
     assert field.field.direction == "displacement"
@@ -113,16 +133,16 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     ],
 )
 def test_kernel_and_direction_are_the_fields_own(little, flags, kernel):
-    given = {"lengthscale": "0.4", "stretch_lengthscale": "0.4", "direction": "displacement", **flags}
-    for stretch in (0, 8):
-        field = make_field(Config(stretch=stretch, **given), little).field
+    given = {"lengthscale": "0.4", "crop_lengthscale": "0.4", "direction": "displacement", **flags}
+    for crop in (0, 8):
+        field = make_field(Config(crop=crop, **given), little).field
         assert field.kernel(0.4) == kernel
         assert field.direction == "displacement"
 
 
-@pytest.mark.parametrize("stretch", [0, 8])
-def test_without_conditions_no_signal_is_asked_for(little, stretch):
-    config = Config(condition=False, stretch=stretch)
+@pytest.mark.parametrize("crop", [0, 8])
+def test_without_conditions_no_signal_is_asked_for(little, crop):
+    config = Config(condition=False, crop=crop)
     assert conditions(config, little) is None
     assert make_field(config, little).similarity is None
     assert not make_generator(config, little).conditional
@@ -135,10 +155,10 @@ def test_without_conditions_no_signal_is_asked_for(little, stretch):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"stretch": 0, "lengthscale": "1"},
+        {"crop": 0, "lengthscale": "1"},
         {"geometry": "euclidean", "lengthscale": "1"},
-        {"repel": "letters"},
-        {"repel": "drawn", "signal_kinds": 4},
+        {"positives": "sampled"},
+        {"positives": "counted", "condition_clusters": 4},
     ],
     ids=str,
 )
@@ -153,12 +173,12 @@ def test_the_other_strand_counts_where_there_are_two_tracks_alone(flags, tracks)
     fields, tokens = [], []
     for some in (data, Promoters(changed[0], data.val, changed[1])):
         generator, random = make_generator(config, some).double(), Generator().manual_seed(0)
-        assert generator.input.in_channels == config.position_noise + tracks
+        assert generator.input.in_channels == config.position_channels + tracks
         condition = conditions(config, some)(8, random).double()
         assert condition.shape == (8, 16, tracks)
         x = soft(8, 16, config.geometry)
-        places = positives(config, some)(30, random)
-        batch = Batch(x, places, x, torch.arange(8), condition=condition, model_condition=condition)
+        indices = positives(config, some)(30, random)
+        batch = Batch(x, indices, x, torch.arange(8), condition=condition, model_condition=condition)
         fields.append(make_field(config, some)(batch).field)
         tokens.append(draw(Sampler(generator, some), 50, seed=0).tokens)
     assert torch.equal(*fields) == torch.equal(*tokens) == (tracks == 1)
@@ -170,17 +190,17 @@ def soft(n: int, length: int, geometry: str) -> torch.Tensor:
     return p if geometry == "euclidean" else p.sqrt()
 
 
-def test_places_are_of_stretches_where_the_field_is(little):
-    starts = positives(Config(stretch=6), little)(500, Generator())[:, 2]
+def test_indices_are_of_crops_where_the_field_is(little):
+    starts = positives(Config(crop=6), little)(500, Generator())[:, 2]
     assert set(starts.tolist()) == set(range(11))
-    assert not positives(Config(stretch=0), little)(500, Generator())[:, 2].any()
+    assert not positives(Config(crop=0), little)(500, Generator())[:, 2].any()
 
 
 @pytest.mark.parametrize("kernel", ["laplace", "gaussian"])
 @pytest.mark.parametrize(("geometry", "apart"), [("spherical", math.pi / 2), ("euclidean", math.sqrt(2))])
 def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geometry, apart):
     """Seen from training windows; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^4."""
-    config = Config(stretch=0, geometry=geometry, kernel=kernel, lengthscale="auto")
+    config = Config(crop=0, geometry=geometry, kernel=kernel, lengthscale="auto")
     (scale,) = make_field(config, toy).field.lengthscales.start
     tokens = toy.train.tokens(torch.arange(1500))
     differing = (tokens[:200, None] != tokens[200:]).sum(-1).double()
@@ -199,26 +219,52 @@ def test_the_automatic_lengthscale_spreads_log_weights_by_one(toy, kernel, geome
         ({"signal_lengthscale": 0.0}, "--signal-lengthscale must be positive, got 0.0"),
         ({"signal_lengthscale": math.nan}, "--signal-lengthscale must be positive, got nan"),
         ({"lengthscale": "long"}, "lengthscale 'long': expected a positive number"),
-        ({"lengthscale": "-1", "stretch": 0}, "lengthscale '-1': expected a positive number"),
-        ({"stretch_lengthscale": "0.5,wide"}, "lengthscale '0.5,wide': expected .* 'wide' is none"),
-        ({"stretch_lengthscale": "auto"}, "--stretch-lengthscale auto: auto is for --lengthscale"),
-        ({"stretch": 1}, "--stretch must be at least 2, got 1"),
-        ({"stretch": -8}, "--stretch must be at least 2, got -8"),
-        ({"stretch": 17}, "2 to 16 base pairs, got 17"),
+        ({"lengthscale": "-1", "crop": 0}, "lengthscale '-1': expected a positive number"),
+        ({"crop_lengthscale": "0.5,wide"}, "lengthscale '0.5,wide': expected .* 'wide' is none"),
+        ({"crop_lengthscale": "auto"}, "--crop-lengthscale auto: auto is for --lengthscale"),
+        ({"crop": 1}, "--crop must be at least 2, got 1"),
+        ({"crop": -8}, "--crop must be at least 2, got -8"),
+        ({"crop": 17}, "2 to 16 base pairs, got 17"),
         ({"max_step": 4.0}, "max_step must lie in .*, got 4.0"),
-        ({"global_noise": 0}, "--global-noise must be at least 1, got 0"),
-        ({"position_noise": 0}, "--position-noise must be at least 1, got 0"),
+        ({"global_channels": 0}, "--global-channels must be at least 1, got 0"),
+        ({"position_channels": 0}, "--position-channels must be at least 1, got 0"),
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
-        ({"signal_kinds": 4}, "signal kinds need repel drawn, .*; got 4, letters and 8"),
-        ({"signal_kinds": 4, "repel": "drawn", "stretch": 11}, "at most 10 base pairs; got 4, drawn and 11"),
+        (
+            {"positives": "counted", "crop": 11},
+            "--positives counted needs a --crop of 2 to 10 and --geometry spherical, got 11 and spherical",
+        ),
+        ({"positives": "counted", "crop": 0}, "--positives counted needs a --crop of 2 to 10 .*, got 0"),
+        (
+            {"positives": "counted", "geometry": "euclidean"},
+            "--positives counted needs .* --geometry spherical, got 0 and euclidean",
+        ),
+        (
+            {"positives": "counted", "readout": "argmax"},
+            "--positives counted needs --readout sampled, got argmax",
+        ),
+        (
+            {"positives": "counted", "condition_clusters": 0},
+            "--positives counted with conditions needs --condition-clusters of at least 1, got 0",
+        ),
+        (
+            {"condition_clusters": 4},
+            "--condition-clusters needs --positives counted and --condition; got 4, sampled and --condition",
+        ),
+        (
+            {"condition_clusters": 4, "positives": "counted", "condition": False},
+            "--condition-clusters needs .*; got 4, counted and --no-condition",
+        ),
         (
             {"signal_tracks": 1, "condition": False},
             "--signal-tracks is for conditions; --no-condition leaves",
         ),
-        ({"signal_kinds": -1}, "--signal-kinds must be at least 0, got -1"),
-        ({"words": -1}, "--words must be at least 0, got -1"),
-        ({"words": 9, "word_length": 0}, "--word-length must be at least 1, got 0"),
-        ({"words": 9, "word_length": 5}, "--word-length must divide the length of a sequence, 16; got 5"),
+        ({"condition_clusters": -1}, "--condition-clusters must be at least 0, got -1"),
+        ({"codebook_size": -1}, "--codebook-size must be at least 0, got -1"),
+        ({"codebook_size": 9, "codebook_span": 0}, "--codebook-span must be at least 1, got 0"),
+        (
+            {"codebook_size": 9, "codebook_span": 5},
+            "--codebook-span must divide the length of a sequence, 16; got 5",
+        ),
     ],
     ids=str,
 )
@@ -227,10 +273,10 @@ def test_settings_that_are_refused(little, flags, message):
         make_generator(Config(**flags), little) and make_field(Config(**flags), little)
 
 
-def test_a_run_has_words_if_asked(little):
-    assert make_generator(Config(), little).words is None
-    generator = make_generator(Config(words=9, word_length=4), little)
-    assert (generator.words.num_embeddings, generator.places) == (9, 4)
+def test_a_run_has_a_codebook_if_asked(little):
+    assert make_generator(Config(), little).codebook is None
+    generator = make_generator(Config(codebook_size=9, codebook_span=4), little)
+    assert (generator.codebook.num_embeddings, generator.slots) == (9, 4)
 
 
 def test_the_seed_alone_determines_the_untrained_generator(little):

@@ -6,11 +6,13 @@ import torch
 from drift_core import Batch, Euclidean, KernelField, Laplace, Power
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_field
+from drift_promoter.clusters import fit_clusters
+from drift_promoter.crop_field import CropField
+from drift_promoter.crops import Crops, crop_indices
 from drift_promoter.data import Windows
-from drift_promoter.field import WholeField
-from drift_promoter.places import draw_places
+from drift_promoter.field import SequenceField
+from drift_promoter.kmer_field import KmerField
 from drift_promoter.similarity import Similarity
-from drift_promoter.stretches import StretchField
 from drift_simplex import CategoricalField
 
 LENGTH = 16
@@ -31,37 +33,39 @@ def data() -> Windows:
     return Windows(bases, signal, ["1"] * n, np.arange(n) * 100, ["+-"[i % 2] for i in range(n)], 3)
 
 
-def batches(data: Windows, stretch: int, conditional: bool) -> list[Batch]:
+def batches(data: Windows, width: int, conditional: bool) -> list[Batch]:
     """Against a pool with other samples in it, and against the samples themselves."""
     random = torch.Generator().manual_seed(1)
     pool = (2 * torch.randn(7, LENGTH, 4, generator=random, dtype=torch.float64)).softmax(-1).sqrt()
     c = torch.rand(7, LENGTH, 2, generator=random, dtype=torch.float64) if conditional else None
     own = torch.tensor([2, 5, 6, 0])
-    places = draw_places(data, stretch)(12, random)
+    indices = crop_indices(data, width)(12, random)
     here = None if c is None else c[own]
-    pooled = Batch(pool[own], places, pool, own, 3, 0.4, here, c)
-    return [pooled, Batch(pool[own], places, step=3, progress=0.4, condition=here)]
+    pooled = Batch(pool[own], indices, pool, own, 3, 0.4, here, c)
+    return [pooled, Batch(pool[own], indices, step=3, progress=0.4, condition=here)]
 
 
-# Data are places of windows that a field owns: test_field.py swaps the windows themselves.
+# Data are indices of windows that a field owns: test_field.py swaps the windows themselves.
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
 def test_fields_of_whole_sequences(geometry, conditional, data):
-    field = WholeField(INNER[geometry], data, ALIKE if conditional else None)
+    field = SequenceField(INNER[geometry], data, ALIKE if conditional else None)
     for batch in batches(data, LENGTH, conditional):
         check_field(field, batch, antisymmetric=False)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("repel", ["points", "letters", "drawn"])
+@pytest.mark.parametrize("readout", ["argmax", "sampled"])
 @pytest.mark.parametrize("most", [16_384, 10], ids=["all", "thinned"])
-def test_fields_of_stretches(repel, most, conditional, data):
-    field = StretchField(LETTERS, data, ALIKE if conditional else None, 4, repel, most)
+def test_fields_of_crops(readout, most, conditional, data):
+    field = CropField(LETTERS, data, ALIKE if conditional else None, 4, readout, most)
     for batch in batches(data, 4, conditional):
         check_field(field, batch, antisymmetric=False)
 
 
-def test_fields_of_stretches_with_kinds_of_signals(data):
-    field = StretchField(LETTERS, data, ALIKE, 4, "drawn", kinds=3)
-    for batch in batches(data, 4, True):
+@pytest.mark.parametrize("conditional", [False, True])
+def test_fields_of_counted_kmers(conditional, data):
+    clusters = fit_clusters(data, Crops(LENGTH, 4), 3, seed=0) if conditional else None
+    field = KmerField(LETTERS, data, clusters, 4)
+    for batch in batches(data, 4, conditional):
         check_field(field, batch, antisymmetric=False)

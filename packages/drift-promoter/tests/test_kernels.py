@@ -10,11 +10,11 @@ KERNELS = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7)
 
 
 @pytest.mark.parametrize(("kernel", "nu"), KERNELS)
-@pytest.mark.parametrize("stretch", [8, 0])
+@pytest.mark.parametrize("crop", [8, 0])
 @pytest.mark.parametrize("dataset", ["toy", "promoter"])
-def test_every_kernel_trains_by_default(dataset, stretch, kernel, nu, request, tmp_path):
+def test_every_kernel_trains_by_default(dataset, crop, kernel, nu, request, tmp_path):
     data_dir = None if dataset == "toy" else request.getfixturevalue("mini")
-    config = Config(dataset=dataset, data_dir=data_dir, stretch=stretch, kernel=kernel, nu=nu)
+    config = Config(dataset=dataset, data_dir=data_dir, crop=crop, kernel=kernel, nu=nu)
     data = load_data(config)
     field = make_field(config, data)
     config.steps, config.batch_size, config.num_positives = 2, 4, 64

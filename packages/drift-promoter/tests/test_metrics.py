@@ -20,16 +20,16 @@ from drift_promoter.metrics import (
 )
 from torch import Generator
 
-LETTERS = "ACGT"
+VOCABULARY = "ACGT"
 
 
 def tokens_of(*sequences):
-    return torch.tensor([[LETTERS.index(letter) for letter in sequence] for sequence in sequences])
+    return torch.tensor([[VOCABULARY.index(letter) for letter in sequence] for sequence in sequences])
 
 
 def random_sequences(n, length, weights=(3, 1, 2, 4), seed=0):
     draw = random.Random(seed)
-    return ["".join(draw.choices(LETTERS, weights, k=length)) for _ in range(n)]
+    return ["".join(draw.choices(VOCABULARY, weights, k=length)) for _ in range(n)]
 
 
 def counted(sequences, k):
@@ -41,10 +41,10 @@ def test_kmers_are_counted_as_in_strings(k):
     sequences = random_sequences(5000, 12)  # more than are counted at once
     counts = kmer_counts(tokens_of(*sequences), k)
     expected = counted(sequences, k)
-    words = [""]
+    kmers = [""]
     for _ in range(k):
-        words = [word + letter for word in words for letter in LETTERS]
-    assert counts.tolist() == [expected[word] for word in words]
+        kmers = [kmer + letter for kmer in kmers for letter in VOCABULARY]
+    assert counts.tolist() == [expected[kmer] for kmer in kmers]
 
 
 def test_codes_are_numbers_in_base_four():
@@ -72,7 +72,7 @@ def test_correlation_is_over_the_kmers_that_either_side_has():
     a, b = counted(first, 3), counted(second, 3)
     union = sorted({*a, *b})
     assert len(union) < 64
-    expected = np.corrcoef([a[word] for word in union], [b[word] for word in union])[0, 1]
+    expected = np.corrcoef([a[kmer] for kmer in union], [b[kmer] for kmer in union])[0, 1]
     counts = [kmer_counts(tokens_of(*side), 3) for side in (first, second)]
     assert kmer_correlation(*counts) == pytest.approx(expected)
     assert kmer_correlation(counts[0], 7 * counts[0]) == pytest.approx(1)
@@ -123,7 +123,7 @@ def test_copies_are_known_wherever_they_start():
     half = torch.cat([fresh[:, :96], known[:, 31:127]], dim=1)  # 24 divides 96
     assert memory.novelty(half) == 0.5
     changed = known[:, 5:197].clone()
-    changed[:, ::96] = 3 - changed[:, ::96]  # one base of two of eight words
+    changed[:, ::96] = 3 - changed[:, ::96]  # one base of two of eight 24-mers
     assert memory.novelty(changed) == 0.25
 
 

@@ -4,11 +4,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from drift_promoter.model import PRESETS, Block, PromoterGenerator
+from drift_promoter.layers import Block
+from drift_promoter.model import PRESETS, PromoterGenerator
 from torch import Generator
 from torch.nn import functional as F
 
-TINY = {"length": 24, "width": 16, "blocks": 2, "global_noise": 3, "position_noise": 2}
+TINY = {"length": 24, "width": 16, "blocks": 2, "global_channels": 3, "position_channels": 2}
 
 
 def tiny(**arguments):
@@ -23,9 +24,9 @@ def tiny(**arguments):
         {"tracks": 1},
         {"output": "softmax", "position": False},
         {"geometry": "euclidean"},
-        {"noise": "gaussian", "position_noise": 1, "condition": False},
-        {"words": 7, "word_length": 8},
-        {"words": 7, "word_length": 12, "condition": False, "noise": "gaussian"},
+        {"latents": "gaussian", "position_channels": 1, "condition": False},
+        {"codebook_size": 7, "codebook_span": 8},
+        {"codebook_size": 7, "codebook_span": 12, "condition": False, "latents": "gaussian"},
     ],
     ids=str,
 )
@@ -61,7 +62,7 @@ def test_outputs_are_points_of_their_geometry(model, generator):
         ({"geometry": "euclidean"}, lambda h: h.exp() / h.exp().sum(-1, keepdim=True)),
     ],
 )
-def test_points_are_folded_or_softmax_of_the_last_layer(arguments, expected, generator):
+def test_points_are_normalized_or_softmax_of_the_last_layer(arguments, expected, generator):
     model, seen = tiny(**arguments), []
     model.logits.register_forward_hook(lambda _, inputs, output: seen.append(output))
     x = points(model, 20, generator)
@@ -80,9 +81,9 @@ def test_samples_depend_on_the_generator_and_the_signal_alone(model):
 
 
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
-def test_letters_are_drawn_from_the_distributions_that_points_are(geometry, generator):
+def test_letters_are_sampled_from_the_distributions_that_points_are(geometry, generator):
     """All samples of one latent: shares of letters are squares on the sphere, coordinates in R^4."""
-    model = tiny(geometry=geometry, readout="drawn", condition=False)
+    model = tiny(geometry=geometry, readout="sampled", condition=False)
     z = model.latent(1, generator).expand(4000, -1)
     model.latent = lambda n, generator: z[:n]
     x = model(z[:1])[0].detach()
@@ -94,12 +95,12 @@ def test_letters_are_drawn_from_the_distributions_that_points_are(geometry, gene
     assert (tokens != x.argmax(-1)).any()
 
 
-def test_noise_is_fair_signs_or_standard_normal(generator):
-    binary = tiny().latent(4000, generator)
-    assert binary.shape == (4000, 3 + 24 * 2)
-    assert {*binary.flatten().tolist()} == {-1.0, 1.0}
-    assert binary.mean(0).abs().max() < 5 / 4000**0.5
-    gaussian = tiny(noise="gaussian").latent(4000, generator)
+def test_latents_are_bernoulli_or_standard_normal(generator):
+    bernoulli = tiny().latent(4000, generator)
+    assert bernoulli.shape == (4000, 3 + 24 * 2)
+    assert {*bernoulli.flatten().tolist()} == {-1.0, 1.0}
+    assert bernoulli.mean(0).abs().max() < 5 / 4000**0.5
+    gaussian = tiny(latents="gaussian").latent(4000, generator)
     assert gaussian.mean(0).abs().max() < 5 / 4000**0.5
     assert (gaussian.std(0) - 1).abs().max() < 0.06
     assert gaussian.unique().numel() > 100_000
@@ -110,7 +111,7 @@ def moved(model, z, other, signal, other_signal):
         return (model(z, signal) - model(other, other_signal))[0].abs().amax(-1) > 1e-6
 
 
-def test_noise_and_signal_of_a_position_enter_there(generator):
+def test_latents_and_signal_of_a_position_enter_there(generator):
     """The first convolution alone, its output not normalised over positions, sees 4 to each side."""
     model = tiny(blocks=0).double()
     model.modulation.forward = lambda h, c: h
@@ -124,7 +125,7 @@ def test_noise_and_signal_of_a_position_enter_there(generator):
         assert moved(model, z, z, signal, other_signal).tolist() == near
 
 
-def test_global_noise_reaches_all_positions(generator):
+def test_global_channels_reach_all_positions(generator):
     model = tiny(blocks=0)
     z, signal = model.latent(1, generator), signal_for(model, 1)
     other = z.clone()
@@ -158,7 +159,7 @@ def test_dilations_are_those_published():
     [
         {},
         {"output": "softmax"},
-        {"geometry": "euclidean", "noise": "gaussian"},
+        {"geometry": "euclidean", "latents": "gaussian"},
         {"condition": False, "position": False},
         {"width": 64, "blocks": 20},
     ],
@@ -215,7 +216,7 @@ def test_states_and_gradients_keep_their_size_through_depth(blocks, generator):
 
 
 def test_gradients_reach_every_weight_and_are_finite(model, generator):
-    if model.words is not None:
+    if model.codebook is not None:
         torch.nn.init.normal_(model.logits.weight)  # zero until the first step
     x = points(model, 8, generator)
     (x[..., 0] ** 2).sum().backward()
@@ -239,7 +240,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = PromoterGenerator.from_pretrained(tmp_path)
-    for name in ("geometry", "noise", "normalizes", "readout", "tracks"):
+    for name in ("geometry", "latents", "normalizes", "readout", "tracks"):
         assert getattr(again, name) == getattr(model, name)
     first, second = (
         side.sample(40, Generator().manual_seed(5), signal_for(model, 40)) for side in (again, model)
@@ -297,12 +298,13 @@ def test_a_signal_is_needed_where_it_is_used_and_refused_where_it_is_not(generat
     ("arguments", "message"),
     [
         ({"geometry": "hyperbolic"}, "hyperbolic"),
-        ({"noise": "pink"}, "pink"),
+        ({"latents": "pink"}, "pink"),
         ({"output": "argmax"}, "argmax"),
+        ({"readout": "likeliest"}, "likeliest"),
         ({"tracks": 0}, "tracks must be 1 or 2, got 0"),
         ({"tracks": 3}, "tracks must be 1 or 2, got 3"),
-        ({"global_noise": 0}, "must be at least 1, got 0 and 2"),
-        ({"position_noise": 0}, "must be at least 1, got 3 and 0"),
+        ({"global_channels": 0}, "must be at least 1, got 0 and 2"),
+        ({"position_channels": 0}, "must be at least 1, got 3 and 0"),
     ],
 )
 def test_what_makes_no_network_is_refused(arguments, message):
@@ -310,38 +312,40 @@ def test_what_makes_no_network_is_refused(arguments, message):
         tiny(**arguments)
 
 
-def test_sequences_start_from_their_words(generator):
-    """The network adds nothing at first, and every word is where its number says."""
-    model = tiny(words=5, word_length=8)
+def test_sequences_start_from_their_codebook_entries(generator):
+    """The network adds nothing at first, and every entry is where its number says."""
+    model = tiny(codebook_size=5, codebook_span=8)
     z = model.latent(200, generator)
     assert z.shape == (200, model.latent_dim) == (200, 3 + 24 * 2 + 3)
     numbers = z[:, -3:].long()
     assert sorted(numbers.unique().tolist()) == [0, 1, 2, 3, 4]
     assert {*z[:, :-3].flatten().tolist()} == {-1.0, 1.0}
-    h = model.words.weight.detach().view(5, 8, 4)[numbers].reshape(200, 24, 4)
+    h = model.codebook.weight.detach().view(5, 8, 4)[numbers].reshape(200, 24, 4)
     expected = h.abs() / h.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(model(z, signal_for(model, 200)).detach(), expected)
 
 
-def test_the_network_sees_the_words_and_adds_to_them(generator):
-    model = tiny(words=5, word_length=8, blocks=0).double()
+def test_the_network_sees_the_codebook_entries_and_adds_to_them(generator):
+    model = tiny(codebook_size=5, codebook_span=8, blocks=0).double()
     torch.nn.init.normal_(model.logits.weight)
     model.modulation.forward = lambda h, c: h
     z, signal = model.latent(1, generator), signal_for(model, 1).double()
     other = z.clone()
-    other[0, -2] = (z[0, -2] + 1) % 5  # the word at positions 8 to 15, of which the convolution sees 4 beyond
+    other[0, -2] = (
+        z[0, -2] + 1
+    ) % 5  # the entry at positions 8 to 15, of which the convolution sees 4 beyond
     changed = moved(model, z, other, signal, signal).tolist()
     assert changed == [4 <= i < 20 for i in range(24)]
 
 
-def test_words_have_gradients_that_move_their_outputs_25_times_as_far(generator):
-    model = tiny(words=5, word_length=8)
+def test_codebook_entries_have_gradients_that_move_their_outputs_25_times_as_far(generator):
+    model = tiny(codebook_size=5, codebook_span=8)
     x = points(model, 64, generator)
     (x[..., 0] ** 2).sum().backward()
-    assert (model.words.weight.grad != 0).any(1).all()
-    assert float(model.words.weight.detach().std()) == pytest.approx(1 / 25, rel=0.2)
+    assert (model.codebook.weight.grad != 0).any(1).all()
+    assert float(model.codebook.weight.detach().std()) == pytest.approx(1 / 25, rel=0.2)
 
 
-def test_words_that_do_not_fill_a_sequence_are_refused():
-    with pytest.raises(ValueError, match="5 words of 7 positions do not make up a length of 24"):
-        tiny(words=5, word_length=7)
+def test_codebook_entries_that_do_not_fill_a_sequence_are_refused():
+    with pytest.raises(ValueError, match="5 codebook entries of 7 positions do not make up a length of 24"):
+        tiny(codebook_size=5, codebook_span=7)

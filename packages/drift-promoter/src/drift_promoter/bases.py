@@ -6,16 +6,16 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
-LETTERS = "ACGT"
+VOCABULARY = "ACGT"
 """The letter of each base; that of base i pairs with that of base 3 - i."""
 
 UNKNOWN = 4
 """What N, and every other letter, becomes."""
 
 _CODES = np.full(256, UNKNOWN, dtype=np.uint8)
-for _code, _letter in enumerate(LETTERS):
+for _code, _letter in enumerate(VOCABULARY):
     _CODES[[ord(_letter), ord(_letter.lower())]] = _code
-_NAMES = np.frombuffer(f"{LETTERS}N".encode(), dtype=np.uint8)
+_NAMES = np.frombuffer(f"{VOCABULARY}N".encode(), dtype=np.uint8)
 _COMPLEMENT = np.array([3, 2, 1, 0, UNKNOWN], dtype=np.uint8)
 
 

@@ -23,17 +23,19 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from drift_promoter.bases import LETTERS
+from drift_promoter.bases import VOCABULARY
+from drift_promoter.clusters import fit_clusters
+from drift_promoter.crop_field import CropField
+from drift_promoter.crops import Crops, crop_indices, signal_sampler
 from drift_promoter.data import Promoters, Windows, load
 from drift_promoter.evaluate import evaluate
 from drift_promoter.fasta import write_fasta
-from drift_promoter.field import WholeField
+from drift_promoter.field import SequenceField
 from drift_promoter.figures import kmer_figure, logo_figure, signal_figure
+from drift_promoter.kmer_field import LONGEST_KMER, KmerField
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 from drift_promoter.model import PRESETS, PromoterGenerator, Readout
-from drift_promoter.places import draw_places, draw_signals
 from drift_promoter.similarity import Similarity
-from drift_promoter.stretches import Repel, StretchField
 from drift_promoter.toy import placed
 
 DOMAIN = "promoter"
@@ -41,10 +43,8 @@ SAMPLES = 1_000
 """Sequences in a run's samples.fasta and figures."""
 VALIDATION = 512
 """Sequences that are drawn to score a checkpoint."""
-LONGEST_WORD = 10
-"""Base pairs of the longest stretches whose words are counted."""
-MOST_REPELLING: dict[Repel, int] = {"points": 1_024, "letters": 16_384, "drawn": 16_384}
-"""Stretches of samples that repel at each step: pairs of points cost much more than lookups of letters."""
+CLUSTERS = 16
+"""Condition clusters by default."""
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _CONDITIONS, _DRAWS = 3, 4
 """Conditions in a figure, and sequences of each."""
@@ -64,8 +64,8 @@ class Config(RunConfig):
     batch_size: int = 0
     """Samples per step, over all processes; 0 stands for 64 on toy and 32 on other data."""
     num_positives: int = 8_192
-    """Training windows that attract at each step, a stretch of each where --stretch is not 0; stretches of up
-    to 10 base pairs without conditions are attracted by all of them."""
+    """Training windows that attract at each step, a crop of each where --crop is not 0; of counted positives
+    all of them attract."""
     lr: float = 3e-3
     """Learning rate after the warm-up."""
     warmup: int = 20
@@ -78,15 +78,16 @@ class Config(RunConfig):
     """How far samples follow the drift at each step."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
-    stretch: int = 8
-    """Base pairs of the stretches whose drift samples follow; 0: that of whole sequences, as published."""
-    stretch_lengthscale: str = "1.3:0.7"
-    """Lengthscale of the kernel of a stretch, the product over its positions of --kernel of the angle."""
-    repel: Literal["auto", "points", "letters", "drawn"] = "auto"
-    """Stretches of samples repel as soft points, as their likeliest letters, or as letters drawn from the
-    distributions that they are; auto: letters on toy, drawn on other data."""
-    readout: Literal["auto", "likeliest", "drawn"] = "auto"
-    """Letters of a sequence are the likeliest at each position, or are drawn; auto: as they repel."""
+    crop: int = 8
+    """Base pairs of the crops whose drift samples follow; 0: whole sequences, as published."""
+    crop_lengthscale: str = "1.3:0.7"
+    """Lengthscale of the kernel of a crop, the product over its positions of --kernel of the angle."""
+    positives: Literal["counted", "sampled"] | None = None
+    """Crops that attract: all of the data, counted as k-mers of up to 10 base pairs, or those of sampled
+    windows. None: sampled on toy, counted on other data where the crops are short enough."""
+    readout: Literal["argmax", "sampled"] | None = None
+    """Letters of a sequence, where it is read and where it repels: the most likely at each position, or
+    sampled from its distributions. None: sampled with counted positives, else argmax."""
     lengthscale: str = "auto"
     """Lengthscale of whole sequences in units of total distance: a number, several, annealed, or auto: the
     spread of the distances between the data."""
@@ -105,22 +106,22 @@ class Config(RunConfig):
     signal_1c; 2 adds that of the other strand."""
     signal_lengthscale: float = 0.05
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
-    signal_kinds: int | None = None
-    """Kinds of signals around a stretch of up to 10 base pairs: all of the data of one kind attract, which a
-    table counts; 0: signals of stretches that are drawn are compared; none: 16 if letters are drawn on other
-    data than toy."""
+    condition_clusters: int | None = None
+    """Clusters of the signals around crops, for each of which k-mers are counted. None: 16 with counted
+    positives and conditions, else 0."""
     output: Literal["abs_normalize", "softmax"] = "abs_normalize"
     """Points of the sphere as |h| / ||h|| of the network's outputs h, or as sqrt(softmax(h))."""
-    noise: Literal["binary", "gaussian"] = "binary"
-    """Noise: fair signs, or normal numbers."""
-    global_noise: int = 32
-    """Numbers of noise of a sequence, which modulate every block."""
-    position_noise: int = 8
-    """Numbers of noise at each position."""
-    words: int = 0
-    """Learnt words that sequences start from, drawn at random for each --word-length positions; 0: none."""
-    word_length: int = 64
-    """Base pairs of a word."""
+    latents: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """Latents: +-1 with equal probability, or standard normal."""
+    global_channels: int = 32
+    """Latent channels of a sequence, which modulate every block."""
+    position_channels: int = 8
+    """Latent channels at each position."""
+    codebook_size: int = 0
+    """Learnt codebook entries that sequences start from, one at random for each --codebook-span positions;
+    0: none."""
+    codebook_span: int = 64
+    """Base pairs of a codebook entry."""
     bf16: bool = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
@@ -128,32 +129,51 @@ class Config(RunConfig):
         toy = self.dataset == "toy" and self.tss is None
         self.steps = self.steps or (300 if toy else 20_000)
         self.batch_size = self.batch_size or (64 if toy else 32)
-        if self.stretch and self.geometry == "euclidean":
-            self.stretch = 0
-        if self.repel == "auto":
-            self.repel = "letters" if toy else "drawn"
-        if self.signal_kinds is None:
-            counted = self.repel == "drawn" and 0 < self.stretch <= LONGEST_WORD
-            self.signal_kinds = 16 if counted and not toy else 0
-        if self.readout == "auto":
-            self.readout = "drawn" if self.stretch and self.repel == "drawn" else "likeliest"
+        if self.geometry == "euclidean":
+            self.crop = 0
+        if self.positives is None:
+            self.positives = "counted" if not toy and 0 < self.crop <= LONGEST_KMER else "sampled"
+        counted = self.positives == "counted"
+        if self.readout is None:
+            self.readout = "sampled" if counted else "argmax"
+        if self.condition_clusters is None:
+            self.condition_clusters = CLUSTERS if counted and self.condition else 0
         super().__post_init__()
-        check_range("--global-noise", self.global_noise, 1)
-        check_range("--position-noise", self.position_noise, 1)
-        check_range("--signal-kinds", self.signal_kinds, 0)
-        check_range("--words", self.words, 0)
-        check_range("--word-length", self.word_length, 1)
-        if self.stretch:
-            check_range("--stretch", self.stretch, 2)
+        check_range("--global-channels", self.global_channels, 1)
+        check_range("--position-channels", self.position_channels, 1)
+        check_range("--codebook-size", self.codebook_size, 0)
+        check_range("--codebook-span", self.codebook_span, 1)
+        if self.crop:
+            check_range("--crop", self.crop, 2)
+        self._check_positives(self.condition_clusters)
+        self._check_conditions()
+
+    def _check_positives(self, clusters: int) -> None:
+        check_range("--condition-clusters", clusters, 0)
+        counted = self.positives == "counted"
+        if counted and not 0 < self.crop <= LONGEST_KMER:
+            needs = f"--positives counted needs a --crop of 2 to {LONGEST_KMER} and --geometry spherical"
+            raise ValueError(f"{needs}, got {self.crop} and {self.geometry}")
+        if counted and self.readout == "argmax":
+            raise ValueError("--positives counted needs --readout sampled, got argmax")
+        if counted and self.condition and not clusters:
+            needs = "--positives counted with conditions needs --condition-clusters of at least 1"
+            raise ValueError(f"{needs}, got {clusters}")
+        if clusters and not (counted and self.condition):
+            needs = "--condition-clusters needs --positives counted and --condition"
+            given = "--condition" if self.condition else "--no-condition"
+            raise ValueError(f"{needs}; got {clusters}, {self.positives} and {given}")
+
+    def _check_conditions(self) -> None:
         if self.signal_tracks == 1 and not self.condition:
             raise ValueError("--signal-tracks is for conditions; --no-condition leaves none")
         if not 0 < self.signal_lengthscale < math.inf:
             raise ValueError(f"--signal-lengthscale must be positive, got {self.signal_lengthscale}")
         # Both are refused here even where only one is used.
         parse_lengthscales(self.lengthscale, auto=1.0)
-        if "auto" in self.stretch_lengthscale:
-            raise ValueError(f"--stretch-lengthscale {self.stretch_lengthscale}: auto is for --lengthscale")
-        parse_lengthscales(self.stretch_lengthscale)
+        if "auto" in self.crop_lengthscale:
+            raise ValueError(f"--crop-lengthscale {self.crop_lengthscale}: auto is for --lengthscale")
+        parse_lengthscales(self.crop_lengthscale)
 
 
 class Sampler(NamedTuple):
@@ -183,12 +203,12 @@ def load_data(config: Config) -> Promoters:
 def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
     """Untrained generator of sequences as long as the data's, the same for the same seed.
 
-    Raises ValueError for words that do not fill a sequence.
+    Raises ValueError for codebook entries that do not fill a sequence.
     """
     length = data.train.length
-    if config.words and length % config.word_length:
+    if config.codebook_size and length % config.codebook_span:
         raise ValueError(
-            f"--word-length must divide the length of a sequence, {length}; got {config.word_length}"
+            f"--codebook-span must divide the length of a sequence, {length}; got {config.codebook_span}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -197,14 +217,14 @@ def make_generator(config: Config, data: Promoters) -> PromoterGenerator:
             width=PRESETS[config.preset]["width"],
             blocks=PRESETS[config.preset]["blocks"],
             condition=config.condition,
-            global_noise=config.global_noise,
-            position_noise=config.position_noise,
-            noise=config.noise,
+            global_channels=config.global_channels,
+            position_channels=config.position_channels,
+            latents=config.latents,
             geometry=config.geometry,
             output=config.output,
             readout=cast(Readout, config.readout),
-            words=config.words,
-            word_length=config.word_length,
+            codebook_size=config.codebook_size,
+            codebook_span=config.codebook_span,
             bf16=config.bf16,
             tracks=data.train.tracks,
         )
@@ -217,56 +237,53 @@ def make_field(config: Config, data: Promoters) -> Field:
     kernel = partial(make_kernel, config.kernel, nu=config.nu)
     similarity = Similarity(Laplace(config.signal_lengthscale)) if config.condition else None
     field = (
-        _stretch_field(config, kernel, data.train, similarity)
-        if config.stretch
-        else _whole_field(config, kernel, data.train, similarity)
+        _crop_field(config, kernel, data.train, similarity)
+        if config.crop
+        else _sequence_field(config, kernel, data.train, similarity)
     )
     longest_step(field.manifold, config.max_step)
     return field
 
 
-def _stretch_field(
+def _crop_field(
     config: Config, kernel: Callable[[float], RadialKernel], data: Windows, similarity: Similarity | None
-) -> StretchField:
-    scales = checked_lengthscales(config.stretch_lengthscale, kernel)
-    letters = CategoricalField(len(LETTERS), kernel, scales, config.direction, product=True)
-    repel = cast(Repel, config.repel)
-    return StretchField(
-        letters,
-        data,
-        similarity,
-        config.stretch,
-        repel,
-        MOST_REPELLING[repel],
-        config.signal_kinds or 0,
-        config.seed,
-    )
+) -> CropField | KmerField:
+    scales = checked_lengthscales(config.crop_lengthscale, kernel)
+    letters = CategoricalField(len(VOCABULARY), kernel, scales, config.direction, product=True)
+    crops, seed = Crops(data.length, config.crop), config.seed
+    if config.positives == "sampled":
+        readout = cast(Readout, config.readout)
+        return CropField(letters, data, similarity, config.crop, readout, seed=seed)
+    count = config.condition_clusters
+    clusters = fit_clusters(data, crops, count, seed) if count else None
+    return KmerField(letters, data, clusters, config.crop, seed)
 
 
-def _whole_field(
+def _sequence_field(
     config: Config, kernel: Callable[[float], RadialKernel], data: Windows, similarity: Similarity | None
-) -> WholeField:
+) -> SequenceField:
     auto = _auto(config, kernel, data) if "auto" in config.lengthscale else None
     scales = checked_lengthscales(config.lengthscale, kernel, auto)
     if config.geometry == "spherical":
-        return WholeField(CategoricalField(len(LETTERS), kernel, scales, config.direction), data, similarity)
-    return WholeField(KernelField(Power(Euclidean()), kernel, scales, config.direction), data, similarity)
+        letters = CategoricalField(len(VOCABULARY), kernel, scales, config.direction)
+        return SequenceField(letters, data, similarity)
+    return SequenceField(KernelField(Power(Euclidean()), kernel, scales, config.direction), data, similarity)
 
 
 def _auto(config: Config, kernel: Callable[[float], RadialKernel], data: Windows) -> float:
     """Spread of the distances between training windows, which is what weights depend on."""
     rows = torch.randperm(len(data), generator=generator_for(config.seed, _AUTO))[:_AUTO_REFERENCES]
-    return onehot_lengthscale(kernel, data.tokens(rows), len(LETTERS), config.geometry)
+    return onehot_lengthscale(kernel, data.tokens(rows), len(VOCABULARY), config.geometry)
 
 
 def positives(config: Config, data: Promoters) -> Callable[[int, torch.Generator], Tensor]:
-    """Sampler of places in the training data, for `train`."""
-    return draw_places(data.train, config.stretch or data.train.length)
+    """Sampler of crop indices of the training data, for `train`."""
+    return crop_indices(data.train, config.crop or data.train.length)
 
 
 def conditions(config: Config, data: Promoters) -> Callable[[int, torch.Generator], Tensor] | None:
     """Sampler of training signals, for `train`; None for a generator without conditions."""
-    return draw_signals(data.train) if config.condition else None
+    return signal_sampler(data.train) if config.condition else None
 
 
 def validation(config: Config, data: Promoters) -> Callable[[PromoterGenerator], float] | None:

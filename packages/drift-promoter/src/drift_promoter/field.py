@@ -1,4 +1,4 @@
-"""The drift field of whole promoters, given the signal."""
+"""The drift field of whole sequences, given the signal."""
 
 from dataclasses import dataclass, replace
 
@@ -13,8 +13,8 @@ from drift_promoter.similarity import Similarity, whole_features
 
 
 @dataclass(frozen=True)
-class WholeField:
-    """Drift field of whole sequences; its data are places (`drift_promoter.places`).
+class SequenceField:
+    """Drift field of whole sequences; its data are crop indices as long as the windows (`crop_indices`).
 
     References count by the similarity of their signals, so that it is the field of the product kernel
     k_signal(s, s') k(x, x') with the gradient in x alone; without `similarity` all count alike.
@@ -31,7 +31,7 @@ class WholeField:
         return self.field.manifold
 
     def __call__(self, batch: Batch) -> Drift:
-        """Attraction to the windows at the places that are the data, and repulsion, of like signals."""
+        """Attraction to the windows at the indices, and repulsion from the model, given the signals."""
         near_model = None
         if batch.condition is not None and self.similarity is not None:
             c, there = batch.condition, batch.model_condition

@@ -1,4 +1,4 @@
-"""Figures of sequences, and of their words beside the data's; each is a PNG file."""
+"""Figures of sequences, and of their k-mers beside the data's; each is a PNG file."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from drift_promoter.bases import LETTERS
+from drift_promoter.bases import VOCABULARY
 from drift_promoter.metrics import base_frequencies, is_gc, kmer_correlation, kmer_counts
 
 LETTER_COLOURS = {"A": "#009E73", "C": "#0072B2", "G": "#E69F00", "T": "#D55E00"}
@@ -86,7 +86,7 @@ def information(tokens: Int64[Tensor, "n length"]) -> Float64[Tensor, "length 4"
     """
     share = base_frequencies(tokens)
     entropy = -torch.xlogy(share, share).sum(1) / math.log(2)
-    bits = 2 - entropy - (len(LETTERS) - 1) / (2 * len(tokens) * math.log(2))
+    bits = 2 - entropy - (len(VOCABULARY) - 1) / (2 * len(tokens) * math.log(2))
     return share * bits.clamp_min(0)[:, None]
 
 
@@ -148,7 +148,7 @@ def _logo(axes: Axes, heights: Float64[Tensor, "width 4"]) -> None:
     first = -(len(heights) // 2)
     for i, column in enumerate(heights.tolist()):
         low = 0.0
-        for height, letter in sorted(zip(column, LETTERS, strict=True)):
+        for height, letter in sorted(zip(column, VOCABULARY, strict=True)):
             if height > 0:
                 _glyph(axes, letter, Bbox.from_bounds(first + i - 0.46, low, 0.92, height))
             low += height
@@ -186,7 +186,7 @@ def _bases(axes: Axes, first: int, sequences: Int64[Tensor, "rows length"]) -> N
     for row, bases in enumerate(sequences.tolist()):
         for place, base in enumerate(bases, start=first):
             axes.text(
-                place, row + _GAP * (row > 0), LETTERS[base], size=5.5, weight="bold", color="white",
+                place, row + _GAP * (row > 0), VOCABULARY[base], size=5.5, weight="bold", color="white",
                 ha="center", va="center_baseline",
             )  # fmt: skip
 
@@ -217,7 +217,7 @@ def _scatter(
     x, y = (1e6 * (side[observed] / side.sum()).clamp_min(least) for side in (real, other))
     codes = torch.nonzero(observed)[:, 0]
     pairs = torch.stack([codes // 4**i % 16 for i in range(k - 1)])
-    cpg = (pairs == 4 * LETTERS.index("C") + LETTERS.index("G")).any(0)
+    cpg = (pairs == 4 * VOCABULARY.index("C") + VOCABULARY.index("G")).any(0)
     for some, face, label in ((~cpg, colour, "without CpG"), (cpg, "none", "with CpG")):
         axes.scatter(
             x[some], y[some], s=6, facecolors=face, edgecolors=colour if face == "none" else "none",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 Tokens = Int64[Tensor, "n length"]
 """Sequences of letters A, C, G, T as 0..3."""
 
-_LETTERS = 4
+_VOCAB_SIZE = 4
 _C, _G = 1, 2
 _ROWS = 2048
 """Windows of which the k-mers are counted at once."""
@@ -21,19 +21,19 @@ def kmer_codes(tokens: Tokens, k: int) -> Int64[Tensor, "n at"]:
 
     Raises ValueError for tokens outside 0..3, or k-mers longer than the sequences or than 31.
     """
-    check_tokens(tokens, _LETTERS)
+    check_tokens(tokens, _VOCAB_SIZE)
     starts = tokens.shape[1] - k + 1
     if not (1 <= k <= 31 and starts > 0):
         raise ValueError(f"sequences of {tokens.shape[1]} bases have no {k}-mers to number")
     codes = tokens[:, :starts]
     for i in range(1, k):
-        codes = _LETTERS * codes + tokens[:, i : i + starts]
+        codes = _VOCAB_SIZE * codes + tokens[:, i : i + starts]
     return codes
 
 
 def kmer_counts(tokens: Tokens, k: int) -> Float64[Tensor, "kmers"]:
     """How often each of the 4^k k-mers occurs in all sequences together, at every position (stride 1)."""
-    counts = torch.zeros(_LETTERS**k, dtype=torch.float64)
+    counts = torch.zeros(_VOCAB_SIZE**k, dtype=torch.float64)
     for rows in torch.split(tokens, _ROWS):
         counts += kmer_codes(rows, k).flatten().bincount(minlength=len(counts))
     return counts
@@ -78,7 +78,7 @@ def wasserstein(x: Float64[Tensor, "n"], y: Float64[Tensor, "m"]) -> float:
 
 def base_frequencies(tokens: Tokens) -> Float64[Tensor, "length 4"]:
     """Share of sequences that have each letter, by position."""
-    return F.one_hot(tokens, _LETTERS).sum(0).double() / len(tokens)
+    return F.one_hot(tokens, _VOCAB_SIZE).sum(0).double() / len(tokens)
 
 
 def bases_tv(a: Float64[Tensor, "length 4"], b: Float64[Tensor, "length 4"]) -> float:
@@ -92,12 +92,12 @@ def distinct(tokens: Tokens) -> float:
 
 
 class Known:
-    """Words of 24 bases that occur in a set of sequences: real DNA shares few between unrelated places."""
+    """The 24-mers of a set of sequences, of which unrelated real DNA shares few."""
 
-    _WORD = 24
+    _K = 24
 
     def __init__(self, tokens: Tokens) -> None:
-        self._codes = torch.unique(kmer_codes(tokens, self._WORD))
+        self._codes = torch.unique(kmer_codes(tokens, self._K))
 
     def novelty(self, tokens: Tokens) -> float:
         """Share of the 24-mers of `tokens`, laid end to end, that are at no position of the known sequences.
@@ -105,7 +105,7 @@ class Known:
         Copies are found wherever they start, as windows are shifted in training. Of a generator that
         recites its training data it is the share of those that are not among the known.
         """
-        codes = kmer_codes(tokens, self._WORD)[:, :: self._WORD].contiguous()
+        codes = kmer_codes(tokens, self._K)[:, :: self._K].contiguous()
         nearest = self._codes[torch.searchsorted(self._codes, codes).clamp_max(len(self._codes) - 1)]
         return float((nearest != codes).double().mean())
 
@@ -113,11 +113,11 @@ class Known:
 class Conditioning:
     """How much sequences vary with their signals, in units of how much real ones do.
 
-    The response R of a set of windows is a table of covariances: over all windows and their stretches of
-    32 positions, of the counts of each word of 3 bases with the signal, that of the stretch and that of
+    The response R of a set of windows is a table of covariances: over all windows and their tiles of
+    32 positions, of the counts of each 3-mer with the signal, that of the tile and that of
     the whole window, on all tracks. A signal counts as its rank among held-out ones (its logarithm has
-    tails so heavy that few windows would decide), less the mean rank of the windows at that stretch:
-    what all windows have in common at a position is no response. Words count in units of their
+    tails so heavy that few windows would decide), less the mean rank of the windows at that tile:
+    what all windows have in common at a position is no response. 3-mers count in units of their
     standard deviation.
 
     The score is <R, R_held-out> / <R_train, R_held-out>, a slope. It is linear in R and the expected R is
@@ -126,7 +126,7 @@ class Conditioning:
     the latter. A generator that exaggerates what the signal does is above 1.
     """
 
-    _WORD, _STRETCH = 3, 32
+    _K, _TILE = 3, 32
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class Conditioning:
         train: Int64[Tensor, "m length"],
         train_signal: Float32[Tensor, "m length tracks"],
     ) -> None:
-        self._stretch = min(self._STRETCH, held_out.shape[1])
+        self._tile = min(self._TILE, held_out.shape[1])
         self._sorted = _columns(self._signals(held_out_signal)).sort(1).values
-        share = kmer_counts(held_out, self._WORD) / (len(held_out) * (held_out.shape[1] - self._WORD + 1))
+        share = kmer_counts(held_out, self._K) / (len(held_out) * (held_out.shape[1] - self._K + 1))
         self._scale = (share * (1 - share)).rsqrt().nan_to_num(posinf=0)
         response = self._response(held_out, held_out_signal)
         self._direction = response / (response * self._response(train, train_signal)).sum()
@@ -146,32 +146,32 @@ class Conditioning:
         """Score of sequences that were generated for these signals; NaN if real ones have no response."""
         return float((self._response(tokens, signal) * self._direction).sum())
 
-    def _response(self, tokens: Tensor, signal: Tensor) -> Float64[Tensor, "signals words"]:
+    def _response(self, tokens: Tensor, signal: Tensor) -> Float64[Tensor, "signals kmers"]:
         ranks = self._ranks(self._signals(signal))
         ranks = ranks - ranks.mean(0)
-        total = torch.zeros(ranks.shape[2], _LETTERS**self._WORD, dtype=torch.float64)
-        for some, words in zip(torch.split(ranks, _ROWS), torch.split(tokens, _ROWS), strict=True):
-            total += some.flatten(0, 1).T @ self._counts(words).flatten(0, 1)
+        total = torch.zeros(ranks.shape[2], _VOCAB_SIZE**self._K, dtype=torch.float64)
+        for some, rows in zip(torch.split(ranks, _ROWS), torch.split(tokens, _ROWS), strict=True):
+            total += some.flatten(0, 1).T @ self._counts(rows).flatten(0, 1)
         return total / tokens.numel() * self._scale
 
-    def _signals(self, signal: Tensor) -> Float[Tensor, "n stretches signals"]:
-        """Mean signal of each stretch and of its window, on all tracks."""
-        kept = signal.shape[1] // self._stretch * self._stretch
-        local = reduce(signal[:, :kept], "n (s p) t -> n s t", "mean", p=self._stretch)
+    def _signals(self, signal: Tensor) -> Float[Tensor, "n tiles signals"]:
+        """Mean signal of each tile and of its window, on all tracks."""
+        kept = signal.shape[1] // self._tile * self._tile
+        local = reduce(signal[:, :kept], "n (s p) t -> n s t", "mean", p=self._tile)
         return torch.cat([local, signal.mean(1, keepdim=True).expand_as(local)], dim=-1)
 
-    def _ranks(self, signals: Tensor) -> Float64[Tensor, "n stretches signals"]:
+    def _ranks(self, signals: Tensor) -> Float64[Tensor, "n tiles signals"]:
         """Shares of held-out signals that are smaller."""
         below = torch.searchsorted(self._sorted, _columns(signals))
         return rearrange(below.double() / self._sorted.shape[1], "t (n s) -> n s t", n=len(signals))
 
-    def _counts(self, tokens: Tensor) -> Float64[Tensor, "n stretches words"]:
-        """How often each word starts in each stretch."""
-        words, stretches = _LETTERS**self._WORD, tokens.shape[1] // self._stretch
-        codes = kmer_codes(tokens, self._WORD)[:, : stretches * self._stretch]
-        at = torch.arange(len(tokens))[:, None] * stretches + torch.arange(codes.shape[1]) // self._stretch
-        counts = (words * at + codes).flatten().bincount(minlength=len(tokens) * stretches * words)
-        return counts.view(len(tokens), stretches, words).double()
+    def _counts(self, tokens: Tensor) -> Float64[Tensor, "n tiles kmers"]:
+        """How often each 3-mer starts in each tile."""
+        kmers, tiles = _VOCAB_SIZE**self._K, tokens.shape[1] // self._tile
+        codes = kmer_codes(tokens, self._K)[:, : tiles * self._tile]
+        at = torch.arange(len(tokens))[:, None] * tiles + torch.arange(codes.shape[1]) // self._tile
+        counts = (kmers * at + codes).flatten().bincount(minlength=len(tokens) * tiles * kmers)
+        return counts.view(len(tokens), tiles, kmers).double()
 
 
 def _columns(signals: Tensor) -> Tensor:

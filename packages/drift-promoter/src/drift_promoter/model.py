@@ -1,6 +1,6 @@
-"""The one-step generator of DNA: a dilated CNN from noise and signal to one point per position."""
+"""The one-step generator of DNA: a dilated CNN from latents and signal to one point per position."""
 
-from typing import Literal, TypeVar
+from typing import Literal, get_args
 
 import torch
 from drift_simplex import abs_normalize, decode, sample_tokens, to_sphere
@@ -10,12 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-Geometry = Literal["spherical", "euclidean"]
-Noise = Literal["binary", "gaussian"]
-Output = Literal["abs_normalize", "softmax"]
-Readout = Literal["likeliest", "drawn"]
+from drift_promoter.layers import Block, Modulation, condition_network, convolution, scaled
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
+Geometry = Literal["spherical", "euclidean"]
+Latents = Literal["bernoulli", "gaussian"]
+Output = Literal["abs_normalize", "softmax"]
+Readout = Literal["argmax", "sampled"]
 
 PRESETS: dict[str, dict[str, int]] = {
     "small": {"width": 64, "blocks": 10},
@@ -26,37 +26,18 @@ PRESETS: dict[str, dict[str, int]] = {
 DILATIONS = (1, 1, 4, 16, 64)
 """Steps between the taps of the blocks' convolutions, repeated."""
 
-LETTERS, TRACKS, TAPS = 4, 2, 9
-"""Letters of DNA, all tracks of the signal, and positions that a convolution sees."""
+VOCAB_SIZE, TRACKS = 4, 2
+"""Letters of DNA, and all tracks of the signal."""
+
+_CHOICES = {"geometry": Geometry, "latents": Latents, "output": Output, "readout": Readout}
 
 _LOGIT_STD = 4.0
-"""Spread of untrained logits, at which the likeliest letter of a position has probability 0.7 on average."""
-
-_MODULATION_STD = 0.5
-"""Spread of untrained modulations: they shift the composition of a whole sequence, and few letters do."""
+"""Spread of untrained logits, at which the most likely letter has probability 0.7 on average."""
 
 _POSITION_STD = 0.02
 
-_WORD_GAIN = 25.0
-"""How many times as far as other weights the outputs of words move with an update of AdamW."""
-
-
-class Block(nn.Module):
-    """h + SiLU(conv((1 + scale) * norm(h) + shift)), with a dilated convolution of 9 taps.
-
-    The norm is over all channels and positions of a sequence; shift and scale of each channel are
-    linear in a condition vector.
-    """
-
-    def __init__(self, width: int, dilation: int, condition: int) -> None:
-        super().__init__()
-        self.modulation = _Modulation(width, condition)
-        self.conv = _convolution(width, width, dilation)
-
-    def forward(self, h: Float[Tensor, "n width length"], c: Float[Tensor, "n c"]) -> Tensor:
-        """Hidden states after this block."""
-        update: Tensor = F.silu(self.conv(self.modulation(h, c)))
-        return h + update
+_CODEBOOK_GAIN = 25.0
+"""How many times as far as other weights codebook entries move with an update of AdamW."""
 
 
 class PromoterGenerator(
@@ -66,48 +47,40 @@ class PromoterGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Dilated CNN from noise [n, latent_dim] and signal [n, length, tracks] to points [n, length, 4].
+    """Dilated CNN from latents [n, latent_dim] and signal [n, length, tracks] to points [n, length, 4].
 
     The network is that of the benchmark (Avdeyev et al. 2023) without time: a convolution of 9 taps, residual
-    blocks (`Block`) of dilations 1, 1, 4, 16, 64 again and again, and two pointwise layers with a GELU
-    between. Beyond it, hidden states are normalised once more before those, so that outputs do not
-    depend on the depth; with `position`, a learnt vector for each position is added after the first
-    convolution, because promoters have a place (the TSS is in the middle); and of the noise of a sequence
-    only `position_noise` numbers at each position enter as the published noise does. The other
-    `global_noise` numbers modulate every block: what concerns the whole sequence need not be agreed on
-    from one position to the next.
+    blocks (`Block`), and two pointwise layers. Beyond it, hidden states are normalised once more before
+    those, so that outputs do not depend on the depth. With `position`, a learnt vector for each position is
+    added after the first convolution, because promoters have a place (the TSS is in the middle).
 
-    Noise is fair signs -1 and 1 ("binary") or standard normal ("gaussian"). Between two sequences there is no
-    point to land on, so a continuous map of Gaussian noise has to spend some of it on each boundary; signs
-    leave no boundary.
+    The `position_channels` of the latents enter at each position, as the published noise does. The
+    `global_channels` modulate every block, for what concerns the whole sequence.
 
-    With `condition` the signal, log10(1 + x), enters beside the noise of its positions: both tracks or, with
-    `tracks=1`, that of the same strand alone.
+    Latents are Bernoulli (+-1, equally likely) or standard normal ("gaussian"). Between two sequences there
+    is no point to land on, so a continuous map of Gaussian latents spends some of them on each boundary.
+    Bernoulli latents leave no boundary. With `condition` the signal, log10(1 + x), enters beside the position
+    channels: both tracks or, with `tracks=1`, that of the same strand alone.
 
-    With `words`, a sequence starts from words that are drawn at random, one for each `word_length`
-    positions, out of a learnt vocabulary of that many. Their four outputs at every position, random at first,
-    are part of the network's input (as folded points) and are added to its outputs, which start at zero.
-    Noise then says which word, and the network how they join: recurring sequence, such as repeats of
-    hundreds of letters, is kept in a vocabulary rather than computed.
+    With `codebook_size`, a sequence starts from entries of a learnt codebook of that size, one at random for
+    each `codebook_span` positions. The outputs of an entry, random at first, are part of the network's input
+    (as points) and are added to its outputs, which start at zero. What recurs, such as repeats of hundreds of
+    letters, is then kept in the codebook rather than computed.
 
     For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output
-    "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit
-    sphere; with "euclidean", the baseline, it is softmax(h), in R^4, whatever the output. The sequence
-    (`sample`) is the likeliest letter of each position or, with the readout "drawn", one that is drawn from
-    the distribution that the point is.
+    "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
+    "euclidean", the baseline, it is softmax(h), in R^4. A sequence is the most likely letter of each
+    position (readout "argmax") or one sampled from the distribution that the point is ("sampled").
 
-    Untrained outputs lie near vertices, as the data do, and apart from one another: neither two samples
-    nor two positions have more letters in common than random DNA has, or hardly more. (Samples that start
-    in one place repel one another too evenly to spread, and cover badly for long.) For that, the
-    modulation does not start at zero.
+    Untrained outputs lie near vertices, as the data do, and apart from one another: two samples, or two
+    positions, have hardly more letters in common than random DNA has. (Samples that start in one place
+    repel one another too evenly to spread.) For that, the modulation does not start at zero.
 
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64;
-    points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
-    weights (safetensors) and arguments (config.json).
+    points always have the weights' dtype.
 
-    Raises ValueError for an unknown geometry, noise, output or readout, for tracks that are not 1 or 2,
-    without noise of the sequence or of the positions, and for words whose length does not divide that of
-    the sequence.
+    Raises ValueError for arguments that are unknown or out of range, and for a span of codebook entries that
+    does not divide the length.
     """
 
     def __init__(
@@ -116,68 +89,60 @@ class PromoterGenerator(
         width: int = PRESETS["small"]["width"],
         blocks: int = PRESETS["small"]["blocks"],
         condition: bool = True,
-        global_noise: int = 32,
-        position_noise: int = 4,
-        noise: Noise = "binary",
+        global_channels: int = 32,
+        position_channels: int = 4,
+        latents: Latents = "bernoulli",
         geometry: Geometry = "spherical",
         output: Output = "abs_normalize",
-        readout: Readout = "likeliest",
+        readout: Readout = "argmax",
         position: bool = True,
-        words: int = 0,
-        word_length: int = 64,
+        codebook_size: int = 0,
+        codebook_span: int = 64,
         bf16: bool = False,
         tracks: int = TRACKS,
     ) -> None:
         super().__init__()
-        _check_choice("geometry", geometry, ("spherical", "euclidean"))
-        _check_choice("noise", noise, ("binary", "gaussian"))
-        _check_choice("output", output, ("abs_normalize", "softmax"))
-        _check_choice("readout", readout, ("likeliest", "drawn"))
-        if not 1 <= tracks <= TRACKS:
-            raise ValueError(f"tracks must be 1 or {TRACKS}, got {tracks}")
-        if position_noise < 1 or global_noise < 1:
-            needs = "global_noise and position_noise must be at least 1"
-            raise ValueError(f"{needs}, got {global_noise} and {position_noise}")
-        if words < 0 or word_length < 1 or (words and length % word_length):
-            raise ValueError(f"{words} words of {word_length} positions do not make up a length of {length}")
+        _check_choices(geometry=geometry, latents=latents, output=output, readout=readout)
+        _check_channels(tracks, global_channels, position_channels)
+        _check_codebook(codebook_size, codebook_span, length)
         self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
         self.tracks = tracks if condition else 0
-        self.global_noise, self.position_noise, self.noise = global_noise, position_noise, noise
-        self.geometry, self.normalizes = geometry, geometry == "spherical" and output == "abs_normalize"
-        self.places = length // word_length if words else 0
-        self.words = nn.Embedding(words, word_length * LETTERS) if words else None
-        self.input = _convolution(position_noise + self.tracks + LETTERS * bool(words), width)
-        self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
-        self.condition = nn.Sequential(
-            _spread(nn.Linear(global_noise, width), std=2**0.5),
-            nn.SiLU(),
-            _spread(nn.Linear(width, width), std=2**0.5),
-            nn.SiLU(),
+        self.global_channels, self.position_channels, self.latents = (
+            global_channels,
+            position_channels,
+            latents,
         )
+        self.geometry, self.normalizes = geometry, geometry == "spherical" and output == "abs_normalize"
+        self.slots = length // codebook_span if codebook_size else 0
+        self.codebook = nn.Embedding(codebook_size, codebook_span * VOCAB_SIZE) if codebook_size else None
+        self.input = convolution(position_channels + self.tracks + VOCAB_SIZE * bool(codebook_size), width)
+        self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
+        self.condition = condition_network(global_channels, width)
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.blocks = nn.ModuleList([Block(width, dilation, width) for dilation in dilations])
-        self.modulation = _Modulation(width, width)
-        self.hidden = _spread(nn.Conv1d(width, width, 1))
-        self.logits = _spread(nn.Conv1d(width, LETTERS, 1), std=1.0 if self.normalizes else _LOGIT_STD)
-        with torch.no_grad():  # GELU's mean is not 0, and would favour one letter everywhere
-            self.logits.weight -= self.logits.weight.mean(1, keepdim=True)
-            if self.words is not None:
-                self.words.weight /= _WORD_GAIN
-                self.logits.weight.zero_()
+        self.modulation = Modulation(width, width)
+        self.hidden = scaled(nn.Conv1d(width, width, 1))
+        self.logits = scaled(nn.Conv1d(width, VOCAB_SIZE, 1), std=1.0 if self.normalizes else _LOGIT_STD)
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Centre the weights of the outputs; with a codebook they start at zero."""
+        # GELU's mean is not 0, and would favour one letter everywhere.
+        self.logits.weight -= self.logits.weight.mean(1, keepdim=True)
+        if self.codebook is not None:
+            self.codebook.weight /= _CODEBOOK_GAIN
+            self.logits.weight.zero_()
 
     @property
     def latent_dim(self) -> int:
-        """Numbers of noise of one sequence: global first, those of each position in turn, then of words."""
-        return self.global_noise + self.length * self.position_noise + self.places
+        """Latents of one sequence: global channels, those of each position in turn, then codebook entries."""
+        return self.global_channels + self.length * self.position_channels + self.slots
 
     def forward(
         self, z: Float[Tensor, "n latent"], signal: Float[Tensor, "n length tracks"] | None = None
     ) -> Float[Tensor, "n length 4"]:
-        """Points for latents and, if the generator is conditional, signals.
-
-        Raises ValueError if a conditional generator gets no signal or one of other tracks, or another
-        generator gets one.
-        """
+        """Points for latents and, if the generator is conditional, signals; ValueError for other signals."""
         self._check_signal(signal)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
             logits = self._network(z, signal)
@@ -199,37 +164,42 @@ class PromoterGenerator(
         return self.bf16 and z.is_cuda and self.logits.weight.dtype == torch.float32
 
     def _network(self, z: Tensor, signal: Tensor | None) -> Tensor:
-        c = self.condition(z[:, : self.global_noise])
-        noise = z[:, self.global_noise : z.shape[1] - self.places]
-        inputs = [rearrange(noise, "n (l d) -> n d l", l=self.length)]
+        c = self.condition(z[:, : self.global_channels])
+        local = z[:, self.global_channels : z.shape[1] - self.slots]
+        inputs = [rearrange(local, "n (l d) -> n d l", l=self.length)]
         if signal is not None:
             inputs.append(rearrange(signal, "n l t -> n t l"))
-        if self.words is not None:
-            drawn = self.words(z[:, z.shape[1] - self.places :].long())
-            spelt = _WORD_GAIN * rearrange(drawn, "n places (l k) -> n (places l) k", k=LETTERS)
-            inputs.append(rearrange(abs_normalize(spelt), "n l k -> n k l"))
+        entries = self._entries(z)
+        if entries is not None:
+            inputs.append(rearrange(abs_normalize(entries), "n l k -> n k l"))
         h = self.input(torch.cat(inputs, dim=1))
         if self.position is not None:
             h = h + self.position
         for block in self.blocks:
             h = block(h, c)
         logits: Tensor = self.logits(F.gelu(self.hidden(self.modulation(h, c))))
-        return logits if self.words is None else logits + rearrange(spelt, "n l k -> n k l")
+        return logits if entries is None else logits + rearrange(entries, "n l k -> n k l")
+
+    def _entries(self, z: Tensor) -> Float[Tensor, "n length 4"] | None:
+        """Outputs of the codebook entries that latents name, if there is a codebook."""
+        if self.codebook is None:
+            return None
+        entries = self.codebook(z[:, z.shape[1] - self.slots :].long())
+        return _CODEBOOK_GAIN * rearrange(entries, "n slots (l k) -> n (slots l) k", k=VOCAB_SIZE)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents with a generator of any device."""
-        shape, device, dtype = (n, self.latent_dim - self.places), generator.device, self.logits.weight.dtype
-        if self.noise == "gaussian":
-            noise = torch.randn(shape, generator=generator, device=device).to(dtype)
+        shape, device, dtype = (n, self.latent_dim - self.slots), generator.device, self.logits.weight.dtype
+        if self.latents == "gaussian":
+            channels = torch.randn(shape, generator=generator, device=device).to(dtype)
         else:
             bits = torch.randint(2, shape, generator=generator, device=device, dtype=torch.int8)
-            noise = bits.to(dtype) * 2 - 1
-        if self.words is None:
-            return noise
-        places, words = (n, self.places), self.words.num_embeddings
-        return torch.cat(
-            [noise, torch.randint(words, places, generator=generator, device=device).to(dtype)], 1
-        )
+            channels = bits.to(dtype) * 2 - 1
+        if self.codebook is None:
+            return channels
+        size = self.codebook.num_embeddings
+        entries = torch.randint(size, (n, self.slots), generator=generator, device=device)
+        return torch.cat([channels, entries.to(dtype)], 1)
 
     @torch.no_grad()
     def sample(
@@ -254,36 +224,25 @@ class PromoterGenerator(
         return torch.cat(tokens)
 
     def _read(self, x: Tensor, generator: Generator) -> Tensor:
-        if self.readout == "likeliest":
+        if self.readout == "argmax":
             return decode(x)
         return sample_tokens(x if self.geometry == "spherical" else to_sphere(x), generator)
 
 
-class _Modulation(nn.Module):
-    """(1 + scale) * norm(h) + shift; the norm has one group, as published."""
-
-    def __init__(self, width: int, condition: int) -> None:
-        super().__init__()
-        self.linear = _spread(nn.Linear(condition, 2 * width), std=_MODULATION_STD)
-
-    def forward(self, h: Float[Tensor, "n width length"], c: Float[Tensor, "n c"]) -> Tensor:
-        shift, scale = rearrange(self.linear(c), "n (two d) -> two n d 1", two=2)
-        return (1 + scale) * F.group_norm(h, 1) + shift
+def _check_choices(**given: str) -> None:
+    for name, value in given.items():
+        if value not in (choices := get_args(_CHOICES[name])):
+            raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
 
 
-def _convolution(channels: int, width: int, dilation: int = 1) -> nn.Conv1d:
-    padding = TAPS // 2 * dilation
-    return _spread(nn.Conv1d(channels, width, TAPS, padding=padding, dilation=dilation))
+def _check_channels(tracks: int, global_channels: int, position_channels: int) -> None:
+    if not 1 <= tracks <= TRACKS:
+        raise ValueError(f"tracks must be 1 or {TRACKS}, got {tracks}")
+    if position_channels < 1 or global_channels < 1:
+        needs = "global_channels and position_channels must be at least 1"
+        raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
 
 
-def _spread(layer: Layer, std: float = 1.0) -> Layer:
-    """Start a layer with outputs of standard deviation `std` for inputs of mean square 1, and no bias."""
-    nn.init.normal_(layer.weight, std=std * layer.weight[0].numel() ** -0.5)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
+def _check_codebook(size: int, span: int, length: int) -> None:
+    if size < 0 or span < 1 or (size and length % span):
+        raise ValueError(f"{size} codebook entries of {span} positions do not make up a length of {length}")

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REACH = 64
-"""How many base pairs around a stretch the signal is compared."""
+"""How many base pairs around a crop the signal is compared."""
 _BINS = 32
 """Bins in which the signal of a whole sequence is compared."""
 _BIN = 4
-"""Base pairs of a bin in which the signal around a stretch is compared."""
+"""Base pairs of a bin in which the signal around a crop is compared."""
 _FAINT, _SIZE = 0.1, 0.1
 """Size at which a binned signal counts half by its shape, and the weight of the size itself."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Kernel of conditions: how alike two signals, or their parts around two stretches, are."""
+    """Kernel of conditions: how alike two signals, or their parts around two crops, are."""
 
     kernel: RadialKernel
     """Of the distance between their `features`."""
@@ -39,7 +39,7 @@ def whole_features(signal: Float[Tensor, "n L tracks"]) -> Float[Tensor, "n f"]:
 
 
 def local_features(signal: Float[Tensor, "n l tracks"]) -> Float[Tensor, "n f"]:
-    """`features` of the signal around stretches, in bins of four base pairs."""
+    """`features` of the signal around crops, in bins of four base pairs."""
     tracks = rearrange(signal, "n l t -> n t l")
     return features(F.avg_pool1d(tracks, _BIN, ceil_mode=True).flatten(1))
 
@@ -48,7 +48,7 @@ def features(binned: Float[Tensor, "n b"]) -> Float[Tensor, "n f"]:
     """The shape of a binned signal, a vector of length 1 (or less, if it is faint), and a little of its size.
 
     Motifs have a place and peaks have heights of all sizes: without the division, two heights would differ
-    more than two places.
+    more than two positions.
     """
     size = binned.norm(dim=1, keepdim=True)
     return torch.cat([binned / (size + _FAINT), _SIZE * size], dim=1)

@@ -1,4 +1,4 @@
-"""Download of the published archive (10 GB): `python -m drift_promoter.archive FOLDER`."""
+"""Download of the published archive (10 GB): `python -m drift_promoter.genome.archive FOLDER`."""
 
 import argparse
 import hashlib
@@ -126,7 +126,7 @@ def _bar(what: str, size: int) -> tqdm:
 
 def main() -> None:
     """Download into the folder that the command line names, else into the user's cache."""
-    parser = argparse.ArgumentParser(prog="python -m drift_promoter.archive", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m drift_promoter.genome.archive", description=__doc__)
     parser.add_argument(
         "folder", type=Path, nargs="?", default=cache_folder("promoter"), help="default: %(default)s"
     )

@@ -67,7 +67,7 @@ def _holder(folders: list[Path], needed: list[str]) -> Path:
     raise FileNotFoundError(
         f"the promoter data are not in {folders[0]}, nor in promoter/ or promoter/mini/ there: "
         f"name their folder by --data-dir or {DATA_DIR_VARIABLE}, "
-        f"or download them (10 GB) by `python -m drift_promoter.archive FOLDER`"
+        f"or download them (10 GB) by `python -m drift_promoter.genome.archive FOLDER`"
     )
 
 

@@ -58,12 +58,12 @@ def cut(
 
     A window is [TSS - 512, TSS + 512), one base further right on the minus strand, and 10 bases on both
     sides; track 0 is the signal of its own strand. Rows that follow one another and overlap or lie near are
-    cut out of one stretch, which is read once: sorted rows are fast.
+    cut out of one interval, which is read once: sorted rows are fast.
     """
     start = table.tss + table.minus - WIDTH // 2
     bases = np.empty((len(table), WIDTH), dtype=np.uint8)
     signal = np.empty((len(table), WIDTH, 2), dtype=np.float16)
-    for some in _stretches(table.chrom, start):
+    for some in _intervals(table.chrom, start):
         chrom, low, high = table.chrom[some.start], int(start[some].min()), int(start[some].max()) + WIDTH
         at = start[some] - low
         bases[some] = sliding_window_view(genome.bases(chrom, low, high), WIDTH)[at]
@@ -74,7 +74,7 @@ def cut(
     return bases, signal
 
 
-def _stretches(chrom: tuple[str, ...], start: Int64[np.ndarray, "n"]) -> Iterator[slice]:
+def _intervals(chrom: tuple[str, ...], start: Int64[np.ndarray, "n"]) -> Iterator[slice]:
     """Runs of rows on one chromosome without a wide gap."""
     near = np.abs(np.diff(start)) <= WIDTH + _GAP
     bounds = [i + 1 for i in range(len(near)) if not near[i] or chrom[i] != chrom[i + 1]]
