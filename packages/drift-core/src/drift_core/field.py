@@ -99,6 +99,14 @@ def observe(field: Field, batch: Batch) -> None:
         method(batch)
 
 
+def data_device(field: Field, device: torch.device) -> torch.device:
+    """Where a field reads its data: `device`, but for fields of data that stay on the CPU.
+
+    Such a field has an attribute `data_device`: its data are indices into what is mapped into memory.
+    """
+    return getattr(field, "data_device", device)
+
+
 def modules_of(field: Field) -> list[nn.Module]:
     """Parts of a field that learn or remember, itself included, through the fields that it wraps.
 

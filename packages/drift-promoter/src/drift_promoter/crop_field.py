@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from drift_core import Batch, Drift, Manifold
@@ -74,6 +74,9 @@ class CropField:
         """Where crops start."""
         return Crops(self.data.length, self.width)
 
+    data_device: ClassVar[torch.device] = torch.device("cpu")
+    """Windows are mapped into memory, and read there."""
+
     @property
     def manifold(self) -> Manifold:
         """The geometry of the sequences."""
@@ -133,7 +136,7 @@ class CropField:
 
     def _positives(self, batch: Batch) -> _CropBatch:
         """Crops of the data at the batch's indices, which are read where the windows are."""
-        row, shift, start = batch.data.cpu().unbind(1)
+        row, shift, start = batch.data.cpu().unbind(1)  # where training leaves them
         positions = start[:, None] + torch.arange(self.width)
         tokens = self.data.tokens(row, shift).gather(1, positions).to(batch.x.device)
         if batch.condition is None or self.similarity is None:

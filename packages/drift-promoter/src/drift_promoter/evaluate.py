@@ -1,10 +1,10 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from drift_core.runs.metrics import Metrics, summary
+from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 
@@ -42,7 +42,6 @@ def evaluate(
     on: Literal["val", "test"] = "test",
     draws: int = 20,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Metrics:
     """Score draws of 2,048 sequences, metric by name.
 
@@ -62,23 +61,22 @@ def evaluate(
 
     The floor is the same, of the same size, for a perfect generator: training windows, without
     replacement, and their signals, in place of the samples; for `novelty` it is the held-out windows.
-    Standard deviations are those of one draw (0 if there is only one). `progress` wraps the iterable of
-    draws, as tqdm does. Raises ValueError for draws < 1, or without held-out windows.
+    Standard deviations are those of one draw (0 if there is only one). Raises ValueError for draws < 1, or
+    without held-out windows.
     """
     held_out = data.val if on == "val" else data.test
-    if draws < 1:
-        raise ValueError(f"{draws} draws are too few")
     if not len(held_out):
         raise ValueError(f"the data have no windows to evaluate on (split {on!r})")
     size = min(SAMPLES, len(held_out))
     measure = Measure(data, held_out, generator_for(seed, _REFERENCE))
-    values, floors = [], []
-    for i in progress(range(draws)):
+
+    def measure_draw(i: int) -> Measured:
         generator, floor_generator = generator_for(seed, _VALUE, i), generator_for(seed, _FLOOR, i)
         signals = held_out.signals(_subset(len(held_out), size, generator))
-        values.append(measure(draw(signals, generator), signals, generator))
-        floors.append(measure.floor(size, floor_generator))
-    return {name: summary([v[name] for v in values], [f[name] for f in floors]) for name in values[0]}
+        values = measure(draw(signals, generator), signals, generator)
+        return values, measure.floor(size, floor_generator)
+
+    return evaluate_draws(measure_draw, draws)
 
 
 class Measure:

@@ -1,7 +1,9 @@
 """The drift field of whole sequences, given the signal."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+import torch
 from drift_core import Batch, Drift, KernelField, Manifold
 from drift_core.field import diagnostics
 from drift_simplex import CategoricalField
@@ -24,6 +26,9 @@ class SequenceField:
     """Of tokens, or of one-hot points in R^4 at each position."""
     data: Windows
     similarity: Similarity | None
+
+    data_device: ClassVar[torch.device] = torch.device("cpu")
+    """Windows are mapped into memory, and read there."""
 
     @property
     def manifold(self) -> Manifold:
@@ -50,7 +55,7 @@ class SequenceField:
 
     def _references(self, data: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Windows as the field takes them, and the log-similarity of their signals with the conditions."""
-        row, shift, _ = data.cpu().unbind(1)
+        row, shift, _ = data.cpu().unbind(1)  # where training leaves them
         tokens = self.data.tokens(row, shift).to(x.device)
         points = tokens if isinstance(self.field, CategoricalField) else F.one_hot(tokens, x.shape[2]).to(x)
         if condition is None or self.similarity is None:

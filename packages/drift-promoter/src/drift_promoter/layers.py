@@ -1,13 +1,10 @@
 """Layers of the generator: convolutions modulated by a condition, with outputs of a known spread at first."""
 
-from typing import TypeVar
-
+from drift_simplex.generator import init_layer
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
 
 TAPS = 9
 """Positions that a convolution sees."""
@@ -39,7 +36,7 @@ class Modulation(nn.Module):
 
     def __init__(self, width: int, condition: int) -> None:
         super().__init__()
-        self.linear = scaled(nn.Linear(condition, 2 * width), std=_MODULATION_STD)
+        self.linear = init_layer(nn.Linear(condition, 2 * width), std=_MODULATION_STD)
 
     def forward(self, h: Float[Tensor, "n width length"], c: Float[Tensor, "n c"]) -> Tensor:
         """Modulated hidden states."""
@@ -47,22 +44,7 @@ class Modulation(nn.Module):
         return (1 + scale) * F.group_norm(h, 1) + shift
 
 
-def condition_network(channels: int, width: int) -> nn.Sequential:
-    """Condition vectors of latent channels."""
-    first = scaled(nn.Linear(channels, width), std=2**0.5)
-    second = scaled(nn.Linear(width, width), std=2**0.5)
-    return nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
-
-
 def convolution(channels: int, width: int, dilation: int = 1) -> nn.Conv1d:
     """Convolution of 9 taps that keeps the length."""
     padding = TAPS // 2 * dilation
-    return scaled(nn.Conv1d(channels, width, TAPS, padding=padding, dilation=dilation))
-
-
-def scaled(layer: Layer, std: float = 1.0) -> Layer:
-    """Start a layer with outputs of standard deviation `std` for inputs of mean square 1, and no bias."""
-    nn.init.normal_(layer.weight, std=std * layer.weight[0].numel() ** -0.5)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    return init_layer(nn.Conv1d(channels, width, TAPS, padding=padding, dilation=dilation))

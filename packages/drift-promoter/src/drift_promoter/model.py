@@ -3,18 +3,28 @@
 from typing import Literal, get_args
 
 import torch
+from drift_core.training.network import in_batches
 from drift_simplex import abs_normalize, decode, sample_tokens, to_sphere
+from drift_simplex.generator import (
+    LOGIT_STD,
+    Geometry,
+    Latents,
+    Output,
+    bf16_autocast,
+    check_choice,
+    draw_latents,
+    init_layer,
+    output_points,
+    silu_mlp,
+)
 from einops import rearrange
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from drift_promoter.layers import Block, Modulation, condition_network, convolution, scaled
+from drift_promoter.layers import Block, Modulation, convolution
 
-Geometry = Literal["spherical", "euclidean"]
-Latents = Literal["bernoulli", "gaussian"]
-Output = Literal["abs_normalize", "softmax"]
 Readout = Literal["argmax", "sampled"]
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -30,9 +40,6 @@ VOCAB_SIZE, TRACKS = 4, 2
 """Letters of DNA, and all tracks of the signal."""
 
 _CHOICES = {"geometry": Geometry, "latents": Latents, "output": Output, "readout": Readout}
-
-_LOGIT_STD = 4.0
-"""Spread of untrained logits, at which the most likely letter has probability 0.7 on average."""
 
 _POSITION_STD = 0.02
 
@@ -102,27 +109,26 @@ class PromoterGenerator(
         tracks: int = TRACKS,
     ) -> None:
         super().__init__()
-        _check_choices(geometry=geometry, latents=latents, output=output, readout=readout)
+        given = {"geometry": geometry, "latents": latents, "output": output, "readout": readout}
+        for name, value in given.items():
+            check_choice(name, value, get_args(_CHOICES[name]))
         _check_channels(tracks, global_channels, position_channels)
         _check_codebook(codebook_size, codebook_span, length)
         self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
         self.tracks = tracks if condition else 0
-        self.global_channels, self.position_channels, self.latents = (
-            global_channels,
-            position_channels,
-            latents,
-        )
-        self.geometry, self.normalizes = geometry, geometry == "spherical" and output == "abs_normalize"
+        self.global_channels, self.position_channels = global_channels, position_channels
+        self.latents, self.geometry, self.output = latents, geometry, output
         self.slots = length // codebook_span if codebook_size else 0
         self.codebook = nn.Embedding(codebook_size, codebook_span * VOCAB_SIZE) if codebook_size else None
         self.input = convolution(position_channels + self.tracks + VOCAB_SIZE * bool(codebook_size), width)
         self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
-        self.condition = condition_network(global_channels, width)
+        self.condition = silu_mlp(global_channels, width, width)
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.blocks = nn.ModuleList([Block(width, dilation, width) for dilation in dilations])
         self.modulation = Modulation(width, width)
-        self.hidden = scaled(nn.Conv1d(width, width, 1))
-        self.logits = scaled(nn.Conv1d(width, VOCAB_SIZE, 1), std=1.0 if self.normalizes else _LOGIT_STD)
+        self.hidden = init_layer(nn.Conv1d(width, width, 1))
+        normalizes = geometry == "spherical" and output == "abs_normalize"
+        self.logits = init_layer(nn.Conv1d(width, VOCAB_SIZE, 1), std=1.0 if normalizes else LOGIT_STD)
         self._start()
 
     @torch.no_grad()
@@ -144,13 +150,10 @@ class PromoterGenerator(
     ) -> Float[Tensor, "n length 4"]:
         """Points for latents and, if the generator is conditional, signals; ValueError for other signals."""
         self._check_signal(signal)
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self._half(z)):
+        with bf16_autocast(self.bf16, z, self.logits.weight):
             logits = self._network(z, signal)
         logits = rearrange(logits, "n k l -> n l k").to(self.logits.weight.dtype)
-        if self.normalizes:
-            return abs_normalize(logits)
-        log_p = logits.log_softmax(-1)
-        return (log_p / 2).exp() if self.geometry == "spherical" else log_p.exp()
+        return output_points(logits, self.geometry, self.output)
 
     def _check_signal(self, signal: Tensor | None) -> None:
         if self.conditional and signal is None:
@@ -159,9 +162,6 @@ class PromoterGenerator(
             raise ValueError("the generator is unconditional: it takes no signal")
         if signal is not None and signal.shape[-1] != self.tracks:
             raise ValueError(f"the generator takes signals of {self.tracks} tracks, got {signal.shape[-1]}")
-
-    def _half(self, z: Tensor) -> bool:
-        return self.bf16 and z.is_cuda and self.logits.weight.dtype == torch.float32
 
     def _network(self, z: Tensor, signal: Tensor | None) -> Tensor:
         c = self.condition(z[:, : self.global_channels])
@@ -189,12 +189,8 @@ class PromoterGenerator(
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents with a generator of any device."""
-        shape, device, dtype = (n, self.latent_dim - self.slots), generator.device, self.logits.weight.dtype
-        if self.latents == "gaussian":
-            channels = torch.randn(shape, generator=generator, device=device).to(dtype)
-        else:
-            bits = torch.randint(2, shape, generator=generator, device=device, dtype=torch.int8)
-            channels = bits.to(dtype) * 2 - 1
+        device, dtype = generator.device, self.logits.weight.dtype
+        channels = draw_latents((n, self.latent_dim - self.slots), self.latents, generator, dtype)
         if self.codebook is None:
             return channels
         size = self.codebook.num_embeddings
@@ -216,23 +212,18 @@ class PromoterGenerator(
         self._check_signal(signal)
         if signal is not None and len(signal) != n:
             raise ValueError(f"cannot draw {n} samples of {len(signal)} signals")
-        latents, tokens = self.latent(n, generator), []
-        for rows in torch.split(torch.arange(n), batch_size):
-            z = latents[rows.to(latents.device)].to(self.logits.weight.device)
-            x = self(z) if signal is None else self(z, signal[rows.to(signal.device)].to(z))
-            tokens.append(self._read(x, generator).cpu())
-        return torch.cat(tokens)
+        given = [] if signal is None else [signal.to(self.logits.weight.dtype)]
+
+        def draw(z: Tensor, *signals: Tensor) -> Tensor:
+            return self._read(self(z, *signals), generator)
+
+        device = self.logits.weight.device
+        return in_batches(draw, self.latent(n, generator), *given, batch_size=batch_size, device=device)
 
     def _read(self, x: Tensor, generator: Generator) -> Tensor:
         if self.readout == "argmax":
             return decode(x)
         return sample_tokens(x if self.geometry == "spherical" else to_sphere(x), generator)
-
-
-def _check_choices(**given: str) -> None:
-    for name, value in given.items():
-        if value not in (choices := get_args(_CHOICES[name])):
-            raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
 
 
 def _check_channels(tracks: int, global_channels: int, position_channels: int) -> None:

@@ -56,11 +56,13 @@ class Draws(NamedTuple):
     sample_condition: Sampler | None
     config: TrainConfig
     device: torch.device
+    data_device: torch.device
+    """Where the field reads the data, see `drift_core.field.data_device`."""
 
     def __call__(self, step: int) -> Draw:
         """Draw what a step needs, on the device."""
         sizes, seed = self.config.batch, self.config.run.seed
-        data = self.sample_data(sizes.positives, generator_for(seed, step, DATA)).to(self.device)
+        data = self.sample_data(sizes.positives, generator_for(seed, step, DATA)).to(self.data_device)
         return Draw(step, self.inputs(sizes.batch_size + sizes.num_negatives, step), data)
 
     def inputs(self, n: int, step: int) -> list[Tensor]:

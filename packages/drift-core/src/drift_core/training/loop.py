@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from drift_core.drift import drift_loss
-from drift_core.field import Batch, Field, observe
+from drift_core.field import Batch, Field, data_device, observe
 from drift_core.manifold.checks import check_on_manifold
 from drift_core.seeds import generator_for
 from drift_core.training.config import TrainConfig
@@ -80,7 +80,8 @@ def train(
     manifold, steps, accelerator = field.manifold, config.optimizer, accelerator or make_accelerator()
     check_engine(accelerator)
     check_on_manifold(manifold, sample_data(64, generator_for(config.run.seed, 0, DATA)))
-    draw = Draws(cast(Generator, module), sample_data, sample_condition, config, accelerator.device)
+    devices = accelerator.device, data_device(field, accelerator.device)
+    draw = Draws(cast(Generator, module), sample_data, sample_condition, config, *devices)
     learner = Learner(module, config, accelerator)
     journal = Journal(out, field, learner, validate)
     start = journal.start(resume)
