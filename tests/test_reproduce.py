@@ -17,27 +17,37 @@ def reproduce(monkeypatch):
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [({}, "X-quick"), ({"codes": 2048}, "X-quick"), ({"codes": 0}, "X-quick-codes-0")],
+    [({}, "X-quick"), ({"codebook_size": 2048}, "X-quick"), ({"codebook_size": 0}, "X-quick-codebook-0")],
     ids=["default", "2048", "0"],
 )
 @pytest.mark.parametrize("what", ["table1", "figure4"])
-def test_another_number_of_codes_has_a_folder_of_its_own(reproduce, what, given, name, tmp_path, monkeypatch):
+def test_another_size_of_the_codebook_has_a_folder_of_its_own(
+    reproduce, what, given, name, tmp_path, monkeypatch
+):
     seen = []
 
     def study(budget, *args):
         out = args[-2]
-        seen.append((budget.codes, out.name))
+        seen.append((budget.codebook_size, out.name))
         out.mkdir()
         (out / f"{what}.md").write_text("")
 
     monkeypatch.setattr(getattr(reproduce, what), f"run_{what}", study)
-    reproduce.main(reproduce.Config(what=what, out=tmp_path, **given))
-    assert seen == [(given.get("codes", 2048), name.replace("X", what))]
+    reproduce.reproduce(reproduce.Command(what=what, out=tmp_path, **given))
+    assert seen == [(given.get("codebook_size", 2048), name.replace("X", what))]
 
 
-def test_fewer_than_no_codes_are_refused(tmp_path):
-    command = [sys.executable, str(APPS / "reproduce.py"), "table1", "--codes", "-1", "--out", str(tmp_path)]
+def test_fewer_than_no_codebook_entries_are_refused(tmp_path):
+    command = [
+        sys.executable,
+        str(APPS / "reproduce.py"),
+        "table1",
+        "--codebook-size",
+        "-1",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--codes must be at least 0, got -1" in done.stderr
+    assert "--codebook-size must be at least 0, got -1" in done.stderr
     assert not list(tmp_path.iterdir())

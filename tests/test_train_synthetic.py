@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--steps", "12", "--batch-size", "64", "--save-every", "5", "--log-every", "4", "--eval-draws", "1")
+SMALL = ("--steps", "12", "--batch-size", "64", "--save-every", "5", "--eval-draws", "1")
 
 
 def app(name: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -42,11 +42,19 @@ def fast_inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def in_file(folder: Path, **groups: object) -> tuple[str, Path]:
+    """Flags for settings without a flag, which stand in a file."""
+    path = folder / "settings.json"
+    path.write_text(json.dumps(groups))
+    return "--config", path
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the checkerboard on the hyperboloid."""
-    out = tmp_path_factory.mktemp("runs") / "board"
-    result = app("train_synthetic", *SMALL, "--space", "hyperboloid", "--out", out)
+    folder = tmp_path_factory.mktemp("runs")
+    out, file = folder / "board", in_file(folder, run={"log_every": 4})
+    result = app("train_synthetic", *SMALL, *file, "--space", "hyperboloid", "--out", out)
     assert result.returncode == 0, result.stderr
     assert "tile_accuracy" in result.stdout
     return out
@@ -54,7 +62,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_it_promises(finished):
     config = json.loads((finished / "config.json").read_text())
-    assert (config["domain"], config["space"], config["steps"]) == ("synthetic", "hyperboloid", 12)
+    assert config["domain"] == "synthetic"
+    assert (config["data"]["space"], config["optimizer"]["steps"]) == ("hyperboloid", 12)
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == {"sliced_wasserstein", "tile_accuracy", "c2st"}
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
@@ -97,7 +106,8 @@ def test_sampling_and_scoring_a_run(finished, tmp_path, app_inside):
 def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     """Cut back to step 5, the run goes on to the same samples and the same snapshots, bit for bit."""
     out = tmp_path / "run"
-    flags = [*SMALL, "--space", "hyperboloid", "--keep", "3"]
+    file = in_file(tmp_path, run={"log_every": 4, "keep": 3})
+    flags = [*SMALL, *file, "--space", "hyperboloid"]
     assert app_inside("train_synthetic", *flags, "--out", out).returncode == 0
     for name in (
         "checkpoints/step_000000010.pt",
@@ -121,15 +131,21 @@ def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
         (["--geometry", "flat"], ["--geometry", "flat"]),
         (["--lengthscale", "-1"], ["lengthscale", "-1"]),
         (["--steps", "0"], ["--steps must be at least 1, got 0"]),
-        (["--codes", "-1"], ["codes", "-1"]),
+        (["--codebook-size", "-1"], ["--codebook-size must be at least 0, got -1"]),
         (["--kernel", "spectral", "--space", "hyperboloid"], ["--kernel spectral needs --space sphere"]),
-        (["--max-step", "4"], ["max_step", "4"]),
+        (["--max-step", "4"], ["max_step has no flag; set it in a file, --config"]),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_bad_flags(tmp_path, app_inside, flags, words):
     out = tmp_path / "run"
     refused(app_inside("train_synthetic", *flags, "--out", out), *words)
+    assert not out.exists()
+
+
+def test_a_step_beyond_the_injectivity_radius_is_refused(tmp_path, app_inside):
+    file, out = in_file(tmp_path, optimizer={"max_step": 4.0}), tmp_path / "run"
+    refused(app_inside("train_synthetic", *file, "--out", out), "max_step", "4")
     assert not out.exists()
 
 

@@ -7,7 +7,7 @@ import torch
 from drift_synthetic import SPACES, SyntheticGenerator
 from torch import Generator
 
-SMALL = {"codes": 32, "width": 32, "blocks": 2}
+SMALL = {"codebook_size": 32, "width": 32, "blocks": 2}
 
 
 @pytest.fixture(params=["intrinsic", "euclidean"])
@@ -48,9 +48,9 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert torch.equal(again.sample(10, next(seeds)), model.sample(10, next(seeds)))
 
 
-def test_codes_are_drawn_evenly_and_set_apart(generator):
+def test_codebook_entries_are_drawn_evenly_and_set_apart(generator):
     torch.manual_seed(0)
-    model = SyntheticGenerator("plane", codes=8)
+    model = SyntheticGenerator("plane", codebook_size=8)
     z = model.latent(8000, generator)
     assert z[:, 0].long().bincount(minlength=8).tolist() == pytest.approx([1000] * 8, rel=0.15)
     x = model(z).detach()
@@ -58,8 +58,8 @@ def test_codes_are_drawn_evenly_and_set_apart(generator):
     assert within.mean() < 0.5 * x.std(0).norm()
 
 
-def test_without_codes_a_latent_is_noise_alone(generator):
-    model = SyntheticGenerator("sphere", codes=0, latent_dim=32, width=16, blocks=1)
+def test_without_a_codebook_a_latent_is_gaussian_alone(generator):
+    model = SyntheticGenerator("sphere", codebook_size=0, latent_dim=32, width=16, blocks=1)
     z = model.latent(500, generator)
     assert z.shape == (500, 32)
     assert abs(float(z.std()) - 1) < 0.05
@@ -98,8 +98,11 @@ def test_the_default_has_under_half_a_million_parameters_and_covers_the_middle_o
     [
         ({"space": "torus"}, "torus"),
         ({"geometry": "flat"}, "flat"),
-        ({"codes": 0, "latent_dim": 0}, "a latent needs codes or normal numbers, got 0 and 0"),
-        ({"codes": -1}, "got -1 and 2"),
+        (
+            {"codebook_size": 0, "latent_dim": 0},
+            "a latent needs codebook entries or normal numbers, got 0 and 0",
+        ),
+        ({"codebook_size": -1}, "got -1 and 2"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -107,10 +110,10 @@ def test_bad_arguments_are_refused(arguments, message):
         SyntheticGenerator(**arguments)
 
 
-def test_without_codes_it_is_a_plain_mlp_of_noise(space, generator):
+def test_without_a_codebook_it_is_a_plain_mlp_of_gaussian_latents(space, generator):
     """As published: linear layers and SiLU, nothing learned that a latent chooses from."""
     torch.manual_seed(0)
-    model = SyntheticGenerator(space.name, codes=0, width=64, blocks=3)
+    model = SyntheticGenerator(space.name, codebook_size=0, width=64, blocks=3)
     kinds = {type(part) for part in model.network}
     assert kinds == {torch.nn.Linear, torch.nn.SiLU}
     assert not any(isinstance(part, torch.nn.Embedding) for part in model.modules())

@@ -3,10 +3,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from drift_core.runs.main import load_run
 from drift_core.runs.metrics import Metric, Metrics, write_metrics
-from drift_synthetic import experiment, figure4, table1
-from drift_synthetic.experiment import Config
-from drift_synthetic.study import Budget, Choice, Trial, choose, estimate, run_trials, winner
+from drift_synthetic import figure4, table1
+from drift_synthetic.domain import DOMAIN, SyntheticConfig
+from drift_synthetic.study import Budget, Choice, choose, estimate, winner
+from drift_synthetic.trials import Trial, run_trials
 from torch import nn
 
 TINY = Budget(
@@ -51,7 +53,7 @@ def test_higher_tile_accuracy_wins():
 
 
 def trial(name: str, lengthscale: str, on="test") -> Trial:
-    config = Config(steps=2, batch_size=16, eval_draws=1, lengthscale=lengthscale)
+    config = SyntheticConfig.of(steps=2, batch_size=16, eval_draws=1, lengthscale=lengthscale)
     return Trial(name, config, on, ("sliced_wasserstein",))
 
 
@@ -73,7 +75,7 @@ def test_the_best_setting_is_chosen_for_each_key(tmp_path):
         else:
             folder.mkdir()
             settings = json.loads((tmp_path / "p-1" / "config.json").read_text())
-            (folder / "config.json").write_text(json.dumps(settings | {"out": str(folder)}))
+            (folder / "config.json").write_text(json.dumps(settings))
         write_metrics(folder, metrics(value))
     candidates = {(key, setting): trial(f"{key}-{setting}", "0.2", "val") for key in "pq" for setting in "12"}
     chosen = choose(candidates, "sliced_wasserstein", tmp_path, 1)
@@ -138,11 +140,12 @@ def test_figure_4_ends_at_the_gaussian(tmp_path, monkeypatch):
     assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5_000
 
 
-def test_a_budget_without_codes_trains_networks_of_noise(tmp_path):
-    plain = replace(TINY, codes=0)
+def test_a_budget_without_a_codebook_trains_networks_of_gaussian_latents(tmp_path):
+    plain = replace(TINY, codebook_size=0)
     cell, point = table1.cells_of(plain)[0], figure4.Point("0.4:0.3", 0.5, "gradient")
-    for name, config in (("cell", cell.config(plain, 0.05, 0)), ("point", point.config(plain, 0.05, 0))):
-        run_trials([Trial(name, config, metrics=("sliced_wasserstein",))], tmp_path, 1, "test")
-        modules = list(experiment.load_generator(tmp_path / name).modules())
+    for name, variant in (("cell", cell), ("point", point)):
+        trial = Trial(name, plain.config(variant, 0.05, 0), metrics=("sliced_wasserstein",))
+        run_trials([trial], tmp_path, 1, "test")
+        modules = list(load_run(DOMAIN, tmp_path / name).generator.modules())
         assert not any(isinstance(module, nn.Embedding) for module in modules)
-    assert cell.config(TINY, 0.05, 0).codes == Config().codes
+    assert TINY.config(cell, 0.05, 0).network == SyntheticConfig().network.replace(geometry=cell.geometry)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64
@@ -20,6 +21,7 @@ class Checkerboard:
     """Uniform density on the 8 black squares of a 4 x 4 board [-w, w]^2 in the chart, w the half-width."""
 
     half_width: float
+    name: ClassVar[str] = "checkerboard"
 
     @property
     def side(self) -> float:
@@ -53,6 +55,7 @@ class SwissRoll:
     """
 
     radius: float
+    name: ClassVar[str] = "swiss-roll"
 
     def sample(self, n: int, generator: Generator) -> Float64[Tensor, "n 2"]:
         """Draw n chart points, exactly: a point of the spiral, then its noise."""
@@ -71,6 +74,11 @@ class Problem:
 
     target: Checkerboard | SwissRoll
     space: Space
+
+    @property
+    def title(self) -> str:
+        """Names of the target and the space, as figures show them."""
+        return f"{self.target.name} on the {self.space.name}"
 
     def sample(self, n: int, generator: Generator) -> Float32[Tensor, "n d"]:
         """Draw n points of the space, exactly but for the rounding to float32, as many as one likes."""

@@ -5,27 +5,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from drift_core.files import atomic_path, write_json
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from matplotlib.axes import Axes
 
-from drift_synthetic.experiment import Config
 from drift_synthetic.study import (
-    LONGEST_STEP,
-    TUNING_SEED,
+    DIRECTIONS,
     Budget,
     Direction,
-    Trial,
-    choose,
-    estimate,
+    choose_step_sizes,
+    compare,
     folder_of,
-    run_trials,
-    winner,
+    run_seeds,
+    write_table,
 )
-
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 METRICS = ("c2st", "sliced_wasserstein")
 
@@ -51,23 +45,10 @@ class Point(NamedTuple):
         """Folder of its runs."""
         return folder_of("nu", f"{self.nu:g}", self.direction, self.lengthscale)
 
-    def config(self, budget: Budget, step_size: float, seed: int) -> Config:
-        """Settings of a run: the swiss roll in the plane."""
-        return Config(
-            target="swiss-roll",
-            space="plane",
-            direction=self.direction,
-            kernel="matern",
-            nu=self.nu,
-            lengthscale=self.lengthscale,
-            step_size=step_size,
-            max_step=LONGEST_STEP,
-            steps=budget.steps,
-            batch_size=budget.batch_size,
-            seed=seed,
-            eval_draws=budget.eval_draws,
-            codes=budget.codes,
-        )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of its runs: the swiss roll in the plane."""
+        return {"target": "swiss-roll", "space": "plane", "kernel": "matern", **self._asdict()}
 
 
 def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -> list[dict[str, Any]]:
@@ -76,25 +57,8 @@ def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -
     Step sizes are chosen by C2ST on the validation stream, all else is as in table 1.
     """
     points = [Point(*labels) for labels in product(budget.lengthscales, nus, DIRECTIONS)]
-    candidates = {
-        (point, step_size): Trial(
-            f"{point.folder}/tuning-step-{step_size:g}",
-            replace(point.config(budget, step_size, TUNING_SEED), eval_draws=1),
-            "val",
-            ("c2st",),
-        )
-        for point in points
-        for step_size in budget.step_sizes
-    }
-    chosen = choose(candidates, "c2st", out, workers)
-    trials = {
-        point: [
-            Trial(f"{point.folder}/seed-{seed}", point.config(budget, choice.setting, seed), metrics=METRICS)
-            for seed in range(budget.seeds)
-        ]
-        for point, choice in chosen.items()
-    }
-    metrics = run_trials([t for group in trials.values() for t in group], out, workers, "figure 4")
+    chosen = choose_step_sizes(points, replace(budget, eval_draws=1), "c2st", out, workers)
+    results = run_seeds(chosen, budget, METRICS, out, workers)
     rows = []
     for lengthscale, nu in product(budget.lengthscales, nus):
         pair = {d: Point(lengthscale, nu, d) for d in DIRECTIONS}
@@ -103,13 +67,9 @@ def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -
             "nu": nu if math.isfinite(nu) else "inf",
             "step_size": {d: chosen[point].setting for d, point in pair.items()},
         }
-        for name in METRICS:
-            found = {d: estimate([metrics[t.name] for t in trials[p]], name) for d, p in pair.items()}
-            row[name] = {**{d: asdict(e) for d, e in found.items()}, "better": winner(name, found)}
-        rows.append(row)
-    write_json(out / "figure4.json", {"budget": asdict(budget), "points": rows})
-    with atomic_path(out / "figure4.md") as part:
-        part.write_text(markdown(rows, budget))
+        found = {d: results[point] for d, point in pair.items()}
+        rows.append(row | {name: compare(found, name) for name in METRICS})
+    write_table(out / "figure4", {"budget": asdict(budget), "points": rows}, markdown(rows, budget))
     draw(rows, out / "figures" / "figure4.png")
     return rows
 
@@ -145,13 +105,13 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _draw_panel(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    places = range(len(rows))
+    ticks = range(len(rows))
     for direction, colour, marker in zip(DIRECTIONS, (DATA_COLOUR, MODEL_COLOUR), "so", strict=True):
         found = [row["c2st"][direction] for row in rows]
         means, errors = [e["mean"] for e in found], [e["sd"] / math.sqrt(e["n"]) for e in found]
-        axes.errorbar(places, means, errors, color=colour, marker=marker, capsize=3, label=direction)
+        axes.errorbar(ticks, means, errors, color=colour, marker=marker, capsize=3, label=direction)
     floor = [row["c2st"]["gradient"]["floor"] for row in rows]
-    axes.plot(places, floor, color="#888888", linestyle="--", label="floor")
-    axes.set_xticks(places, ["Gaussian" if row["nu"] == "inf" else f"{row['nu']:g}" for row in rows])
+    axes.plot(ticks, floor, color="#888888", linestyle="--", label="floor")
+    axes.set_xticks(ticks, ["Gaussian" if row["nu"] == "inf" else f"{row['nu']:g}" for row in rows])
     axes.set_xlabel("nu")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,33 +1,25 @@
-"""Studies: many training runs, each in a folder of its own, resumed where they stopped, and compared."""
+"""Studies: both directions of the drift at their best step sizes, trained with several seeds and compared."""
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
-from drift_core.runs.folder import CONFIG, open_run
-from drift_core.runs.folder import METRICS as METRICS_FILE
-from drift_core.runs.metrics import Metrics, read_metrics, write_metrics
-from drift_core.runs.model import save_model
-from drift_core.training.loop import train
-from drift_core.training.parallel import make_accelerator
-from tqdm.auto import tqdm
+from drift_core.files import atomic_path, write_json
+from drift_core.runs.metrics import Metrics
 
-from drift_synthetic import experiment
-from drift_synthetic.evaluate import METRICS
-from drift_synthetic.experiment import Config
-from drift_synthetic.snapshots import write_snapshots
+from drift_synthetic.domain import SyntheticConfig, SyntheticNetworkConfig
+from drift_synthetic.trials import Trial, run_trials
 
 K = TypeVar("K")
 S = TypeVar("S")
+V = TypeVar("V", bound="Variant")
 
 Direction = Literal["displacement", "gradient"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 STEP_SIZES = (0.05, 1.0)
 """The kernel gradient grows like 1 / lengthscale, the displacement like lengthscale: one suits each."""
@@ -41,8 +33,18 @@ TUNING_SEED = 1000
 LOWER_IS_BETTER = {"sliced_wasserstein": True, "c2st": True, "tile_accuracy": False}
 """Which way the metrics point."""
 
-# No progress bars of their own, and one thread each, in every library.
-_CHILD = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+
+@runtime_checkable
+class Variant(Protocol):
+    """What a study compares."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of its runs."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings in which variants differ, by name."""
 
 
 @dataclass(frozen=True)
@@ -57,39 +59,21 @@ class Budget:
     """Lengthscales at each of which the directions are compared."""
     step_sizes: tuple[float, ...] = STEP_SIZES
     """Step sizes of which every variant takes the best at each lengthscale."""
-    codes: int = Config.codes
-    """Learned codes of every generator; 0: Gaussian noise alone."""
+    codebook_size: int = SyntheticNetworkConfig.codebook_size
+    """Codebook entries of every generator; 0: Gaussian latents alone."""
 
-
-@dataclass(frozen=True)
-class Trial:
-    """A training run of a study, and the stream it is scored on: "val" to choose, "test" to report."""
-
-    name: str
-    """Folder of the run under the study's."""
-    config: Config
-    on: Literal["test", "val"] = "test"
-    metrics: tuple[str, ...] = METRICS
-    """Metrics to score it by."""
-
-
-def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: str) -> dict[str, Metrics]:
-    """Train and score what is not finished under `out`, and return the metrics of all trials by name.
-
-    Finished trials are read, stopped ones continue from their checkpoints. `workers` processes of one
-    thread each share the trials out, which is faster than many threads for networks of this size.
-
-    Raises:
-        ValueError: a trial's folder holds a run with other settings.
-        KeyboardInterrupt: the study was stopped; what is under way is saved.
-    """
-    metrics: dict[str, Metrics] = {}
-    with tqdm(total=len(trials), desc=description) as bar:
-        for trial, found in _results(trials, out, workers):
-            metrics[trial.name] = found
-            bar.set_postfix_str(trial.name)
-            bar.update()
-    return metrics
+    def config(self, variant: Variant, step_size: float, seed: int) -> SyntheticConfig:
+        """Settings of a run, which differ between variants in what the study is about only."""
+        return SyntheticConfig.of(
+            **variant.settings,
+            step_size=step_size,
+            max_step=LONGEST_STEP,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=seed,
+            eval_draws=self.eval_draws,
+            codebook_size=self.codebook_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,68 +98,48 @@ def choose(
     return best
 
 
+def choose_step_sizes(
+    variants: Iterable[V], budget: Budget, metric: str, out: Path, workers: int
+) -> dict[V, Choice[float]]:
+    """Step size of each variant, the best by a metric on the validation stream."""
+    candidates = {
+        (variant, step_size): Trial(
+            f"{variant.folder}/tuning-step-{step_size:g}",
+            budget.config(variant, step_size, TUNING_SEED),
+            "val",
+            (metric,),
+        )
+        for variant, step_size in product(variants, budget.step_sizes)
+    }
+    return choose(candidates, metric, out, workers)
+
+
+def run_seeds(
+    chosen: Mapping[V, Choice[float]], budget: Budget, metrics: Iterable[str], out: Path, workers: int
+) -> dict[V, list[Metrics]]:
+    """Train each variant with its step size and all seeds, and score the runs on the test stream."""
+    names = tuple(metrics)
+    trials = {
+        variant: [
+            Trial(f"{variant.folder}/seed-{k}", budget.config(variant, choice.setting, k), metrics=names)
+            for k in range(budget.seeds)
+        ]
+        for variant, choice in chosen.items()
+    }
+    found = run_trials(list(chain(*trials.values())), out, workers, "seeds")
+    return {variant: [found[trial.name] for trial in group] for variant, group in trials.items()}
+
+
 def folder_of(*labels: object) -> str:
     """Name of a folder for labels, of which a lengthscale may hold colons."""
     return "-".join(str(label) for label in labels).replace(":", "-to-")
 
 
-def run_trial(trial: Trial, out: Path) -> Metrics:
-    """Train and score one trial, or read the metrics that it has."""
-    folder = out / trial.name
-    config = replace(trial.config, out=folder, resume=(folder / CONFIG).exists())
-    accelerator = make_accelerator()
-    open_run(config, experiment.DOMAIN, accelerator)
-    if not (folder / METRICS_FILE).exists():
-        problem = experiment.problem_of(config)
-        hook = write_snapshots(problem.space, folder, config.steps)
-        generator = train(
-            experiment.make_generator(config), experiment.make_field(config), problem.sample, config, folder,
-            accelerator=accelerator, resume=config.resume, on_step=hook,
-        ).cpu()  # fmt: skip
-        save_model(folder / "model", generator)
-        metrics = experiment.score(
-            config, generator, draws=config.eval_draws, on=trial.on, names=trial.metrics
-        )
-        write_metrics(folder, metrics)
-    return read_metrics(folder)
-
-
-def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple[Trial, Metrics]]:
-    """Trials with their metrics as they finish, by this process if there is one worker."""
-    if workers == 1:
-        yield from ((trial, run_trial(trial, out)) for trial in trials)
-        return
-    with _environment(**_CHILD), _pool(workers) as pool:
-        futures = {pool.submit(run_trial, trial, out): trial for trial in trials}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Pool of processes that, when something goes wrong, starts nothing more."""
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment of processes started within."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def write_table(path: Path, content: Mapping[str, Any], markdown: str) -> None:
+    """Write a table as path.json and path.md."""
+    write_json(path.with_suffix(".json"), content)
+    with atomic_path(path.with_suffix(".md")) as part:
+        part.write_text(markdown)
 
 
 @dataclass(frozen=True)
@@ -208,6 +172,12 @@ def _defined(number: float | None, name: str) -> float:
     if number is None:
         raise ValueError(f"the {name} of a run is undefined")
     return number
+
+
+def compare(pair: Mapping[Direction, Sequence[Metrics]], name: str) -> dict[str, Any]:
+    """Estimates of a metric for both directions, and which is better."""
+    found = {direction: estimate(metrics, name) for direction, metrics in pair.items()}
+    return {**{direction: asdict(e) for direction, e in found.items()}, "better": winner(name, found)}
 
 
 def winner(name: str, estimates: Mapping[Direction, Estimate]) -> str:

@@ -1,39 +1,40 @@
 """Table 1 of the paper: direction and geometry, crossed, on two targets and two manifolds."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from drift_core.files import atomic_path, write_json
 from drift_core.flow import particle_flow
+from drift_core.runs.domain import untrained
+from drift_core.runs.main import load_run
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 
-from drift_synthetic import experiment
-from drift_synthetic.experiment import Config
+from drift_synthetic.data import make_problem
+from drift_synthetic.domain import DOMAIN, SyntheticConfig, evolution, fields_on_lattice, manifold_of
 from drift_synthetic.figures import DATA, Row, field_figure, grid_figure
+from drift_synthetic.model import Geometry
 from drift_synthetic.study import (
-    LONGEST_STEP,
+    DIRECTIONS,
     TUNING_SEED,
     Budget,
     Choice,
     Direction,
-    Estimate,
-    Trial,
-    choose,
-    estimate,
+    choose_step_sizes,
+    compare,
     folder_of,
-    run_trials,
-    winner,
+    run_seeds,
+    write_table,
 )
 
 Target = Literal["checkerboard", "swiss-roll"]
 Manifold = Literal["sphere", "hyperboloid"]
-Geometry = Literal["euclidean", "intrinsic"]
+
+GEOMETRIES: tuple[Geometry, ...] = ("euclidean", "intrinsic")
 
 METRICS = {
     "sliced_wasserstein": "Sliced Wasserstein-2 (lower is better)",
@@ -61,38 +62,16 @@ class Cell(NamedTuple):
     lengthscale: str
 
     @property
-    def problem(self) -> str:
-        """What is learned."""
-        return f"{self.target} on the {self.space}"
-
-    @property
-    def variant(self) -> str:
-        """How it is learned."""
-        return f"{self.geometry} {self.direction}"
-
-    @property
     def folder(self) -> str:
         """Folder of its runs."""
         return folder_of(*self)
 
-    def config(self, budget: Budget, step_size: float, seed: int) -> Config:
-        """Settings of a run, which differ between cells in what the table is about only."""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of its runs."""
         unit = median_distance(self.target, self.space, self.geometry)
-        return Config(
-            target=self.target,
-            space=self.space,
-            geometry=self.geometry,
-            direction=self.direction,
-            kernel="laplace",
-            lengthscale=":".join(f"{float(end) * unit:.4g}" for end in self.lengthscale.split(":")),
-            step_size=step_size,
-            max_step=LONGEST_STEP,
-            steps=budget.steps,
-            batch_size=budget.batch_size,
-            seed=seed,
-            eval_draws=budget.eval_draws,
-            codes=budget.codes,
-        )
+        lengthscale = ":".join(f"{float(end) * unit:.4g}" for end in self.lengthscale.split(":"))
+        return self._asdict() | {"kernel": "laplace", "lengthscale": lengthscale}
 
 
 @lru_cache
@@ -101,15 +80,15 @@ def median_distance(target: Target, space: Manifold, geometry: Geometry) -> floa
 
     A lengthscale is long or short beside it, in whatever geometry.
     """
-    config = Config(target=target, space=space, geometry=geometry)
-    points = experiment.problem_of(config).sample(1_000, generator_for(TUNING_SEED))
-    r = experiment.make_field(config).manifold.cdist(points, points)
+    problem = make_problem(target, space)
+    points = problem.sample(1_000, generator_for(TUNING_SEED))
+    r = manifold_of(problem, geometry).cdist(points, points)
     return float(r[~torch.eye(len(r), dtype=torch.bool)].median())
 
 
 def cells_of(budget: Budget) -> list[Cell]:
     """The whole design."""
-    axes = (get_args(Target), get_args(Manifold), get_args(Geometry), get_args(Direction))
+    axes = (get_args(Target), get_args(Manifold), GEOMETRIES, DIRECTIONS)
     return [Cell(*labels) for labels in product(*axes, budget.lengthscales)]
 
 
@@ -121,41 +100,12 @@ def run_table1(budget: Budget, out: Path, workers: int) -> list[dict[str, Any]]:
     since it is what they do not. It is trained with all other seeds and scored on the test stream.
     Interrupted, it continues run by run. Raises as `run_trials` does.
     """
-    chosen = choose_step_sizes(budget, out, workers)
-    trials = {
-        cell: [
-            Trial(
-                f"{cell.folder}/seed-{seed}",
-                cell.config(budget, choice.setting, seed),
-                metrics=tuple(METRICS),
-            )
-            for seed in range(budget.seeds)
-        ]
-        for cell, choice in chosen.items()
-    }
-    metrics = run_trials([t for group in trials.values() for t in group], out, workers, "table 1")
-    results = {cell: [metrics[trial.name] for trial in group] for cell, group in trials.items()}
+    chosen = choose_step_sizes(cells_of(budget), budget, "sliced_wasserstein", out, workers)
+    results = run_seeds(chosen, budget, METRICS, out, workers)
     rows = list(_rows(chosen, results))
-    write_json(out / "table1.json", {"budget": asdict(budget), "rows": rows})
-    with atomic_path(out / "table1.md") as part:
-        part.write_text(markdown(rows, budget))
-    draw_figures(budget, chosen, out)
+    write_table(out / "table1", {"budget": asdict(budget), "rows": rows}, markdown(rows, budget))
+    draw_figures(budget, list(chosen), out)
     return rows
-
-
-def choose_step_sizes(budget: Budget, out: Path, workers: int) -> dict[Cell, Choice[float]]:
-    """Step size of each cell, the best on the validation stream."""
-    candidates = {
-        (cell, step_size): Trial(
-            f"{cell.folder}/tuning-step-{step_size:g}",
-            cell.config(budget, step_size, TUNING_SEED),
-            "val",
-            ("sliced_wasserstein",),
-        )
-        for cell in cells_of(budget)
-        for step_size in budget.step_sizes
-    }
-    return choose(candidates, "sliced_wasserstein", out, workers)
 
 
 def best_lengthscale(chosen: Mapping[Cell, Choice[float]], cell: Cell) -> Cell:
@@ -169,12 +119,12 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Both directions at each lengthscale, and each at its best one, problem by problem."""
     for cell in chosen:
-        if cell.direction == get_args(Direction)[0]:
-            pair = {d: cell._replace(direction=d) for d in get_args(Direction)}
+        if cell.direction == DIRECTIONS[0]:
+            pair = {d: cell._replace(direction=d) for d in DIRECTIONS}
             yield _row(cell.lengthscale, pair, chosen, results)
     for cell in dict.fromkeys(cell._replace(lengthscale="") for cell in chosen):
-        if cell.direction == get_args(Direction)[0]:
-            pair = {d: best_lengthscale(chosen, cell._replace(direction=d)) for d in get_args(Direction)}
+        if cell.direction == DIRECTIONS[0]:
+            pair = {d: best_lengthscale(chosen, cell._replace(direction=d)) for d in DIRECTIONS}
             yield _row("best", pair, chosen, results)
 
 
@@ -193,10 +143,8 @@ def _row(
         "geometry": cell.geometry,
         "settings": {d: (c.lengthscale, chosen[c].setting) for d, c in pair.items()},
     }
-    for name in results[cell][0]:
-        found: dict[Direction, Estimate] = {d: estimate(results[c], name) for d, c in pair.items()}
-        row[name] = {**{d: asdict(e) for d, e in found.items()}, "better": winner(name, found)}
-    return row
+    found = {d: results[c] for d, c in pair.items()}
+    return row | {name: compare(found, name) for name in results[cell][0]}
 
 
 def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
@@ -217,7 +165,7 @@ def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
         ]
         for row in rows:
             if name in row:
-                x, y = (row[name][direction] for direction in get_args(Direction))
+                x, y = (row[name][direction] for direction in DIRECTIONS)
                 lines.append(
                     f"| {row['lengthscale']} | {row['target']} on the {row['space']} | {row['geometry']} "
                     f"| {x['mean']:.4f} ± {x['sd']:.4f} | {y['mean']:.4f} ± {y['sd']:.4f} "
@@ -227,63 +175,44 @@ def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
     return "\n".join(lines)
 
 
-def draw_figures(budget: Budget, chosen: Mapping[Cell, Choice[float]], out: Path) -> None:
+def draw_figures(budget: Budget, cells: Iterable[Cell], out: Path) -> None:
     """Draw, for each lengthscale, final samples, their evolution and the field; and the field's flow."""
-    figures = out / "figures"
+    problems = [list(group) for _, group in groupby(cells, key=lambda cell: cell[:2])]
     for lengthscale in budget.lengthscales:
-        rows = []
-        for cells in _problems(chosen, lengthscale):
-            configs = {
-                cell: replace(cell.config(budget, chosen[cell].setting, 0), out=out / cell.folder / "seed-0")
-                for cell in cells
-            }
-            name = folder_of(*cells[0][:2], lengthscale)
-            rows.append(draw_problem(configs, figures, name))
-        grid_figure(rows, figures / f"{folder_of('samples', lengthscale)}.png")
-    flows = [
-        flow_row(cells[-1].config(budget, 1.0, 0)) for cells in _problems(chosen, budget.lengthscales[0])
-    ]
-    grid_figure(flows, figures / "flow.png")
+        same = [[cell for cell in problem if cell.lengthscale == lengthscale] for problem in problems]
+        rows = [draw_problem(variants, out) for variants in same]
+        grid_figure(rows, out / "figures" / f"{folder_of('samples', lengthscale)}.png")
+    flows = [flow_row(budget.config(problem[-1], 1.0, 0).replace(lengthscale="0.1")) for problem in problems]
+    grid_figure(flows, out / "figures" / "flow.png")
 
 
-def draw_problem(configs: Mapping[Cell, Config], figures: Path, name: str) -> Row:
-    """Draw the evolution of the variants of a problem and both directions of its field.
+def draw_problem(cells: Iterable[Cell], out: Path) -> Row:
+    """Draw the evolution of the variants of a problem at a lengthscale, and both directions of its field.
 
     Returns final samples of the variants beside data, a row of a figure.
     """
-    runs = {cell: config.out for cell, config in configs.items() if config.out is not None}
-    last = next(reversed(runs))
-    problem = experiment.problem_of(configs[last])
-    data = problem.sample(experiment.SAMPLES, generator_for(0))
-    evolution = [experiment.evolution(run, configs[cell]) for cell, run in runs.items()]
-    grid_figure(evolution, figures / f"evolution-{name}.png")
-    fields = experiment.fields_on_lattice(configs[last])
-    field_figure(problem, *fields, data, figures / f"field-{name}.png")
+    runs = {cell: load_run(DOMAIN, out / cell.folder / "seed-0") for cell in cells}
+    last, run = next(reversed(runs.items()))
+    name, figures = folder_of(*last[:2], last.lengthscale), out / "figures"
+    data = run.data.sample(DOMAIN.num_samples, generator_for(0))
+    grid_figure([evolution(run) for run in runs.values()], figures / f"evolution-{name}.png")
+    field_figure(run.data, *fields_on_lattice(run.config), data, figures / f"field-{name}.png")
     panels = {DATA: data}
     for cell, run in runs.items():
-        generator = experiment.load_generator(run)
-        panels[cell.variant] = experiment.draw(generator, experiment.SAMPLES, seed=0).points
-    return Row(last.problem, problem, panels)
+        points = DOMAIN.sample(run, DOMAIN.num_samples, seed=0).points
+        panels[f"{cell.geometry} {cell.direction}"] = points
+    return Row(run.data.title, run.data, panels)
 
 
-def _problems(chosen: Iterable[Cell], lengthscale: str) -> list[list[Cell]]:
-    """The variants of each problem at a lengthscale."""
-    cells = [cell for cell in chosen if cell.lengthscale == lengthscale]
-    problems = dict.fromkeys(cell[:2] for cell in cells)
-    return [[cell for cell in cells if cell[:2] == problem] for problem in problems]
-
-
-def flow_row(config: Config) -> Row:
+def flow_row(config: SyntheticConfig) -> Row:
     """Row of a figure: an untrained network's samples that follow the kernel gradient by themselves."""
-    problem = experiment.problem_of(config)
-    start = experiment.make_generator(config).sample(500, generator_for(config.seed))
+    problem, seed = DOMAIN.load(config), config.run.seed
     flow = particle_flow(
-        experiment.make_field(replace(config, lengthscale="0.1")),
-        start,
-        problem.sample(1_000, generator_for(config.seed, 1)),
+        DOMAIN.field(config, problem),
+        untrained(DOMAIN, config, problem).sample(500, generator_for(seed)),
+        problem.sample(1_000, generator_for(seed, 1)),
         steps=FLOW_STEPS[-1],
         step_size=0.005,
         record=FLOW_STEPS,
     )
-    panels = {f"step {step}": x for step, x in flow.records.items()}
-    return Row(f"{config.target} on the {config.space}", problem, panels)
+    return Row(problem.title, problem, {f"step {step}": x for step, x in flow.records.items()})

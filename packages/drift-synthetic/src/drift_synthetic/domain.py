@@ -1,0 +1,209 @@
+"""The synthetic targets as a domain: settings, problem, generator, field, metrics and figures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from drift_core import Batch, Domain, Euclidean, KernelField, Sphere
+from drift_core.kernel.by_name import make_kernel
+from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
+from drift_core.manifold import Manifold
+from drift_core.runs.config import DomainConfig, KernelConfig
+from drift_core.runs.domain import Run, Split, untrained
+from drift_core.runs.metrics import Metrics
+from drift_core.seeds import generator_for
+from drift_core.training.config import OptimizerConfig, Settings, check_range
+from drift_core.training.learner import Sampler
+from jaxtyping import Float
+from torch import Tensor
+
+from drift_synthetic.chart import Space
+from drift_synthetic.data import Problem, make_problem
+from drift_synthetic.evaluate import evaluate
+from drift_synthetic.figures import DATA, Row, field_figure, grid_figure, lattice
+from drift_synthetic.metrics import sliced_wasserstein
+from drift_synthetic.model import MAX_CODEBOOK_SIZE, Geometry, SpaceName, SyntheticGenerator
+from drift_synthetic.snapshots import read_snapshots, write_snapshots
+from drift_synthetic.table import write_csv
+
+VALIDATION = 2_048
+"""Points that are drawn to score a checkpoint."""
+_SAMPLING, _DRAWING, _VALIDATING = 2, 3, 4
+
+
+class Samples(NamedTuple):
+    """Points of a space, which tells the sphere's [n, 3] from the hyperboloid's."""
+
+    space: Space
+    points: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticKernelConfig(KernelConfig):
+    """The kernel, and the direction of the drift."""
+
+    lengthscale: str = "short"
+    """In units of distance: a number, several (0.5,0.05), annealed (1:0.03), auto, or short: 1:0.03
+    (spectral above nu 2.5: 1:0.05)."""
+
+    @property
+    def scales(self) -> str:
+        """Lengthscale, with what short stands for."""
+        short = f"1:{max(0.03, shortest_lengthscale(self.kernel, self.nu))}"
+        return short if self.lengthscale == "short" else self.lengthscale
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticNetworkConfig(Settings):
+    """The generator, and the geometry of its outputs."""
+
+    codebook_size: int = 2_048
+    """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
+    geometry: Geometry = "intrinsic"
+    """Drift on the space, or in its ambient space with straight distances and a projection at the end."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range."""
+        check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticDataConfig(Settings):
+    """The data, of which every step draws fresh points."""
+
+    target: Literal["checkerboard", "swiss-roll"] = "checkerboard"
+    """Density in the chart."""
+    space: SpaceName = "sphere"
+    """Where the exponential map at the origin carries it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(DomainConfig):
+    """Train a one-step generator of a checkerboard or a swiss roll on the plane, sphere or hyperboloid."""
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(steps=1_200, lr=1.5e-3, decay_fraction=0.5)
+    )
+    kernel: SyntheticKernelConfig = field(default_factory=SyntheticKernelConfig)
+    network: SyntheticNetworkConfig = field(default_factory=SyntheticNetworkConfig)
+    data: SyntheticDataConfig = field(default_factory=SyntheticDataConfig)
+
+
+SyntheticRun = Run[SyntheticConfig, Problem, SyntheticGenerator]
+
+
+class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
+    """Checkerboard and swiss roll on the plane, the sphere and the hyperboloid.
+
+    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid;
+    the paper's network and lengthscales are not published.
+    """
+
+    name = "synthetic"
+    config_type = SyntheticConfig
+    generator_type = SyntheticGenerator
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"codebook_size": 0, "decay_fraction": 0.0}
+    }
+
+    def load(self, config: SyntheticConfig) -> Problem:
+        """Target and space, from which data are drawn."""
+        return make_problem(config.data.target, config.data.space)
+
+    def generator(self, config: SyntheticConfig, data: Problem) -> SyntheticGenerator:
+        """Generator with a codebook, or the plain MLP without."""
+        network = config.network
+        return SyntheticGenerator(config.data.space, network.geometry, network.codebook_size)
+
+    def field(self, config: SyntheticConfig, data: Problem) -> KernelField:
+        """Field between batches; raises ValueError for a kernel or lengthscale that is refused."""
+        settings, manifold = config.kernel, manifold_of(data, config.network.geometry)
+        if settings.kernel == "spectral" and not isinstance(manifold, Sphere):
+            raise ValueError(
+                "`kernel` spectral needs `space` sphere and `geometry` intrinsic, "
+                f"got {config.data.space} and {config.network.geometry}"
+            )
+        auto = None
+        if "auto" in settings.scales:
+            points = data.sample(2_048, generator_for(config.run.seed, _DRAWING))
+            auto = auto_lengthscale(manifold, points)
+        kernel = partial(make_kernel, settings.kernel, nu=settings.nu)
+        scales = checked_lengthscales(settings.scales, kernel, auto)
+        return KernelField(manifold, kernel, scales, settings.direction)
+
+    def data_sampler(self, config: SyntheticConfig, data: Problem) -> Sampler:
+        """Sampler of fresh points of the target."""
+        return data.sample
+
+    def validation(self, config: SyntheticConfig, data: Problem) -> Callable[[SyntheticGenerator], float]:
+        """Sliced Wasserstein-2 distance to a fresh sample."""
+        seed = config.run.seed
+        reference = data.sample(VALIDATION, generator_for(seed, _VALIDATING, 0))
+
+        def distance(generator: SyntheticGenerator) -> float:
+            samples = generator.sample(VALIDATION, generator_for(seed, _VALIDATING, 1)).cpu()
+            return sliced_wasserstein(samples, reference)
+
+        return distance
+
+    def on_step(self, folder: Path, config: SyntheticConfig, data: Problem) -> Callable[[Batch], None]:
+        """Hook that writes down the samples of a few steps."""
+        return write_snapshots(data.space, folder, config.optimizer.steps)
+
+    def sample(self, run: SyntheticRun, n: int, seed: int) -> Samples:
+        """Draw n points with a seed."""
+        return Samples(run.data.space, run.generator.sample(n, generator_for(seed, _SAMPLING)).cpu())
+
+    def write(self, path: Path, samples: Samples) -> None:
+        """Write samples in ambient coordinates, followed by those of the chart (CSV)."""
+        write_csv(path, *samples)
+
+    def metrics(self, run: SyntheticRun, draws: int, on: Split) -> Metrics:
+        """Two-sample statistics against fresh samples of the target."""
+        return evaluate(run.generator.sample, run.data, draws, run.config.run.seed, on)
+
+    def figures(self, run: SyntheticRun, samples: Samples) -> None:
+        """Draw samples, their evolution over training, and both directions of the field."""
+        figures, problem = run.folder / "figures", run.data
+        data = problem.sample(self.num_samples, generator_for(run.config.run.seed, _DRAWING))
+        panels = {DATA: data, "Samples": samples.points}
+        grid_figure([Row(problem.title, problem, panels)], figures / "samples.png")
+        grid_figure([evolution(run)], figures / "evolution.png")
+        field_figure(problem, *fields_on_lattice(run.config), data, figures / "field.png")
+
+
+DOMAIN = SyntheticDomain()
+
+
+def manifold_of(problem: Problem, geometry: Geometry) -> Manifold:
+    """Manifold on which samples drift: the space, or the Euclidean space around it."""
+    return problem.space.manifold if geometry == "intrinsic" else Euclidean()
+
+
+def fields_on_lattice(
+    config: SyntheticConfig,
+) -> tuple[Float[Tensor, "g d"], dict[str, Float[Tensor, "g d"]]]:
+    """Lattice points, and there both directions of the field between data and the untrained generator.
+
+    Annealed lengthscales are taken half-way.
+    """
+    problem = DOMAIN.load(config)
+    x, data = lattice(problem), problem.sample(DOMAIN.num_samples, generator_for(config.run.seed, _DRAWING))
+    start = untrained(DOMAIN, config, problem).sample(DOMAIN.num_samples, generator_for(0, _SAMPLING))
+    titles = {"Displacement": "displacement", "Kernel gradient": "gradient"}
+    fields = {}
+    for title, direction in titles.items():
+        kernel_field = DOMAIN.field(config.replace(direction=direction), problem)
+        halfway = kernel_field.lengthscales.anneal / 2
+        fields[title] = kernel_field(Batch(x, data, start, None, progress=halfway)).field
+    return x, fields
+
+
+def evolution(run: SyntheticRun) -> Row:
+    """Row of a figure: a run's samples over its training, the last of them by the trained generator."""
+    panels = {f"step {step:,}": x for step, x in read_snapshots(run.folder, run.data.space).items()}
+    end = DOMAIN.sample(run, run.config.batch.batch_size, seed=0)  # as many as a snapshot holds
+    panels[f"step {run.config.optimizer.steps:,}"] = end.points
+    return Row(f"{run.config.network.geometry} {run.config.kernel.direction}", run.data, panels)
