@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from accelerate import Accelerator
 
 from drift_core.drift import longest_step
 from drift_core.runs.config import DomainConfig
@@ -31,8 +32,24 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
         ValueError, OSError: settings or data that cannot be used, or a folder that is not free.
         FloatingPointError, KeyboardInterrupt: as `train` does.
     """
-    config.check()
     accelerator = make_accelerator(config.run.tracker)
+    run, metrics = train_generator(domain, config, place, accelerator), None
+    if accelerator.is_main_process:
+        report(domain, run)
+        metrics = domain.metrics(run, config.run.eval_draws, "test")
+        write_metrics(run.folder, metrics)
+    accelerator.end_training()
+    return run.folder, metrics
+
+
+def train_generator(
+    domain: Domain[C, D, G], config: C, place: Place, accelerator: Accelerator, *, validate: bool = True
+) -> Run[C, D, G]:
+    """Train a generator on every process, without a report; `validate` keeps the best weights, too.
+
+    Raises as `train_domain` does.
+    """
+    config.check()
     data = domain.load(config)
     generator, field = untrained(domain, config, data), domain.field(config, data)
     longest_step(field.manifold, config.optimizer.max_step)
@@ -48,17 +65,10 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
         sample_condition=domain.condition_sampler(config, data),
         accelerator=accelerator,
         resume=place.resume,
-        validate=domain.validation(config, data),
+        validate=domain.validation(config, data) if validate else None,
         on_step=domain.on_step(folder, config, data),
     )
-    metrics = None
-    if accelerator.is_main_process:
-        run = Run(folder, config, data, trained)
-        report(domain, run)
-        metrics = domain.metrics(run, config.run.eval_draws, "test")
-        write_metrics(folder, metrics)
-    accelerator.end_training()
-    return folder, metrics
+    return Run(folder, config, data, trained)
 
 
 def report(domain: Domain[C, D, G], run: Run[C, D, G]) -> None:
