@@ -10,9 +10,8 @@ APPS = Path(__file__).parents[1] / "apps"
 
 
 @pytest.fixture
-def reproduce(monkeypatch):
-    monkeypatch.syspath_prepend(str(APPS))
-    return pytest.importorskip("reproduce")
+def reproduce(import_app):
+    return import_app("reproduce")
 
 
 @pytest.mark.parametrize(
@@ -38,15 +37,8 @@ def test_another_size_of_the_codebook_has_a_folder_of_its_own(
 
 
 def test_fewer_than_no_codebook_entries_are_refused(tmp_path):
-    command = [
-        sys.executable,
-        str(APPS / "reproduce.py"),
-        "table1",
-        "--codebook-size",
-        "-1",
-        "--out",
-        str(tmp_path),
-    ]
+    flags = ["--codebook-size", "-1", "--out", str(tmp_path)]
+    command = [sys.executable, str(APPS / "reproduce.py"), "table1", *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--codebook-size must be at least 0, got -1" in done.stderr

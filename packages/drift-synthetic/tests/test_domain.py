@@ -132,7 +132,7 @@ def test_settings_decide_the_parts():
     assert not torch.equal(weights[0], weights[2])
 
 
-EVERYWHERE = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7), ("matern", math.inf)]
+EVERYWHERE = [("laplace", None), ("gaussian", None), ("matern", None), ("matern", 0.7), ("matern", math.inf)]
 ON_THE_SPHERE = [("spectral", 0.5), ("spectral", 2.5), ("spectral", math.inf)]
 
 

@@ -51,7 +51,7 @@ class SyntheticKernelConfig(KernelConfig):
     @property
     def scales(self) -> str:
         """Lengthscale, with what short stands for."""
-        short = f"1:{max(0.03, shortest_lengthscale(self.kernel, self.nu))}"
+        short = f"1:{max(0.03, shortest_lengthscale(self.kernel, self.smoothness))}"
         return short if self.lengthscale == "short" else self.lengthscale
 
 
@@ -129,7 +129,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         if "auto" in settings.scales:
             points = data.sample(2_048, generator_for(config.run.seed, _DRAWING))
             auto = auto_lengthscale(manifold, points)
-        kernel = partial(make_kernel, settings.kernel, nu=settings.nu)
+        kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
         scales = checked_lengthscales(settings.scales, kernel, auto)
         return KernelField(manifold, kernel, scales, settings.direction)
 
@@ -143,7 +143,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         reference = data.sample(VALIDATION, generator_for(seed, _VALIDATING, 0))
 
         def distance(generator: SyntheticGenerator) -> float:
-            samples = generator.sample(VALIDATION, generator_for(seed, _VALIDATING, 1)).cpu()
+            samples = generator.sample(VALIDATION, generator_for(seed, _VALIDATING, 1))
             return sliced_wasserstein(samples, reference)
 
         return distance
@@ -154,7 +154,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
 
     def sample(self, run: SyntheticRun, n: int, seed: int) -> Samples:
         """Draw n points with a seed."""
-        return Samples(run.data.space, run.generator.sample(n, generator_for(seed, _SAMPLING)).cpu())
+        return Samples(run.data.space, run.generator.sample(n, generator_for(seed, _SAMPLING)))
 
     def write(self, path: Path, samples: Samples) -> None:
         """Write samples in ambient coordinates, followed by those of the chart (CSV)."""

@@ -53,7 +53,7 @@ def evaluate(
 
     def measure(k: int) -> Measured:
         reference = problem.sample(SIZE, generator_for(seed, stream, k, _REFERENCE))
-        sample = sampler(SIZE, generator_for(seed, stream, k, _SAMPLE)).cpu()
+        sample = sampler(SIZE, generator_for(seed, stream, k, _SAMPLE))
         check_on_space(problem.space, sample)
         due = [name for name in statistics if name != "c2st" or k < C2ST_DRAWS]
         values = {name: statistics[name](sample, reference) for name in due}

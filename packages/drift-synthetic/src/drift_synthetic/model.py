@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from drift_core.training.network import plain_mlp, residual_mlp, sample_in_batches
+from drift_core.training.network import in_batches, plain_mlp, residual_mlp
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -103,5 +103,7 @@ class SyntheticGenerator(
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n d"]:
-        """Draw `n` points of the space, whatever the geometry; `batch_size` bounds memory alone."""
-        return self.space.manifold.projx(sample_in_batches(self, self.latent(n, generator), batch_size))
+        """Draw `n` points of the space, whatever the geometry, on the CPU; `batch_size` bounds memory."""
+        latents, projx = self.latent(n, generator), self.space.manifold.projx
+        device = latents.device
+        return in_batches(lambda z: projx(self(z)), latents, batch_size=batch_size, device=device)
