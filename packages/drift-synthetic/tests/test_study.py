@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from drift_core.runs.main import load_run
 from drift_core.runs.metrics import Metric, Metrics, write_metrics
+from drift_core.training.records import read_records
 from drift_synthetic import figure4, table1
 from drift_synthetic.domain import DOMAIN, SyntheticConfig
 from drift_synthetic.study import Budget, Choice, choose, estimate, winner
@@ -65,6 +66,17 @@ def test_finished_trials_are_read_and_others_refused(tmp_path):
     assert run_trials([trial("a", "0.2")], tmp_path, 1, "test") == {"a": metrics(0.123)}
     with pytest.raises(ValueError, match="lengthscale"):
         run_trials([trial("a", "0.3")], tmp_path, 1, "test")
+
+
+def test_a_stopped_trial_goes_on_to_the_same_metrics(tmp_path):
+    """Whether it was stopped before its score, or before its first checkpoint."""
+    whole = run_trials([trial("a", "0.2")], tmp_path, 1, "test")
+    (tmp_path / "a" / "metrics.json").unlink()
+    assert run_trials([trial("a", "0.2")], tmp_path, 1, "test") == whole
+    assert [record["step"] for record in read_records(tmp_path / "a")] == [2]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text((tmp_path / "a" / "config.json").read_text())
+    assert run_trials([trial("b", "0.2")], tmp_path, 1, "test")["b"] == whole["a"]
 
 
 def test_the_best_setting_is_chosen_for_each_key(tmp_path):
