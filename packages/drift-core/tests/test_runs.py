@@ -41,7 +41,7 @@ def accelerator():
 
 
 def test_a_run_remembers_its_settings(tmp_path, accelerator):
-    config = Config.of(lengthscale="3:0.1", nu=float("inf"), data=Path("a.csv"))
+    config = Config.of(lengthscale="3:0.1", kernel="matern", nu=float("inf"), data=Path("a.csv"))
     assert open_run(config, "sphere", Place(tmp_path / "run"), accelerator) == tmp_path / "run"
     stored = read_config(tmp_path / "run")
     assert stored["domain"] == "sphere"
@@ -168,7 +168,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_away(tmp_path, accelerat
         ("kernel", {"kernel": ["laplace"]}, "kernel: .* is not"),
         ("data", {"data": 3}, "data: 3 is none of Path, NoneType"),
         ("data", {"skip": "yes"}, "skip: 'yes' is not bool"),
-        ("kernel", {"lengthscale": 0.2}, "lengthscale: 0.2 is not str"),
+        ("kernel", {"lengthscale": 0.2}, "lengthscale: 0.2 is none of str, NoneType"),
         ("optimizer", {"steps": -1}, "`steps` must be at least 1"),
         ("optimizer", 3, "there is no setting 'optimizer'"),
         ("optimizer", {"rate": 3}, "there is no setting 'rate'"),

@@ -75,12 +75,6 @@ def test_evaluation_gives_the_threads_back(toy_data, uniform):
     assert torch.get_num_threads() == 2
 
 
-def test_progress_sees_every_draw(toy_data, uniform):
-    seen = []
-    evaluate(uniform, *toy_data, draws=2, progress=lambda draws: (seen.append(i) or i for i in draws))
-    assert seen == [0, 1]
-
-
 def test_resampling_is_without_replacement_up_to_half(generator):
     points = toy(100, generator)
     half = resample(points, 50, generator)

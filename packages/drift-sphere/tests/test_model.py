@@ -10,7 +10,7 @@ from torch import Generator
 @pytest.fixture(params=["spherical", "euclidean"])
 def model(request):
     torch.manual_seed(0)
-    return SphereGenerator(codes=32, width=32, blocks=2, geometry=request.param)
+    return SphereGenerator(codebook_size=32, width=32, blocks=2, geometry=request.param)
 
 
 def test_outputs_are_on_the_sphere_or_free(model, generator):
@@ -68,7 +68,7 @@ def test_an_unknown_geometry_is_refused():
 
 def test_codes_are_drawn_evenly_and_set_apart(generator):
     torch.manual_seed(0)
-    model = SphereGenerator(codes=8, branches=2)
+    model = SphereGenerator(codebook_size=8, branches=2)
     z = model.latent(16_000, generator)
     assert z[:, 0].long().bincount(minlength=16).tolist() == pytest.approx([1000] * 16, rel=0.15)
     x = model(z).detach()
@@ -79,7 +79,7 @@ def test_codes_are_drawn_evenly_and_set_apart(generator):
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
 def test_a_branch_is_a_step_from_where_its_code_is(geometry, generator):
     torch.manual_seed(0)
-    model = SphereGenerator(codes=3, branches=4, geometry=geometry).double()
+    model = SphereGenerator(codebook_size=3, branches=4, geometry=geometry).double()
     z = model.latent(1, generator).repeat(12, 1)
     z[:, 0] = torch.arange(12)
     before = model(z).detach()
@@ -96,7 +96,7 @@ def test_a_branch_is_a_step_from_where_its_code_is(geometry, generator):
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
 def test_the_last_step_is_even_in_all_directions_and_not_seen_by_the_network(geometry, generator):
     torch.manual_seed(0)
-    model = SphereGenerator(codes=8, spread=0.01, geometry=geometry).double()
+    model = SphereGenerator(codebook_size=8, spread=0.01, geometry=geometry).double()
     z = model.latent(1, generator).repeat(20_000, 1)
     z[:, -3:] = torch.randn(20_000, 3, generator=generator)
     x = model(z).detach()
@@ -114,7 +114,7 @@ def test_a_negative_spread_is_refused():
 @pytest.fixture(params=["spherical", "euclidean"])
 def plain(request):
     torch.manual_seed(0)
-    return SphereGenerator(codes=0, width=32, blocks=2, geometry=request.param)
+    return SphereGenerator(codebook_size=0, width=32, blocks=2, geometry=request.param)
 
 
 def test_without_codes_a_latent_is_noise_alone(plain, generator):
@@ -150,7 +150,7 @@ def test_a_saved_model_without_codes_is_the_same_model(plain, tmp_path):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_generator_without_codes_starts_near_uniform(seed):
     torch.manual_seed(seed)
-    model = SphereGenerator(codes=0, width=256)
+    model = SphereGenerator(codebook_size=0, width=256)
     x = model.sample(4000, Generator().manual_seed(0))
     assert x.mean(0).norm() < 0.3  # of a point: 1
     assert torch.linalg.eigvalsh(x.T @ x / 4000).min() > 0.15  # uniform: 1/3 each
@@ -159,12 +159,15 @@ def test_a_generator_without_codes_starts_near_uniform(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"codes": -1}, "codes must not be negative, got -1"),
+        ({"codebook_size": -1}, "codebook_size must not be negative, got -1"),
         ({"branches": 0}, "branches must be at least 1, got 0"),
-        ({"codes": 0, "branches": 16}, "branches and spread are of codes; got 16 and None without codes"),
-        ({"codes": 0, "spread": 1e-3}, "got None and 0.001 without codes"),
-        ({"codes": 0, "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
-        ({"latent_dim": 2}, "latent_dim is of noise without codes; got 2 and 2048 codes"),
+        (
+            {"codebook_size": 0, "branches": 16},
+            "branches and spread need a codebook; got 16 and None",
+        ),
+        ({"codebook_size": 0, "spread": 1e-3}, "got None and 0.001 without one"),
+        ({"codebook_size": 0, "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"latent_dim": 2}, "latent_dim is for no codebook; got 2 and 2048 entries"),
     ],
     ids=str,
 )

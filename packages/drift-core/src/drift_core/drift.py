@@ -9,6 +9,7 @@ from drift_core.fields.kernel import KernelField
 from drift_core.kernel import RadialKernel
 from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
+from drift_core.manifold.interface import check_clouds
 from drift_core.manifold.numerics import safe_ratio
 
 
@@ -43,8 +44,7 @@ def drift(
         data_log_weight: log-weights of the data, broadcast to [n, m]; -inf excludes a pair.
         model_log_weight: log-weights of the model points, broadcast to [n, k].
         chunk_size: references evaluated at once.
-        self_index: where each x is found in `model`, to be excluded from its own repulsion (a pool of
-            samples gathered from several processes, say); taken care of when model is None.
+        self_index: where each x is found in `model`, to be excluded from its own repulsion.
 
     Returns:
         Tangent vectors at x, shape [n, *point].
@@ -125,7 +125,7 @@ def drift_loss(
     """
     if x.shape != v.shape:
         raise ValueError(f"samples and drift must have one shape, got {list(x.shape)} and {list(v.shape)}")
-    manifold.check_clouds(x, v)
+    check_clouds(manifold, x, v)
     if len(x) == 0:
         raise ValueError(f"expected at least one sample, got samples of shape {list(x.shape)}")
     if not step_size > 0:

@@ -39,25 +39,22 @@ def particle_flow(
 ) -> Flow:
     """Move particles along their drift field, x <- exp_x(step_size V(x)), `steps` times.
 
-    V is the field of training (`KernelField`, say): every particle is attracted to the
-    data and repelled by all others, not by itself. Lengthscales anneal with the fraction of the steps
-    done, as they do in training. It shows where a field goes on its own, whatever a network could follow.
-    Memory is linear in n + m, and equal arguments give equal flows.
+    Every particle is attracted to the data and repelled by all others. Lengthscales anneal with the fraction
+    of the steps done, as in training. It shows where a field goes, whatever a network could follow.
 
     Args:
-        field: the drift field, which knows the manifold.
+        field: the drift field.
         x: particles at the start, shape [n, *point], n >= 1.
-        data: data points, all of which attract at every step, or a sampler from which n are drawn anew
-            at every step.
+        data: data points, or a sampler from which n are drawn anew at every step.
         steps: number of steps.
         step_size: how far particles follow the drift at each step.
         max_step: longest step of a particle; none: just below the injectivity radius.
-        record: numbers of steps, from 0 to `steps`, after which to keep the particles.
+        record: steps, from 0 to `steps`, after which to keep the particles.
         seed: seed of the sampler's draws.
 
     Raises:
-        ValueError: steps < 1, step_size not positive, a recorded step outside 0..steps, max_step beyond
-            the injectivity radius, or particles or data that are not finite or off the manifold.
+        ValueError: steps, step_size, max_step or record out of range, or particles or data that are not
+            finite or off the manifold.
         FloatingPointError: the particles are no longer finite.
     """
     if steps < 1 or not step_size > 0:

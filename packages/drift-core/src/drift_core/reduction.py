@@ -9,6 +9,7 @@ from torch import Tensor
 
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold
+from drift_core.manifold.interface import is_unit_sphere
 from drift_core.manifold.numerics import reusable, safe_inverse
 
 DIRECTIONS = ("gradient", "displacement")
@@ -48,7 +49,7 @@ def check_kernels(manifold: Manifold, kernels: Iterable[RadialKernel], x: Float[
     """Raise ValueError for a kernel that is not defined on the manifold, whose points are those of x."""
     for kernel in kernels:
         dim = kernel.sphere_dim
-        if dim is not None and not (x.shape[-1] == dim + 1 and manifold.is_unit_sphere(x)):
+        if dim is not None and not (x.shape[-1] == dim + 1 and is_unit_sphere(manifold, x)):
             raise ValueError(
                 f"{kernel!r} is defined on the unit sphere S^{dim} in R^{dim + 1} alone, "
                 f"got {manifold!r} with points of shape {list(x.shape[1:])}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold, Pairs
+from drift_core.manifold.interface import check_clouds
 from drift_core.manifold.numerics import reusable
 from drift_core.reduction import (
     Score,
@@ -93,7 +94,7 @@ def smoothed_scores(
     self_index: Int[Tensor, " n"] | None = None,
 ) -> list[Score]:
     """`smoothed_score` for each of several kernels, which share the distances between all pairs."""
-    manifold.check_clouds(x, y)
+    check_clouds(manifold, x, y)
     check_kernels(manifold, kernels, x)
     check_request(y, direction, chunk_size)
     weights = expand_log_weight(log_weight, x, len(y))
@@ -149,7 +150,7 @@ def effective_sample_size(
 
     Raises ValueError as `smoothed_score`.
     """
-    manifold.check_clouds(x, y)
+    check_clouds(manifold, x, y)
     check_kernels(manifold, (kernel,), x)
     check_references(y)
     if len(x) == 0:

@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from drift_core import Pairs, RadialKernel, Score, Sphere
+from drift_core.manifold.interface import check_clouds
 from drift_core.reduction import (
     check_kernels,
     check_request,
@@ -75,7 +76,7 @@ def product_scores(
     self_index: Integer[Tensor, " n"] | None = None,
 ) -> list[Score]:
     """`product_score` for each of several kernels, which share the angles."""
-    FisherRao().check_clouds(x, y)
+    check_clouds(FisherRao(), x, y)
     check_kernels(_SPHERE, kernels, x[:, 0])
     check_request(y, direction, chunk_size)
     weights = expand_log_weight(log_weight, x, len(y))

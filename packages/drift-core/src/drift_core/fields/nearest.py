@@ -11,6 +11,7 @@ from drift_core.field import Batch, Drift, diagnostics
 from drift_core.fields.kernel import KernelField, sum_scales
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Euclidean, Manifold, Sphere
+from drift_core.manifold.interface import check_clouds
 from drift_core.reduction import Score, check_kernels, check_request
 from drift_core.score import pairs_score
 
@@ -29,7 +30,7 @@ class NearestPoints:
     """
 
     def __init__(self, manifold: Manifold, points: Float[Tensor, "m ..."]) -> None:
-        manifold.check_clouds(points, points)
+        check_clouds(manifold, points, points)
         self.manifold, self.points = manifold, points
         from scipy.spatial import cKDTree  # takes most of a second to import
 
@@ -38,7 +39,7 @@ class NearestPoints:
 
     def __call__(self, x: Float[Tensor, "n ..."], k: int) -> Int64[Tensor, "n k"]:
         """Numbers of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
-        self.manifold.check_clouds(x, self.points)
+        check_clouds(self.manifold, x, self.points)
         if not 1 <= k <= len(self.points):
             raise ValueError(f"of {len(self.points)} points the nearest {k} were asked for")
         if self._tree is not None:

@@ -106,7 +106,7 @@ class Manifold(ABC):
     @final
     def cdist(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
         """Geodesic distance between all x_i and y_j. Raises ValueError for clouds that do not fit."""
-        self.check_clouds(x, y)
+        check_clouds(self, x, y)
         return self.pairs(x, y).dist
 
     @final
@@ -117,7 +117,7 @@ class Manifold(ABC):
 
         Raises ValueError for clouds that do not fit.
         """
-        self.check_clouds(x, y)
+        check_clouds(self, x, y)
         pairs = self.pairs(x, y)
         return pairs.direction_sum(weight * pairs.dist)
 
@@ -126,30 +126,30 @@ class Manifold(ABC):
         """Riemannian length of the tangent vector u at x."""
         return self.inner(x, u, u).clamp_min(0).sqrt()
 
-    @final
-    def is_unit_sphere(self, x: Float[Tensor, "n ..."]) -> bool:
-        """Whether points of the shape of x_i, vectors [d], are those of S^{d-1} with the angle as distance.
 
-        The point functions are asked, so that a wrapped sphere is one too: the ends of the axes are points,
-        opposite ones pi apart and others pi / 2.
-        """
-        if self.point_ndim != 1 or x.shape[-1] < 2:
-            return False
-        axes = torch.eye(x.shape[-1], dtype=torch.float64, device=x.device)
-        ends = torch.cat([axes, -axes])
-        angles = self.dist(ends, -ends), 2 * self.dist(ends, ends.roll(1, 0))
-        errors = [self.projx(2 * ends) - ends, *(angle - math.pi for angle in angles)]
-        return all(bool((error.abs() < 1e-3).all()) for error in errors)
+def is_unit_sphere(manifold: Manifold, x: Float[Tensor, "n ..."]) -> bool:
+    """Whether points of the shape of x_i, vectors [d], are those of S^{d-1} with the angle as distance.
 
-    @final
-    def check_clouds(self, x: Tensor, y: Tensor) -> None:
-        """Raise ValueError unless x [n, *point] and y [m, *point] are two clouds of points."""
-        ndim = self.point_ndim + 1
-        if x.ndim != ndim or y.ndim != ndim or x.shape[1:] != y.shape[1:]:
-            raise ValueError(
-                f"{self!r} has points of {self.point_ndim} axes: expected clouds [n, *point] and [m, *point] "
-                f"with points of one shape, got {list(x.shape)} and {list(y.shape)}"
-            )
-        # Half precision has 3 digits: enough for a network, not for a distance.
-        if x.dtype not in (torch.float32, torch.float64) or x.dtype != y.dtype:
-            raise ValueError(f"both clouds must be float32 or both float64, got {x.dtype} and {y.dtype}")
+    The point functions are asked, so that a wrapped sphere is one too: the ends of the axes are points,
+    opposite ones pi apart and others pi / 2.
+    """
+    if manifold.point_ndim != 1 or x.shape[-1] < 2:
+        return False
+    axes = torch.eye(x.shape[-1], dtype=torch.float64, device=x.device)
+    ends = torch.cat([axes, -axes])
+    angles = manifold.dist(ends, -ends), 2 * manifold.dist(ends, ends.roll(1, 0))
+    errors = [manifold.projx(2 * ends) - ends, *(angle - math.pi for angle in angles)]
+    return all(bool((error.abs() < 1e-3).all()) for error in errors)
+
+
+def check_clouds(manifold: Manifold, x: Tensor, y: Tensor) -> None:
+    """Raise ValueError unless x [n, *point] and y [m, *point] are two clouds of points."""
+    ndim = manifold.point_ndim + 1
+    if x.ndim != ndim or y.ndim != ndim or x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"{manifold!r} has points of {manifold.point_ndim} axes: expected clouds [n, *point] and "
+            f"[m, *point] with points of one shape, got {list(x.shape)} and {list(y.shape)}"
+        )
+    # Half precision has 3 digits: enough for a network, not for a distance.
+    if x.dtype not in (torch.float32, torch.float64) or x.dtype != y.dtype:
+        raise ValueError(f"both clouds must be float32 or both float64, got {x.dtype} and {y.dtype}")

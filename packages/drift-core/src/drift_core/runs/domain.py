@@ -31,6 +31,11 @@ class Run(Generic[C, D, G]):
     data: D
     generator: G
 
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
 
 class Domain(ABC, Generic[C, D, G]):
     """A kind of data: its settings C, its data D, its generator G, the field, metrics and figures.

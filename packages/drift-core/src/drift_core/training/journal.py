@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from drift_core.drift import cap_step
 from drift_core.field import Batch, Drift, Field, diagnostics, modules_of
 from drift_core.files import atomic_path, finite_or_none, naming
+from drift_core.manifold.checks import check_on_manifold
 from drift_core.training.checkpoint import (
     TrainState,
     drop_old,
@@ -22,7 +23,7 @@ from drift_core.training.checkpoint import (
     save_checkpoint,
 )
 from drift_core.training.config import OptimizerConfig
-from drift_core.training.guards import Watch, check_space, check_unused, warnings_of
+from drift_core.training.guards import Watch, check_finite, check_space, check_unused, warnings_of
 from drift_core.training.learner import Learner
 from drift_core.training.network import evaluating
 from drift_core.training.parallel import any_process, mean_over_processes, on_main, same_on_all, warn
@@ -48,12 +49,19 @@ class Journal:
         field: the drift field, whose state belongs to a checkpoint.
         learner: the generator that learns.
         validate: scores the moving average whenever the run is saved, lower is better.
+        on_step: called at every step with its batch, on the first process.
     """
 
     def __init__(
-        self, out: Path, field: Field, learner: Learner[Any], validate: Callable[[Any], float] | None
+        self,
+        out: Path,
+        field: Field,
+        learner: Learner[Any],
+        validate: Callable[[Any], float] | None,
+        on_step: Callable[[Batch], None] | None,
     ) -> None:
-        self.out, self.field, self.learner, self.validate = out, field, learner, validate
+        self.out, self.field, self.learner = out, field, learner
+        self.validate, self.on_step = validate, on_step
         self.accelerator, self.config = learner.accelerator, learner.config
         self.warn = partial(warn, self.accelerator)
         self.watch = Watch(self.warn)
@@ -85,6 +93,20 @@ class Journal:
                     part.write_text(self.state.records)
             yield
 
+    def check(self, taken: Step, norm: Tensor, *, first: bool) -> None:
+        """Refuse a step that is not finite, or samples off the manifold, before the weights move.
+
+        Args:
+            taken: the step.
+            norm: norm of the gradient over all processes.
+            first: whether it is the first step, when samples are checked.
+        """
+        samples, _ = taken.batch.negatives()
+        values = {"a sample": samples, "the drift": taken.drift.field, "the loss": taken.loss}
+        check_finite(norm, values, taken.batch.step, self.out)
+        if first:
+            check_on_manifold(self.field.manifold, samples, "the samples of the generator")
+
     def write(self, taken: Step, stopping: bool) -> None:
         """Log and save a step where that is due.
 
@@ -93,6 +115,8 @@ class Journal:
         """
         done, run = taken.batch.step + 1, self.config.run
         self.bar.update()
+        if self.on_step is not None and self.accelerator.is_main_process:
+            self.on_step(taken.batch)
         last = done == self._steps
         saves = last or done % run.save_every == 0
         if last or done % run.log_every == 0 or (saves and self.validate):

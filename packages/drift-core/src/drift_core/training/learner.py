@@ -1,17 +1,18 @@
 """A generator that learns: what it draws, its forward pass over all processes, and its optimiser."""
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from drift_core.field import Batch
+from drift_core.field import Batch, Field, data_device
 from drift_core.seeds import generator_for
 from drift_core.training.checkpoint import Stateful
 from drift_core.training.config import TrainConfig
+from drift_core.training.guards import check_engine
 from drift_core.training.network import MicroBatches
 from drift_core.training.parallel import pool, shard, warm_up
 
@@ -48,32 +49,6 @@ class Draw(NamedTuple):
     """Data points, or what identifies them to the field."""
 
 
-class Draws(NamedTuple):
-    """Draws latents, conditions and data of a step from (seed, step) alone."""
-
-    module: Generator
-    sample_data: Sampler
-    sample_condition: Sampler | None
-    config: TrainConfig
-    device: torch.device
-    data_device: torch.device
-    """Where the field reads the data, see `drift_core.field.data_device`."""
-
-    def __call__(self, step: int) -> Draw:
-        """Draw what a step needs, on the device."""
-        sizes, seed = self.config.batch, self.config.run.seed
-        data = self.sample_data(sizes.positives, generator_for(seed, step, DATA)).to(self.data_device)
-        return Draw(step, self.inputs(sizes.batch_size + sizes.num_negatives, step), data)
-
-    def inputs(self, n: int, step: int) -> list[Tensor]:
-        """Latents of n samples at a step and, for a conditional generator, their conditions."""
-        seed = self.config.run.seed
-        inputs = [self.module.latent(n, generator_for(seed, step, LATENT))]
-        if self.sample_condition is not None:
-            inputs.append(self.sample_condition(n, generator_for(seed, step, CONDITION)))
-        return [part.to(self.device) for part in inputs]
-
-
 class Learner(Generic[M]):
     """A generator with its optimiser and the moving average of its weights, on every process.
 
@@ -84,6 +59,7 @@ class Learner(Generic[M]):
     """
 
     def __init__(self, module: M, config: TrainConfig, accelerator: Accelerator) -> None:
+        check_engine(accelerator)
         self.module, self.config, self.accelerator = module, config, accelerator
         self.rows = shard(accelerator, config.batch.batch_size)
         kind = torch.optim.AdamW if config.optimizer.optimizer == "adamw" else torch.optim.Adam
@@ -103,9 +79,9 @@ class Learner(Generic[M]):
         """What a checkpoint keeps."""
         return {"model": self.module, "ema": self.ema, "optimizer": self.optimizer}
 
-    def warm_up(self, draws: Draws) -> None:
+    def warm_up(self, inputs: list[Tensor]) -> None:
         """Make the first step like all later ones, see `drift_core.training.parallel.warm_up`."""
-        warm_up(self.accelerator, self.network, *draws.inputs(len(self.rows.own), 0))
+        warm_up(self.accelerator, self.network, *inputs)
 
     def forward(self, draw: Draw) -> tuple[Tensor, Batch]:
         """This process's samples [n, *point], with gradients, and the batch against which they drift."""
@@ -144,3 +120,36 @@ class Learner(Generic[M]):
             return []
         rows = shard(self.accelerator, len(inputs[0]))
         return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]
+
+
+class Draws:
+    """Draws latents, conditions and data of a step from (seed, step) alone."""
+
+    def __init__(
+        self,
+        module: Generator,
+        field: Field,
+        sample_data: Sampler,
+        sample_condition: Sampler | None,
+        learner: Learner[Any],
+    ) -> None:
+        self.module, self.sample_data, self.sample_condition = module, sample_data, sample_condition
+        self.batch, self.seed = learner.config.batch, learner.config.run.seed
+        self.device = learner.accelerator.device
+        self.data_device = data_device(field, self.device)
+
+    def __call__(self, step: int) -> Draw:
+        """Draw what a step needs, on the device."""
+        n = self.batch.batch_size + self.batch.num_negatives
+        return Draw(step, self.inputs(n, step), self.data(self.batch.positives, step))
+
+    def data(self, n: int, step: int) -> Tensor:
+        """Data of a step, where the field reads them."""
+        return self.sample_data(n, generator_for(self.seed, step, DATA)).to(self.data_device)
+
+    def inputs(self, n: int, step: int) -> list[Tensor]:
+        """Latents of n samples at a step and, for a conditional generator, their conditions."""
+        inputs = [self.module.latent(n, generator_for(self.seed, step, LATENT))]
+        if self.sample_condition is not None:
+            inputs.append(self.sample_condition(n, generator_for(self.seed, step, CONDITION)))
+        return [part.to(self.device) for part in inputs]

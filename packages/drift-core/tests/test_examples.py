@@ -1,0 +1,51 @@
+"""The examples do what they say, and stay as short."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from drift_core import Batch, Euclidean, KernelField, Laplace
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.testing import check_field
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / "wind.py"), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_domain_in_120_lines(tmp_path):
+    assert len((EXAMPLES / "wind.py").read_text().splitlines()) <= 120
+    (tmp_path / "mine.txt").write_text("\n".join(str(10 * (i % 9)) for i in range(400)))
+    flags = ["--steps", 200, "--batch-size", 256, "--eval-draws", 3, "--out", "run"]
+    result = run("--data", "mine.txt", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["w1"]["value"] < 15  # degrees; of uniform directions 100
+    degrees = [float(line) for line in (tmp_path / "run" / "samples.txt").read_text().split()]
+    assert len(degrees) == 2_000
+    assert sum(d < 100 or d > 340 for d in degrees) > 1_900
+    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {"rose.png", "training.png"}
+    refused = run("--data", "nowhere.txt", "--out", "other", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_field_in_15_lines_is_refused_by_the_laws():
+    source = (EXAMPLES / "half_repulsion.py").read_text()
+    assert len(source[source.index("@dataclass") :].splitlines()) <= 15
+    spec = importlib.util.spec_from_file_location("half_repulsion", EXAMPLES / "half_repulsion.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    field = KernelField(Euclidean(), Laplace, parse_lengthscales("0.5"))
+    clouds = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    check_field(field, Batch(*clouds))
+    with pytest.raises(AssertionError, match="swapping data and model flips the sign"):
+        check_field(module.HalfRepulsion(field), Batch(*clouds))
