@@ -1,4 +1,4 @@
-"""Time the field against the obvious ways to compute it: benchmark.py score | memory | simplex | strings."""
+"""Time the drift field against naive implementations: benchmark.py score | memory | simplex | strings."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,18 +11,19 @@ from drift_core import cli
 
 @dataclass(kw_only=True)
 class Config:
-    """Benchmarks of the drift field on S^2, float32; each line is a ratio to a named baseline."""
+    """Benchmarks of the drift field, in float32."""
 
     name: Annotated[Literal["score", "memory", "simplex", "strings"], tyro.conf.Positional] = "score"
-    """score: time against autograd and a broadcast logmap; memory: peak beside the number of references;
+    """score: time on S^2 against autograd and a broadcast logmap;
+    memory: peak memory on S^2 for growing numbers of references;
     simplex: one-hot and soft sequences against broadcasting (takes minutes);
-    strings: train a network on random strings with and without balanced attraction (takes minutes)."""
+    strings: train a network on random strings with and without reweighted data (takes minutes)."""
     n: int = 4096
-    """Queries, and for score also references."""
+    """Queries and references of score."""
     repeats: int = 5
     """Runs of each candidate, interleaved; the fastest counts."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to run."""
+    """Device of score; the others run on the CPU."""
 
 
 def main() -> None:

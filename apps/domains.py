@@ -21,4 +21,4 @@ def _make(name: str) -> Domain[Any, Any, Any]:
 
 
 DOMAINS: dict[str, Callable[[], Domain[Any, Any, Any]]] = {name: partial(_make, name) for name in _CLASSES}
-"""Domains by the name that config.json holds, each imported when it is needed."""
+"""Constructors of domains by their name in config.json; each is imported when it is called."""

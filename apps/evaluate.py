@@ -1,4 +1,4 @@
-"""Score a trained generator again: evaluate.py RUN --draws 100."""
+"""Evaluate a trained generator: evaluate.py RUN --draws 100."""
 
 from domains import DOMAINS
 from drift_core import cli

@@ -15,9 +15,9 @@ from drift_synthetic.model import MAX_CODEBOOK_SIZE
 
 @dataclass(kw_only=True)
 class Command:
-    """Train the whole design of a table or figure over several seeds, and write tables and pictures.
+    """Train all variants of a table or figure with several seeds, and write tables and figures.
 
-    Interrupted, it continues where it stopped when it is started again.
+    Started again after an interruption, it continues where it stopped.
     """
 
     what: tyro.conf.Positional[Literal["table1", "figure4", "all"]]
@@ -27,10 +27,10 @@ class Command:
     out: Path = Path("runs/reproduce")
     """Folder in which <what>-<budget> holds the runs, the tables and the figures."""
     codebook_size: int = SyntheticNetworkConfig.codebook_size
-    """Codebook entries of every generator; 0, as published: Gaussian latents through a plain MLP. Runs with
-    another number than the default have the folder <what>-<budget>-codebook-<number>."""
+    """Codebook entries of every generator; 0, as published: Gaussian latents through a plain MLP. A
+    non-default size has the folder <what>-<budget>-codebook-<size>."""
     workers: int = os.cpu_count() or 1
-    """Runs that are trained at the same time, each on one core."""
+    """Runs trained in parallel, each on one core."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -38,13 +38,13 @@ class Command:
         check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
 
     def folder(self, what: str) -> Path:
-        """Folder of a study; another size of the codebook than the default's has its own."""
+        """Folder of a study; a non-default codebook size has its own."""
         other = self.codebook_size != SyntheticNetworkConfig.codebook_size
         return self.out / f"{what}-{self.budget}{f'-codebook-{self.codebook_size}' * other}"
 
 
 def reproduce(command: Command) -> None:
-    """Run what was asked for, and print its table."""
+    """Run the requested studies, and print their tables."""
     command.check()
     for what in ("table1", "figure4") if command.what == "all" else (command.what,):
         out = command.folder(what)

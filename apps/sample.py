@@ -1,4 +1,4 @@
-"""Draw from a trained generator: sample.py RUN --n 10000 --seed 0 --out samples.csv."""
+"""Sample from a trained generator: sample.py RUN --n 10000 --seed 0 --out samples.csv."""
 
 from domains import DOMAINS
 from drift_core import cli

@@ -1,6 +1,6 @@
-"""Train a one-step generator of promoter DNA given the CAGE signal, score it and draw it.
+"""Train and evaluate a one-step generator of promoter DNA given the CAGE signal.
 
-uv run apps/train_promoter.py                            generated promoters with motifs, a minute on a CPU
+uv run apps/train_promoter.py                            synthetic promoters with motifs, a minute on a CPU
 uv run apps/train_promoter.py --dataset promoter --data-dir DIR --preset base --batch-size 128
 uv run apps/train_promoter.py --tss tiled.tsv --data-dir DIR    another table of start sites in DIR
 """

@@ -1,8 +1,8 @@
-"""Train a one-step generator of molecules, written as SMILES, score it and draw it.
+"""Train and evaluate a one-step generator of molecules, written as SMILES.
 
-uv run apps/train_qm9.py                                a complete toy world, about a minute on a CPU
+uv run apps/train_qm9.py                                a toy set of molecules, about a minute on a CPU
 uv run apps/train_qm9.py --dataset qm9 --data-dir DIR
-uv run apps/train_qm9.py --data FILE.smi                SMILES, one a line
+uv run apps/train_qm9.py --data FILE.smi                SMILES, one per line
 """
 
 from drift_core import cli

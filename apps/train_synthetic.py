@@ -1,4 +1,4 @@
-"""Train a one-step generator of a checkerboard or a swiss roll, score it and draw it.
+"""Train and evaluate a one-step generator of a checkerboard or a swiss roll.
 
 uv run apps/train_synthetic.py                  the checkerboard on the sphere, about a minute on a CPU
 uv run apps/train_synthetic.py --target swiss-roll --space hyperboloid

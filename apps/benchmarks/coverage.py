@@ -1,4 +1,4 @@
-"""Train a network on random strings, with and without reweighted data, and measure what it covers."""
+"""Train a network on random strings, with and without reweighted data, and measure its coverage."""
 
 import time
 from functools import partial
@@ -18,7 +18,7 @@ from benchmarks.strings import StringGenerator, random_strings, support_metrics
 
 
 class Strings(NamedTuple):
-    """A case of random strings, and how a network is trained on it."""
+    """Sizes of a set of random strings, and settings of the training on it."""
 
     strings: int
     length: int
@@ -31,7 +31,7 @@ class Strings(NamedTuple):
     num_negatives: int = 0
     balanced: bool = True
     rate: float = 0.3
-    """Of the weights of the strings: a whole step where the batch is far smaller than the strings."""
+    """Step size of the weights (`BalancedField`); 1 if the samples are far fewer than the strings."""
 
 
 _FEW = Strings(64, 8, 4, batch_size=256, steps=3_000, lr=1e-3, lengthscale="0.3")
@@ -46,11 +46,11 @@ CASES = (
     _CODEBOOK._replace(length=32, lengthscale="2:0.3"),
     _CODEBOOK._replace(strings=4_096, batch_size=512, codebook_size=8_192, num_negatives=0, rate=1.0),
 )
-"""Strings, up to eight times as many as a batch has samples."""
+"""Cases; the largest has eight times as many strings as a batch has samples."""
 
 
 def benchmark() -> None:
-    """Print validity, coverage and total variation of every case, which are exact (takes minutes)."""
+    """Train every case and print its validity, coverage and total variation (takes minutes)."""
     for case in CASES:
         support = random_strings(case.strings, case.length, case.vocab_size)
         start = time.process_time()

@@ -1,4 +1,4 @@
-"""Time one-hot and fused scores on sequences against the obvious ways to compute them."""
+"""Time one-hot and fused scores on sequences against naive implementations."""
 
 import time
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def soft(length: int, vocab_size: int, repeats: int) -> None:
 
 
 def kmers(repeats: int) -> None:
-    """Time a table of the counts of all k-mers of DNA against passes over the k-mers as references."""
+    """Time `kmer_scores` on counts of DNA k-mers against `onehot_score` on every occurrence."""
     w = KMER_LENGTH
     x, tokens = _points(SOFT, w, 4, seed=0), _tokens(4**w, w, 4)
     indices = tokens @ 4 ** torch.arange(w - 1, -1, -1)
@@ -114,7 +114,7 @@ def arccos(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _compare(candidates: dict[str, Callable[[], Tensor]], repeats: int) -> None:
-    """Print the fastest time of each candidate, its ratio to the first, and how far their results are."""
+    """Print the fastest time of each candidate, and its ratio and relative error to the first."""
     timings = best_times(candidates, repeats)
     base = next(iter(timings.values()))
     for name, (seconds, result) in timings.items():

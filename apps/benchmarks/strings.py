@@ -1,4 +1,4 @@
-"""Random strings: a test bed where quality is exact, as a generator should draw each equally often."""
+"""Random strings as a test bed: the target is uniform on a known support, so that metrics are exact."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ _EMBEDDING = 32
 
 
 def random_strings(count: int, length: int, vocab_size: int, seed: int = 0) -> Int64[Tensor, "count length"]:
-    """Draw distinct strings uniformly from all vocab_size^length.
+    """Draw distinct strings uniformly from all vocab_size^length strings.
 
     Raises ValueError if there are too few.
     """
@@ -31,10 +31,10 @@ def random_strings(count: int, length: int, vocab_size: int, seed: int = 0) -> I
 def support_metrics(
     tokens: Int64[Tensor, "n length"], support: Int64[Tensor, "count length"]
 ) -> dict[str, float]:
-    """How n strings compare with the uniform law on a support of distinct strings.
+    """Compare n strings with the uniform distribution on a support of distinct strings.
 
-    "valid" is the share of them in the support, "covered" the share of the support among them, and
-    "tv" the total variation distance (1/2) sum |p - q| between their law and the uniform one.
+    "valid" is the fraction of the strings in the support, "covered" the fraction of the support among the
+    strings, and "tv" the total variation distance (1/2) sum |p - q| between the two distributions.
     """
     _, where = torch.unique(torch.cat([support, tokens]), dim=0, return_inverse=True)
     drawn = where[len(support) :].bincount(minlength=int(where.max()) + 1)[where[: len(support)]]
@@ -46,7 +46,7 @@ def support_metrics(
 
 
 class StringGenerator(nn.Module):
-    """MLP from latents to points [n, length, vocab_size] on the orthant, spread out from the start.
+    """MLP from latents to points [n, length, vocab_size] on the positive orthant of the sphere.
 
     A latent is `channels` Bernoulli (+-1) numbers or, with a codebook, the index of an entry (`Codebook`).
     """
@@ -61,7 +61,7 @@ class StringGenerator(nn.Module):
         layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         last = nn.Linear(width, length * vocab_size)
         with torch.no_grad():
-            last.weight.mul_(5)  # samples that start in one place repel one another too evenly to spread
+            last.weight.mul_(5)  # samples that start close together repel one another too evenly to spread
         self.network = nn.Sequential(*layers, last)
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length vocab"]:
@@ -70,7 +70,7 @@ class StringGenerator(nn.Module):
         return abs_normalize(self.network(hidden).unflatten(1, (self.length, self.vocab_size)))
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents: signs, or the index of a codebook entry."""
+        """Draw `n` latents: Bernoulli (+-1) numbers, or the index of a codebook entry."""
         if self.codebook is not None:
             return self.codebook.draw(n, generator)[:, None]
         return draw_latents((n, self.channels), "bernoulli", generator)

@@ -19,7 +19,7 @@ class Timing(NamedTuple):
 
 
 def best_times(candidates: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, Timing]:
-    """Fastest of several runs of each candidate, taken in turn so that all see the same machine."""
+    """Fastest of several runs of each candidate; runs are interleaved, so that all see the same load."""
     best: dict[str, Timing] = {}
     for _ in range(repeats):
         for name, run in candidates.items():
@@ -38,7 +38,7 @@ def peak_memory() -> float:
 
 
 def processor(device: str) -> str:
-    """Name of the GPU, or of the processor where the system tells it, and the number of threads."""
+    """Name of the GPU or, for the CPU, name of the processor, number of threads and torch version."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     table = Path("/proc/cpuinfo")

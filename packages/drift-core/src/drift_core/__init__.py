@@ -2,9 +2,9 @@
 
 import os
 
-# Before torch is imported: threads that wait for one another spin for tens of microseconds, then sleep.
-# By default they spin on, and where the cores are shared with other processes every small operation
-# waits for a time slice (measured: 40 times slower); without any spinning the field takes 1.6 times as long.
+# Set before torch is imported: waiting OpenMP threads spin for tens of microseconds, then sleep. By default
+# they spin for longer; on cores shared with other processes every small operation then waits for a time slice
+# (measured: 40 times slower). Without any spinning the field takes 1.6 times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from drift_core.drift import cap_step, drift, drift_loss, longest_step

@@ -1,4 +1,4 @@
-"""Command lines: `train(MyDomain())` is an application, `sample` and `evaluate` handle its runs."""
+"""Command-line applications: `train(MyDomain())` trains a domain, `sample` and `evaluate` use its runs."""
 
 import io
 import os
@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 AnyDomain = Domain[Any, Any, Any]
 Domains = Mapping[str, Callable[[], AnyDomain]]
-"""Domains by the name that config.json holds; each is imported when it is needed."""
+"""Constructors of domains by their name in config.json; each may import its domain when called."""
 
 
 def train(domain: AnyDomain) -> None:
-    """Train a domain as the command line says; its settings are the flags."""
+    """Train a domain with the settings given as command-line flags."""
 
     def main() -> None:
         config, place = parse_training(domain)
@@ -41,7 +41,7 @@ def train(domain: AnyDomain) -> None:
 
 
 def sample(domains: Domains) -> None:
-    """Draw samples of a finished run as the command line says."""
+    """Sample from a finished run named on the command line (`SampleCommand`)."""
 
     def main() -> None:
         command = parse(SampleCommand)
@@ -58,7 +58,7 @@ def sample(domains: Domains) -> None:
 
 
 def evaluate(domains: Domains) -> None:
-    """Score a finished run as the command line says."""
+    """Evaluate a finished run named on the command line (`EvaluateCommand`)."""
 
     def main() -> None:
         command = parse(EvaluateCommand)
@@ -85,7 +85,7 @@ class SampleCommand:
     seed: int = 0
     """Seed; the same seed draws the same samples."""
     best: bool = False
-    """Take the weights that did best on validation data instead of the last ones."""
+    """Use the weights with the best validation score instead of the final ones."""
 
 
 @dataclass(kw_only=True)
@@ -95,18 +95,18 @@ class EvaluateCommand:
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     draws: int = 20
-    """Generated draws over which metrics are averaged."""
+    """Draws over which metrics are averaged."""
     on: Split = "test"
-    """Held-out data; val, for choosing settings, is printed and leaves metrics.json alone."""
+    """Held-out data; the metrics of val, for choosing settings, are printed but not saved."""
     best: bool = False
-    """Score the weights that did best on validation data; metrics.json is left alone."""
+    """Score the weights with the best validation score; their metrics are printed but not saved."""
 
 
 def domain_of(folder: Path, domains: Domains) -> AnyDomain:
     """Domain of a run.
 
     Raises:
-        ValueError: the folder holds no run, or one of a domain that is not among them.
+        ValueError: the folder holds no run, or a run of an unknown domain.
     """
     name = read_config(folder)["domain"]
     if name not in domains:
@@ -115,13 +115,13 @@ def domain_of(folder: Path, domains: Domains) -> AnyDomain:
 
 
 def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
-    """Settings of a training run and where it goes, from the command line.
+    """Parse the settings of a training run, and its folder, from the command line.
 
-    Flags go above the file `--config`, which goes above the recipe. With `--resume` the settings that are
-    not given are those of the run.
+    Flags override the file `--config`, which overrides the recipe. With `--resume` the defaults are the
+    settings of the run.
 
     Raises:
-        ValueError: flags, a recipe or a file that cannot be used.
+        ValueError: invalid flags, or an invalid file.
     """
     defaults, command = domain.config_type(), _training_command(domain)
     try:
@@ -142,7 +142,7 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
 
 
 def _with_hint(message: str, settings: DomainConfig) -> str:
-    """Message about a flag, with where it is set if it is a setting without a flag."""
+    """Error message, which for a setting without a flag says where to set it."""
     name = re.match(r"Unrecognized options: --([\w-]+)", message)
     if name is None or name.group(1).replace("-", "_") not in settings.flat():
         return message
@@ -160,7 +160,7 @@ Parsed = tuple[DomainConfig, Place, str | None, Path | None]
 
 
 def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..., Parsed]]:
-    """For given defaults the function whose arguments are the flags."""
+    """Function that maps default settings to the function whose arguments are the flags."""
     config_type: Any = domain.config_type
     recipes: Any = Literal[tuple(domain.recipes)] if domain.recipes else Literal["none"]
 
@@ -177,11 +177,11 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
 
             Args:
                 settings: all settings.
-                recipe: Settings that belong together; none: those that suit the data.
-                config: JSON file of settings, in the form of a run's config.json.
+                recipe: Named group of settings; none: the one for the data.
+                config: JSON file of settings, in the format of a run's config.json.
                 out: Folder of the run; none: runs/<domain>/<time>.
                 resume: Continue the run in --out from its newest checkpoint.
-                allow_changes: With --resume: continue with other settings than the run had.
+                allow_changes: With --resume: accept settings that differ from those of the run.
             """
             return settings, Place(out, resume, allow_changes), recipe, config
 
@@ -194,23 +194,23 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
 
 
 def parse(command: Callable[..., T]) -> T:
-    """Arguments of a dataclass or a function from the command line.
+    """Call a dataclass or a function with arguments from the command line.
 
     Raises:
-        ValueError: the command line does not fit; the message is one line.
+        ValueError: invalid arguments; the message is one line.
     """
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(printed):
             return tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(_plain(told.getvalue())) from None
+        raise ValueError(_plain(printed.getvalue())) from None
 
 
 def _plain(box: str) -> str:
-    """Text of a box of tyro's, without its frame and what it says about help."""
+    """Text of an error box of tyro, without its frame and its hint about help."""
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
     kept = []
     for line in lines:
@@ -221,7 +221,7 @@ def _plain(box: str) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; what the user can mend becomes one line on stderr and exit status 2.
+    """Run a command; an error that the user can fix becomes one line on stderr and exit status 2.
 
     Set DRIFT_DEBUG=1 to see the traceback instead.
     """
@@ -247,5 +247,5 @@ def _refuse(error: Exception, message: str) -> NoReturn:
 
 
 def as_flags(message: str) -> str:
-    """Message in which settings, named in backticks, are flags."""
+    """Message with the settings named in backticks written as flags."""
     return re.sub(r"`(\w+)`", lambda name: "--" + name.group(1).replace("_", "-"), message)

@@ -28,10 +28,10 @@ def drift(
 ) -> Float[Tensor, "n ..."]:
     """Drift field V(x) = grad log p_k(x) - grad log q_k(x) of kernel-smoothed data p and model q.
 
-    Antisymmetric in (data, model), and exactly zero where the two clouds are equal. With direction
+    Antisymmetric in (data, model), and exactly zero if the two clouds are equal. With direction
     "displacement" each term is the kernel-weighted mean of log_x(y) instead (Deng et al. 2026,
-    arXiv 2602.04770); for a Gaussian kernel the two differ by the factor lengthscale^2 only. It is
-    `KernelField`, which training follows, at one lengthscale.
+    arXiv 2602.04770); for a Gaussian kernel the two differ by the factor lengthscale^2 only. Equals
+    `KernelField`, the field used in training, at one lengthscale.
 
     Args:
         manifold: the geometry of the points.
@@ -44,14 +44,14 @@ def drift(
         data_log_weight: log-weights of the data, broadcast to [n, m]; -inf excludes a pair.
         model_log_weight: log-weights of the model points, broadcast to [n, k].
         chunk_size: references evaluated at once.
-        self_index: where each x is found in `model`, to be excluded from its own repulsion.
+        self_index: row of each x in `model`, which is excluded from its own repulsion.
 
     Returns:
         Tangent vectors at x, shape [n, *point].
 
     Raises:
-        ValueError: shapes that do not fit, an empty cloud, an unknown direction, a kernel that is not
-            defined on the manifold.
+        ValueError: mismatched shapes, an empty cloud, an unknown direction, a kernel that is not defined
+            on the manifold.
     """
     field = KernelField(manifold, lambda _: kernel, Lengthscales((1.0,)), direction, chunk_size)
     batch = Batch(
@@ -85,7 +85,10 @@ def cap_step(
     u: Float[Tensor, "n ..."],
     max_step: float | None = None,
 ) -> tuple[Float[Tensor, "n ..."], Bool[Tensor, " n"]]:
-    """Shorten tangent vectors to at most `longest_step`, and tell which were longer. Raises as it does."""
+    """Shorten tangent vectors to at most `longest_step`, and return which were longer.
+
+    Raises ValueError as `longest_step`.
+    """
     longest = longest_step(manifold, max_step)
     length = manifold.norm(x, u)
     clipped = length > longest
@@ -101,12 +104,12 @@ def drift_loss(
     step_size: float = 1.0,
     max_step: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean squared distance from samples to where the drift moves them, the regression of Deng et al. 2026.
+    """Mean squared distance from samples to their drifted positions, the loss of Deng et al. 2026.
 
     The loss is mean_i d(x_i, stop_gradient(exp_{x_i}(u_i)))^2 with the step u_i = step_size v_i, shortened to
-    `max_step`. Its value is mean |u|^2, and its Riemannian gradient in x_i is -2 u_i / n, on every manifold:
-    neither passes through a distance, whose rounding would swallow short steps. On a manifold with a
-    boundary u_i is the part of the step that ends at it (`Manifold.admissible`).
+    `max_step`. Its value is mean |u|^2, and its Riemannian gradient in x_i is -2 u_i / n, on every manifold.
+    Neither is computed through a distance, whose rounding would swamp short steps. On a manifold with a
+    boundary u_i is the part of the step inside it (`Manifold.admissible`).
 
     Args:
         manifold: the geometry of the points.
@@ -116,12 +119,12 @@ def drift_loss(
         max_step: cap on the length of one step, below the injectivity radius.
 
     Returns:
-        The loss. Backpropagation hands x the differential w -> inner(x_i, -2 u_i / n, w) of the loss, in
-        ambient coordinates: -2 u_i / n itself where the metric is that of the ambient space.
+        The loss. Its gradient in x_i is the differential w -> inner(x_i, -2 u_i / n, w) in ambient
+        coordinates: -2 u_i / n itself where the metric is that of the ambient space.
 
     Raises:
-        ValueError: shapes differ, no sample, half precision, step_size not positive, max_step beyond the
-            injectivity radius.
+        ValueError: mismatched shapes, no sample, half precision, step_size not positive, max_step beyond
+            the injectivity radius.
     """
     if x.shape != v.shape:
         raise ValueError(f"samples and drift must have one shape, got {list(x.shape)} and {list(v.shape)}")

@@ -1,4 +1,4 @@
-"""What a drift field is: attraction and repulsion at the samples of a batch."""
+"""The interface of drift fields: attraction and repulsion at the samples of a batch."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,37 +11,37 @@ from drift_core.manifold import Manifold
 
 @dataclass(frozen=True)
 class Batch:
-    """What a drift field is evaluated on: samples, data, and where in training they are."""
+    """Input of a drift field: samples, data, and the progress of training."""
 
     x: Tensor
-    """Samples at which the field is wanted, [n, *point]."""
+    """Samples at which to evaluate the field, [n, *point]."""
     data: Tensor
-    """Data that attract, [m, *point], or whatever identifies them to the field: tokens, indices."""
+    """Data points that attract, [m, *point], or the tokens or indices that represent them."""
     model: Tensor | None = None
     """Samples that repel, [k, *point]; None: x, each excluded from its own repulsion."""
     self_index: Tensor | None = None
-    """For each x the row of `model` that it is and that does not repel it, [n]; outside 0..k-1: none."""
+    """Row of each x in `model`, excluded from its own repulsion, [n]; outside 0..k-1: none."""
     step: int = 0
-    """Training step, from 0: fields that draw random numbers seed them by it."""
+    """Training step, from 0; the seed of fields that draw random numbers."""
     progress: float = 1.0
-    """Fraction of training that is over, by which lengthscales anneal."""
+    """Fraction of training completed, with which lengthscales anneal."""
     condition: Tensor | None = None
-    """Conditions under which x were generated, [n, ...]."""
+    """Conditions of x, [n, ...]."""
     model_condition: Tensor | None = None
-    """Conditions under which the samples that repel were, [k, ...]."""
+    """Conditions of the samples that repel, [k, ...]."""
     data_log_weight: Tensor | None = None
     """Log-weights of the data, broadcast to [n, m]; -inf excludes a pair."""
     model_log_weight: Tensor | None = None
     """Log-weights of the samples that repel, broadcast to [n, k]."""
 
     def negatives(self) -> tuple[Tensor, Tensor | None]:
-        """Samples that repel, and for each x its own row among them."""
+        """Samples that repel, and the row of each x among them."""
         if self.model is not None:
             return self.model, self.self_index
         return self.x, torch.arange(len(self.x), device=self.x.device)
 
     def head(self, n: int) -> "Batch":
-        """The same batch for its first n samples alone."""
+        """The batch with only its first n samples, and the same samples that repel."""
         model, own = self.negatives()
         return replace(
             self,
@@ -56,7 +56,7 @@ class Batch:
 
 
 def _rows(log_weight: Tensor | None, n: int) -> Tensor | None:
-    """The first n rows of log-weights, unless all rows share one."""
+    """The first n rows of log-weights, unless one row serves all."""
     if log_weight is None or log_weight.ndim < 2 or log_weight.shape[0] == 1:
         return log_weight
     return log_weight[:n]
@@ -78,10 +78,10 @@ class Drift(NamedTuple):
 
 @runtime_checkable
 class Field(Protocol):
-    """A drift field: a manifold, and the drift of a batch. Evaluating it changes nothing.
+    """A drift field: a manifold, and a map from batches to drifts without side effects.
 
-    Two further methods are optional. `observe(batch)` may learn from a batch or remember it; training calls
-    it once a step, after the field. `diagnostics(batch)` returns numbers for the log by name, such as "ess".
+    Two further methods are optional. `observe(batch)` updates the state of the field; training calls it
+    once per step, after the field. `diagnostics(batch)` returns named numbers for the log, such as "ess".
     """
 
     @property
@@ -93,25 +93,25 @@ class Field(Protocol):
 
 
 def observe(field: Field, batch: Batch) -> None:
-    """Let a field learn from a batch, if it is one that does."""
+    """Call `field.observe(batch)`, if the field has that method."""
     method = getattr(field, "observe", None)
     if method is not None:
         method(batch)
 
 
 def data_device(field: Field, device: torch.device) -> torch.device:
-    """Where a field reads its data: `device`, but for fields of data that stay on the CPU.
+    """Device of a field's data: its attribute `data_device`, or `device` if it has none.
 
-    Such a field has an attribute `data_device`: its data are indices into what is mapped into memory.
+    A field whose data are indices into a memory-mapped file keeps them on the CPU.
     """
     return getattr(field, "data_device", device)
 
 
 def modules_of(field: Field) -> list[nn.Module]:
-    """Parts of a field that learn or remember, itself included, through the fields that it wraps.
+    """Modules that hold the state of a field: the field itself, or those of the fields that it wraps.
 
-    Those are the fields that it has as `field` or in `fields`; training moves the parts to its device and
-    keeps them in checkpoints.
+    Wrapped fields are its attribute `field` and those in `fields`. Training moves the modules to its device
+    and saves them in checkpoints.
     """
     if isinstance(field, nn.Module):
         return [field]
@@ -120,6 +120,6 @@ def modules_of(field: Field) -> list[nn.Module]:
 
 
 def diagnostics(field: Field, batch: Batch) -> dict[str, float]:
-    """What a field has to say about a batch, for the log."""
+    """Diagnostics of a field on a batch by name; none if it has no such method."""
     method = getattr(field, "diagnostics", None)
     return {} if method is None else method(batch)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: whole or not at all."""
 
 import json
 import math
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 PART = ".part."
-"""How the names of unfinished files begin."""
+"""Prefix of the names of unfinished files."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Context whose OSErrors name `path` where they name no file, as on a full disk, or an unfinished one."""
+    """Context in which an OSError that names no file (a full disk), or an unfinished one, names `path`."""
     try:
         yield
     except OSError as error:
@@ -26,10 +26,10 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Path to write to in place of `path`, which it replaces at the end, whole or not at all.
+    """Temporary path to write to; at the end of the context it replaces `path` atomically.
 
     Raises:
-        OSError: the file cannot be written; what was there before is left as it was.
+        OSError: the file cannot be written; an existing file is left unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
@@ -47,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the list of files of a folder, is on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -56,14 +56,14 @@ def sync(path: Path) -> None:
 
 
 def umask() -> int:
-    """Permissions that new files of this process are without."""
+    """Permission bits that this process clears in new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN and infinities become null, as JSON has none."""
+    """Write a value as indented JSON, atomically; NaN and infinities, which JSON lacks, become null."""
     with atomic_path(path) as part:
         part.write_text(json.dumps(finite_or_none(value), indent=2, allow_nan=False) + "\n")
 

@@ -1,4 +1,4 @@
-"""Particle flow: the drift field moves a cloud by itself, without a network."""
+"""Particle flow: points that follow the drift field directly, without a network."""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -17,12 +17,12 @@ DataSampler = Callable[[int, torch.Generator], Tensor]
 
 
 class Flow(NamedTuple):
-    """Where a particle flow ended, and where it was at the steps that were to be recorded."""
+    """Particles at the end of a flow, and at its recorded steps."""
 
     x: Tensor
     """Particles after the last step, shape [n, *point]."""
     records: dict[int, Tensor]
-    """Particles after so many steps; 0 is the start."""
+    """Particles by the number of steps taken; 0 is the start."""
 
 
 @torch.no_grad()
@@ -40,12 +40,12 @@ def particle_flow(
     """Move particles along their drift field, x <- exp_x(step_size V(x)), `steps` times.
 
     Every particle is attracted to the data and repelled by all others. Lengthscales anneal with the fraction
-    of the steps done, as in training. It shows where a field goes, whatever a network could follow.
+    of the steps done, as in training. It shows the dynamics of a field, without the limits of a network.
 
     Args:
         field: the drift field.
         x: particles at the start, shape [n, *point], n >= 1.
-        data: data points, or a sampler from which n are drawn anew at every step.
+        data: data points, or a sampler that draws n new ones at every step.
         steps: number of steps.
         step_size: how far particles follow the drift at each step.
         max_step: longest step of a particle; none: just below the injectivity radius.
@@ -54,7 +54,7 @@ def particle_flow(
 
     Raises:
         ValueError: steps, step_size, max_step or record out of range, or particles or data that are not
-            finite or off the manifold.
+            finite or not on the manifold.
         FloatingPointError: the particles are no longer finite.
     """
     if steps < 1 or not step_size > 0:

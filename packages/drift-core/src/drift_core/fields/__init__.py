@@ -1,4 +1,4 @@
-"""Drift fields, and fields made of fields."""
+"""Drift fields of kernels, and fields that wrap or combine others."""
 
 from drift_core.fields.balanced import BalancedField
 from drift_core.fields.composed import PullbackField, SumField

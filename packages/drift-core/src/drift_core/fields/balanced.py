@@ -1,4 +1,4 @@
-"""Reweighted data: at first every data point attracts an equal share of the samples."""
+"""Reweighting of the data, so that every data point attracts an equal share of the samples."""
 
 from dataclasses import replace
 from typing import Protocol
@@ -12,7 +12,7 @@ from drift_core.manifold import Manifold
 
 
 class WeightedField(Field, Protocol):
-    """A drift field whose data may have log-weights, and that tells its kernel; `KernelField` is one."""
+    """A drift field that takes log-weights of the data and exposes its kernel, such as `KernelField`."""
 
     def log_kernel(self, x: Tensor, data: Tensor, progress: float) -> Tensor:
         """log k(x_i, y_j) at the smallest lengthscale, shape [n, m]."""
@@ -21,20 +21,19 @@ class WeightedField(Field, Protocol):
 class BalancedField(nn.Module):
     """Reweights the data so that each attracts an equal share of the samples. The weights anneal to zero.
 
-    A kernel's score does not see the mass of modes further apart than its lengthscale: modes without
-    samples attract nobody, and coverage never mends. Here datum j has the log-weight g_j that maximises
+    A kernel's score does not depend on the mass of modes further away than its lengthscale: a mode without
+    samples attracts none, and is never covered. Here data point j has the log-weight g_j that maximises
 
         mean_j g_j - mean_i log sum_j exp(g_j) k(x_i, y_j),
 
-    the semi-dual of entropic optimal transport between samples and data with the cost -log k, whose
-    gradient is 1/m minus the share of the samples that j attracts. It is followed by stochastic ascent over
-    the steps of training (Genevay, Cuturi, Peyre and Bach 2016, arXiv 1605.08527), so that batches far
-    smaller than the data balance them too, where Sinkhorn iterations within a batch would send a latent
-    to another mode at every step. From the fraction `until` of training on the weights fade, linearly
-    over half of what is left, and the field ends as the one it wraps: coverage first, then fidelity.
+    the semi-dual of entropic optimal transport between samples and data with the cost -log k. Its gradient
+    is 1/m minus the share of the samples that j attracts. Training maximises it by stochastic gradient ascent
+    (Genevay, Cuturi, Peyre and Bach 2016, arXiv 1605.08527), so that batches may be far smaller than the
+    data; Sinkhorn iterations within a batch would send a latent to another mode at every step. From the
+    fraction `until` of training on, the weights anneal to zero, linearly over half of the remaining steps,
+    and the field becomes the one it wraps: coverage first, then fidelity.
 
-    Batches hold indices of data (`resample(torch.arange(len(data)))`). The weights are part of its
-    state, which checkpoints keep.
+    Batches hold indices of data points (`resample(torch.arange(len(data)))`). Checkpoints save the weights.
     """
 
     data: Tensor
@@ -42,7 +41,7 @@ class BalancedField(nn.Module):
     potential: Tensor
     """Log-weights g of the data, shape [m], with mean 0."""
     share: Tensor
-    """Running mean of the share of the samples that each datum attracts, times m."""
+    """Running mean of the share of the samples that each data point attracts, times m."""
 
     def __init__(self, field: WeightedField, data: Tensor, *, until: float = 0.7, rate: float = 0.3) -> None:
         super().__init__()
@@ -59,18 +58,18 @@ class BalancedField(nn.Module):
         return self.field.manifold
 
     def strength(self, progress: float) -> float:
-        """Factor of the log-weights: 1, fading to 0."""
+        """Factor of the log-weights, annealed from 1 to 0."""
         return min(1.0, max(0.0, 1 - 2 * (progress - self.until) / (1 - self.until)))
 
     def __call__(self, batch: Batch) -> Drift:
-        """Drift of the field with the data of the indices `batch.data`, reweighted."""
+        """Drift of the wrapped field, with the data points of the indices `batch.data` reweighted."""
         weights = self.strength(batch.progress) * self.potential[batch.data]
         if batch.data_log_weight is not None:
             weights = weights + batch.data_log_weight
         return self.field(replace(batch, data=self.data[batch.data], data_log_weight=weights))
 
     def observe(self, batch: Batch) -> None:
-        """Learn the weights from the samples that repel, until they start to fade."""
+        """Update the weights from the samples that repel, until annealing starts."""
         observe(self.field, replace(batch, data=self.data[batch.data]))
         if self.strength(batch.progress) == 1:
             model, _ = batch.negatives()
@@ -78,15 +77,15 @@ class BalancedField(nn.Module):
             self._learn(batch.data, logits + self.potential[batch.data])
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Those of the field, without weights."""
+        """Diagnostics of the wrapped field, without weights."""
         return diagnostics(self.field, replace(batch, data=self.data[batch.data]))
 
     def _learn(self, data: Int64[Tensor, " m"], logits: Float[Tensor, "k m"]) -> None:
-        """Ascend the semi-dual: data that attract more than their share lose weight."""
+        """Ascend the semi-dual: data that attract more than an equal share lose weight."""
         share = (logits.softmax(dim=1).mean(dim=0) * len(data)).to(self.share)
-        # A batch smaller than the data says little about each of them.
+        # A batch smaller than the data carries little information about each point.
         pace = min(1.0, len(logits) / len(self.data))
         self.share[data] = self.share[data].lerp(share, pace / 2)
-        # The logarithm treats halves and doubles alike; the offset bounds the step of what attracts nobody.
+        # The logarithm makes half and double the share equal steps; the offset bounds the step at share 0.
         self.potential[data] -= self.rate * pace * (self.share[data] + 0.05).log()
         self.potential -= self.potential.mean()

@@ -1,4 +1,4 @@
-"""Fields made of fields: their sum, and the field of the images under a map."""
+"""Composite fields: weighted sums, and pullbacks along a map."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,12 @@ from drift_core.manifold import Manifold
 class SumField:
     """Weighted sum of drift fields on one manifold, sum_s w_s V_s.
 
-    With one number a field it is, of kernel-gradient fields, the gradient of sum_s w_s log p_s/q_s: it
-    vanishes where all the smoothed densities agree. A weight may also be a tensor that broadcasts to the
-    points, such as one number a position [L, 1] for points [L, d] of `Power`; scaled so, tangent vectors must
-    stay tangent.
+    For kernel-gradient fields and scalar weights it is the gradient of sum_s w_s log p_s/q_s, and vanishes
+    where all the smoothed densities agree. A weight may also be a tensor that broadcasts to the points, such
+    as one number per position [L, 1] for points [L, d] of `Power`; it must keep tangent vectors tangent.
 
-    Raises ValueError for no field, a field without a weight, weights that are not positive, or several
-    manifolds.
+    Raises ValueError for no field, unequal numbers of fields and weights, weights that are not positive, or
+    different manifolds.
     """
 
     fields: Sequence[Field]
@@ -41,7 +40,7 @@ class SumField:
         return self.fields[0].manifold
 
     def __call__(self, batch: Batch) -> Drift:
-        """Sums of attractions and of repulsions."""
+        """Weighted sums of the attractions and of the repulsions."""
         sums = [torch.zeros_like(batch.x) for _ in Drift._fields]
         for field, weight in zip(self.fields, self.weights, strict=True):
             scale = torch.as_tensor(weight, dtype=batch.x.dtype, device=batch.x.device)
@@ -50,12 +49,12 @@ class SumField:
         return Drift(*sums)
 
     def observe(self, batch: Batch) -> None:
-        """Every field observes the batch."""
+        """Let every field observe the batch."""
         for field in self.fields:
             observe(field, batch)
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Those of the fields, averaged by name with the (mean) weights of the fields that have them."""
+        """Diagnostics averaged by name over the fields that report them, by their (mean) weights."""
         found: dict[str, list[tuple[float, float]]] = {}
         for field, weight in zip(self.fields, self.weights, strict=True):
             share = float(torch.as_tensor(weight, dtype=torch.float64).mean())
@@ -69,23 +68,22 @@ class PullbackField:
     """Drift field of the kernel k(map(x), map(y)): samples move so that their images follow another field.
 
     The attraction at x is J^T s, with s the attraction of the inner field at map(x) and J^T the adjoint of
-    the derivative of the map, by automatic differentiation; so is the repulsion. Where the inner field is a
-    difference of scores, this one is, too: that of the images under the map. It is zero where the images of
-    data and model have one distribution, whatever the rest: a map that forgets says nothing about what it
-    forgets (`SumField` adds others).
+    the derivative of the map, by automatic differentiation; the repulsion likewise. If the inner field is a
+    difference of scores, so is this one. It is zero if the images of data and model have the same
+    distribution: it does not constrain what the map discards (combine it with others by `SumField`).
     """
 
     map: Callable[[Tensor], Tensor]
-    """Maps points [n, *point] of `manifold` to points [n, *image] of the inner field's, differentiably."""
+    """Differentiable map from points [n, *point] of `manifold` to points [n, *image] of the inner field."""
     field: Field
     """The inner field."""
     manifold: Manifold
     """The geometry of the samples."""
     map_data: Callable[[Tensor], Tensor] | None = None
-    """Maps data to what the inner field takes; None: `map`."""
+    """Maps data to the data of the inner field; None: `map`."""
 
     def __call__(self, batch: Batch) -> Drift:
-        """The inner field at the images, pulled back."""
+        """Pullback of the inner field at the images."""
         with torch.enable_grad():
             x = batch.x.detach().requires_grad_()
             images = self.map(x)
@@ -93,11 +91,11 @@ class PullbackField:
         return Drift(*(self._pull(x, images, vector) for vector in inner))
 
     def observe(self, batch: Batch) -> None:
-        """The inner field observes the images."""
+        """Let the inner field observe the images."""
         observe(self.field, self._image_of(batch, self._mapped(batch.x)))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Those of the inner field."""
+        """Diagnostics of the inner field."""
         return diagnostics(self.field, self._image_of(batch, self._mapped(batch.x)))
 
     def _pull(self, x: Tensor, images: Tensor, vector: Tensor) -> Tensor:
@@ -122,5 +120,5 @@ class PullbackField:
 
 
 def _weighted_mean(terms: list[tuple[float, float]]) -> float:
-    """Mean of values, given in pairs of a weight and a value."""
+    """Weighted mean of pairs (weight, value)."""
     return sum(weight * value for weight, value in terms) / sum(weight for weight, _ in terms)

@@ -17,9 +17,9 @@ from drift_core.score import effective_sample_size, smoothed_scores
 
 
 def sum_scales(scales: Sequence[float], scores: Sequence[Score], direction: str) -> Tensor:
-    """One field from the scores at several lengthscales l, each made dimensionless first.
+    """Sum of the scores at several lengthscales l, each made dimensionless.
 
-    The kernel gradient is multiplied by l, the displacement divided by it; a single scale is left alone.
+    Kernel gradients are multiplied by l, displacements divided by l. A single score is returned unscaled.
     """
     if len(scales) == 1:
         return scores[0].gradient

@@ -1,4 +1,4 @@
-"""The end of training: each sample against its nearest of all data points and of many earlier samples."""
+"""A field for the end of training: nearest neighbours among all data and a replay buffer of samples."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,17 +16,17 @@ from drift_core.reduction import Score, check_kernels, check_request
 from drift_core.score import pairs_score
 
 _BLOCK = 2**22
-"""Pairs whose distances are sorted at once where there is no tree."""
+"""Pairs whose distances are sorted at once if there is no tree."""
 _PROBES = 512
-"""Data points at which it is measured how much of the kernel the nearest carry."""
+"""Data points at which the tail mass is measured."""
 
 
 class NearestPoints:
-    """The points of a cloud [m, *point] that are nearest to queries: exact, indexed once, asked often.
+    """Exact nearest-neighbour search in a cloud of points [m, *point].
 
-    On spheres and Euclidean spaces, on a CPU, it is a k-d tree, which takes time logarithmic in m in few
-    dimensions (straight distances order the points of a sphere as angles do); elsewhere all distances are
-    computed, in blocks.
+    On spheres and Euclidean spaces, on a CPU, it is a k-d tree, whose queries take time logarithmic in m in
+    few dimensions (on a sphere, chords order points as angles do). Elsewhere all distances are computed, in
+    blocks.
     """
 
     def __init__(self, manifold: Manifold, points: Float[Tensor, "m ..."]) -> None:
@@ -38,12 +38,12 @@ class NearestPoints:
         self._tree = cKDTree(points.detach().numpy()) if by_tree else None
 
     def __call__(self, x: Float[Tensor, "n ..."], k: int) -> Int64[Tensor, "n k"]:
-        """Numbers of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
+        """Indices of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
         check_clouds(self.manifold, x, self.points)
         if not 1 <= k <= len(self.points):
             raise ValueError(f"of {len(self.points)} points the nearest {k} were asked for")
         if self._tree is not None:
-            ranks = range(1, k + 1)  # a list of them: a single one is an axis too
+            ranks = range(1, k + 1)  # a list, so that k = 1 keeps its axis
             _, index = self._tree.query(x.detach().numpy(), k=ranks, workers=torch.get_num_threads())
             return torch.from_numpy(index).long()
         rows = max(1, _BLOCK // len(self.points))
@@ -59,9 +59,9 @@ def nearest_scores(
     *,
     direction: str = "gradient",
 ) -> list[Score]:
-    """`smoothed_scores` where every query has references of its own, y_i for x_i.
+    """`smoothed_scores` with separate references y_i for every query x_i.
 
-    With the k nearest of m references, the sum over all m without its tail: exact for k = m.
+    With the k nearest of m references it is the sum over all m without its tail, exact for k = m.
     Raises ValueError for no reference, an unknown direction, or a kernel not defined on the manifold.
     """
     check_kernels(manifold, kernels, x)
@@ -71,27 +71,27 @@ def nearest_scores(
 
 
 class NearestField(nn.Module):
-    """Field of batches that ends as the field of the nearest data and of the nearest earlier samples.
+    """Switches from the field of batches to that of nearest neighbours, at the end of training.
 
-    Batches are noisy where it matters last: at a short lengthscale a sample sees few of the batch's data
-    points and few other samples. Here it is then attracted by its nearest among all data points, and
-    repelled by its nearest in a replay buffer of samples; on S^2 that costs no more than a field between two
-    batches of 1,024. Of the larger of the two sets `neighbors` are seen, of the smaller fewer in proportion,
-    so that both reach equally far: what is beyond would attract, and nothing repel.
+    At a short lengthscale the field of a batch is noisy: few of its data points and samples are near a given
+    sample. After the switch, a sample is attracted by its nearest neighbours among all data points and
+    repelled by those in a replay buffer of samples; on S^2 that costs no more than a field between two
+    batches of 1,024. The larger of the two sets contributes `neighbors`, the smaller proportionally fewer,
+    so that both reach equally far; beyond, attraction would not be opposed by repulsion.
 
-    The change comes when the buffer is full and the nearest data points carry all but `tolerance` of the
-    kernel's mass at the data points, on average. Earlier it would be wrong, and samples collapse, since the
-    tail that is cut off is what spreads them. Samples in the buffer lag behind, the more the higher the
-    learning rate: this is for the end of training, and for data that batches do not hold.
+    The field switches once the buffer is full and the nearest data points hold all but `tolerance` of the
+    kernel's mass at a data point, on average. Before that the truncation would be wrong, and samples would
+    collapse, because the tail is what spreads them. Samples in the buffer lag behind the generator, the more
+    the higher the learning rate: use it for the end of training, and if a batch does not hold all data.
 
-    The replay buffer is part of its state, which checkpoints keep.
+    Checkpoints save the replay buffer.
 
     Args:
         field: the drift field of batches.
-        data: all data points, shape [m, *point]; batches hold some of them, too.
-        buffer_size: samples in the replay buffer; the more the less noise, and the older they are.
-        neighbors: data points, or samples if they are more, that each query sees.
-        tolerance: largest tail mass, the share of the kernel beyond the neighbours.
+        data: all data points, shape [m, *point].
+        buffer_size: samples in the replay buffer; more of them mean less noise, but older samples.
+        neighbors: neighbours of each query in the larger of the two sets.
+        tolerance: largest tail mass, the fraction of the kernel's mass beyond the neighbours.
 
     Raises:
         ValueError: buffer_size or neighbors below 1, tolerance not in [0, 1).
@@ -102,7 +102,7 @@ class NearestField(nn.Module):
     samples: Tensor
     """The replay buffer, newest last, [buffer_size, *point]."""
     filled: Tensor
-    """How many of them there are so far, a whole number."""
+    """Number of samples in the buffer so far, an integer scalar."""
 
     def __init__(
         self,
@@ -135,33 +135,33 @@ class NearestField(nn.Module):
         return self.field.manifold
 
     def resolves(self, progress: float) -> bool:
-        """Whether the nearest data points carry the kernel when this fraction of training is over."""
+        """Whether the tail mass at this fraction of training is at most `tolerance`."""
         scales = self.field.lengthscales.at(progress)
         if scales not in self._resolved:
             self._resolved[scales] = self.tail_mass(max(scales)) <= self.tolerance
         return self._resolved[scales]
 
     def tail_mass(self, lengthscale: float) -> float:
-        """Share of the kernel at the data points that is not carried by their nearest, on average."""
+        """Fraction of the kernel's mass at a data point beyond its nearest neighbours, on average."""
         probes = self.data[:: max(1, len(self.data) // _PROBES)][:_PROBES]
         log_kernel = self.field.log_kernel_at(lengthscale, probes, self.data)
         share = log_kernel.softmax(dim=1).topk(self.data_neighbors).values
         return 1 - float(share.sum(dim=1).mean())
 
     def __call__(self, batch: Batch) -> Drift:
-        """The field of the batch or, once it is time, that of the nearest."""
+        """Field of the batch or, after the switch, of the nearest neighbours."""
         if int(self.filled) == len(self.samples) and self.resolves(batch.progress):
             return self._nearest(batch.x, batch.progress)
         return self.field(batch)
 
     def observe(self, batch: Batch) -> None:
-        """Put the samples that repel into the replay buffer."""
+        """Append the samples that repel to the replay buffer."""
         model, _ = batch.negatives()
         self.samples = torch.cat([self.samples, model.detach().to(self.samples)])[-len(self.samples) :]
         self.filled = (self.filled + len(model)).clamp(max=len(self.samples))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Those of the field of the batch."""
+        """Diagnostics of the field of batches."""
         return diagnostics(self.field, batch)
 
     def _nearest(self, x: Tensor, progress: float) -> Drift:
@@ -170,10 +170,10 @@ class NearestField(nn.Module):
             self._index = NearestPoints(self.manifold, self.data)
         scales, direction = self.field.lengthscales.at(progress), self.field.direction
         kernels = [self.field.kernel(scale) for scale in scales]
-        towards = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
+        scores = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
         attracting = self.data[self._index(x, self.data_neighbors)]
         repelling = self.samples[NearestPoints(self.manifold, self.samples)(x, self.sample_neighbors)]
         return Drift(
-            sum_scales(scales, towards(attracting), direction),
-            sum_scales(scales, towards(repelling), direction),
+            sum_scales(scales, scores(attracting), direction),
+            sum_scales(scales, scores(repelling), direction),
         )

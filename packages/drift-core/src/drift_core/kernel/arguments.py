@@ -1,4 +1,4 @@
-"""The parameters of kernels: plain floats, whatever kind of number was given."""
+"""Conversion of kernel parameters to plain floats."""
 
 import math
 from numbers import Real
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     Scalar = float
 else:
-    Scalar = Any  # converted by `number`, which tells what is none
+    Scalar = Any  # converted and checked by `number`
 
 
 def number(value: Any) -> float:
-    """Float of a number, a numpy scalar or a tensor without axes; NaN for anything else.
+    """Float of a number, a numpy scalar or a zero-dimensional tensor; NaN for anything else.
 
-    A tensor that requires grad is something else: no gradient would reach it.
+    A tensor that requires grad also gives NaN: no gradient would reach it.
     """
     if getattr(value, "ndim", None) == 0 and not getattr(value, "requires_grad", False):
         value = value.item()

@@ -1,4 +1,4 @@
-"""Kernels by their names, as command lines and files give them."""
+"""Kernels by name, for command lines and configuration files."""
 
 from functools import lru_cache
 
@@ -12,10 +12,10 @@ KERNELS = ("laplace", "gaussian", "matern", "spectral")
 
 @lru_cache(maxsize=256)
 def make_kernel(name: str, lengthscale: float, nu: float = 1.5, dim: int = 2) -> RadialKernel:
-    """Kernel by its name: laplace, gaussian, matern (uses nu) or spectral (Matern on S^dim, uses nu).
+    """Kernel by name: laplace, gaussian, matern (uses nu) or spectral (Matern on S^dim, uses nu).
 
     Raises:
-        ValueError: an unknown name, or parameters that the kernel refuses.
+        ValueError: an unknown name, or invalid parameters.
     """
     if name == "laplace":
         return Laplace(lengthscale)

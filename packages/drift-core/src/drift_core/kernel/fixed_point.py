@@ -1,4 +1,4 @@
-"""Cosine series summed exactly enough to see k(pi) = 1e-50 beside k(0) = 1.
+"""Cosine series in fixed-point arithmetic, precise enough for k(pi) = 1e-50 with k(0) = 1.
 
 Numbers are arrays of Python integers v that stand for v / 2^bits; numpy applies the operations
 elementwise. Products are rounded down, an error of one unit each.

@@ -1,4 +1,4 @@
-"""What a radial kernel is: two scalar functions of the distance."""
+"""The interface of radial kernels: two scalar functions of the distance."""
 
 from abc import ABC, abstractmethod
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 class RadialKernel(ABC):
-    """A kernel k(x, y) = k(d(x, y)) that depends on the distance alone, given by its logarithm.
+    """A kernel k(x, y) = k(d(x, y)) that depends only on the distance, given by its logarithm.
 
     Subclasses implement `log` and `dlog`, elementwise and in the dtype of their argument, for
-    every r >= 0. The drift field needs nothing else, so a new kernel is these two methods. One that is
-    not defined everywhere says where by `sphere_dim`.
+    every r >= 0. The drift field needs nothing else. A kernel that is defined on spheres of one dimension
+    only overrides `sphere_dim`.
     """
 
     @property
     def sphere_dim(self) -> int | None:
-        """Dimension n if the kernel is defined on the unit sphere S^n alone; None if on every manifold."""
+        """Dimension n if the kernel is defined only on the unit sphere S^n; None if on every manifold."""
         return None
 
     @abstractmethod
