@@ -1,4 +1,4 @@
-"""Lengthscales: one, several, annealed over training, or read off the data."""
+"""Lengthscales: constant, annealed over training, or estimated from the data."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from drift_core.manifold import Manifold
 
-_STAIRS = 64
-"""Annealing moves in this many geometric steps, so that tabulated kernels are built this often at most."""
+_ANNEALING_STEPS = 64
+"""Geometric steps of annealing, the largest number of kernel tables that are built."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Lengthscales:
     start: tuple[float, ...]
     """Lengthscales at the beginning of training, in units of distance on the manifold."""
     stop: tuple[float, ...] = ()
-    """Lengthscales once annealing is over; none: those of the start throughout."""
+    """Lengthscales after annealing; empty: those of the start throughout."""
     anneal: float = 0.5
     """Fraction of training over which to anneal."""
 
@@ -36,9 +36,9 @@ class Lengthscales:
             raise ValueError(f"the annealed fraction of training must lie in (0, 1], got {self.anneal}")
 
     def at(self, progress: float) -> tuple[float, ...]:
-        """Lengthscales when the fraction `progress` of training is over."""
-        stair = math.floor(min(1.0, progress / self.anneal) * _STAIRS) / _STAIRS
-        return tuple(a * (b / a) ** stair for a, b in zip(self.start, self.stop, strict=True))
+        """Lengthscales at the fraction `progress` of training."""
+        done = math.floor(min(1.0, progress / self.anneal) * _ANNEALING_STEPS) / _ANNEALING_STEPS
+        return tuple(a * (b / a) ** done for a, b in zip(self.start, self.stop, strict=True))
 
 
 def parse_lengthscales(text: str, *, auto: float | None = None) -> Lengthscales:
@@ -62,7 +62,7 @@ def parse_lengthscales(text: str, *, auto: float | None = None) -> Lengthscales:
 def checked_lengthscales(
     text: str, kernel: Callable[[float], object], auto: float | None = None
 ) -> Lengthscales:
-    """`parse_lengthscales` of values that the kernel takes: a refusal should come before the training.
+    """`parse_lengthscales`, with a check that the kernel accepts the values before training starts.
 
     Raises:
         ValueError: as `parse_lengthscales` and `kernel` do.
@@ -74,9 +74,9 @@ def checked_lengthscales(
 
 
 def shortest_lengthscale(kernel: str, nu: float) -> float:
-    """Lengthscale to which a kernel, by its name, can be annealed: any, but for spectral kernels in radians.
+    """Shortest lengthscale that is affordable for a named kernel: 0 (any), or radians for spectral kernels.
 
-    Their tables are summed from series that grow with 1 / lengthscale, and with nu most of all.
+    The series of spectral kernels get longer with 1 / lengthscale, and above all with nu.
     """
     if kernel != "spectral":
         return 0.0
@@ -101,14 +101,14 @@ def _number(part: str, text: str, auto: float | None) -> float:
 def auto_lengthscale(manifold: Manifold, data: Float[Tensor, "n ..."], *, max_points: int = 2048) -> float:
     """Geometric mean of the median nearest-neighbour distance and the median distance of the data.
 
-    The first is the finest structure that the data resolve, the second the scale on which every mode
-    is seen; a lengthscale between them does a little of both. Coincident points count as one.
+    The first is the finest structure that the data resolve, the second the scale at which all modes
+    interact; the mean is a compromise. Coincident points count once.
 
     Raises:
         ValueError: fewer than two distinct points.
     """
-    # A stride, not a head: files are often sorted. In float64: a float32 point lies 1e-8 off a curved space,
-    # and may seem as far from itself.
+    # A stride, not a head: files are often sorted. In float64: a float32 point lies 1e-8 off a curved
+    # manifold, and its distance to itself may come out as that.
     points = manifold.projx(data.detach()[:: max(1, len(data) // max_points)][:max_points].double())
     points = torch.unique(points, dim=0)
     if len(points) < 2:

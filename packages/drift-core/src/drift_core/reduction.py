@@ -46,7 +46,7 @@ def check_references(references: Tensor) -> None:
 
 
 def check_kernels(manifold: Manifold, kernels: Iterable[RadialKernel], x: Float[Tensor, "n ..."]) -> None:
-    """Raise ValueError for a kernel that is not defined on the manifold, whose points are those of x."""
+    """Raise ValueError for a kernel that is not defined on the manifold of the points x."""
     for kernel in kernels:
         dim = kernel.sphere_dim
         if dim is not None and not (x.shape[-1] == dim + 1 and is_unit_sphere(manifold, x)):
@@ -69,7 +69,7 @@ def expand_log_weight(log_weight: Tensor | None, x: Tensor, m: int) -> Tensor | 
 
 
 def softmax_score(logits: Float[Tensor, "n m"], direction_sum: Callable[[Tensor], Tensor]) -> Score:
-    """Score with the log-density logsumexp_j of the logits and a gradient that is linear in their softmax.
+    """Score with log-density logsumexp_j of the logits, and a gradient linear in their softmax.
 
     `direction_sum` maps weights [n, m] to [n, ...]; a row whose logits are all -inf has zero weights.
     """
@@ -115,7 +115,7 @@ def split_log_weight(
 ) -> Iterator[Iterable[Tensor | None]]:
     """Log-weights [n, m] = shape for `reduce_blocks`, in blocks of at most rows x columns.
 
-    `self_index` is for each query the index of the reference that it must not see, if it is in 0..m-1.
+    `self_index` is the index of the reference excluded for each query; outside 0..m-1: none.
     """
 
     def block(i: int, j: int) -> Tensor | None:

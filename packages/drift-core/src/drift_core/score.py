@@ -1,4 +1,4 @@
-"""The one primitive: a log-sum-exp of kernels over reference points, with its gradient."""
+"""The core computation: log-sum-exp of kernels over reference points, with its gradient."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +31,7 @@ _REFERENCES = 4096
 
 # glibc returns freed memory to the system at once until it has seen a larger block freed; every array
 # over a block of pairs would then be faulted in page by page, which costs more than the arithmetic. One
-# untouched allocation of its largest adaptive size (32 MB), freed here, raises that limit for good.
+# untouched allocation of its largest adaptive size (32 MB), freed here, raises that limit permanently.
 torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
@@ -46,7 +46,7 @@ def smoothed_score(
     chunk_size: int | None = None,
     self_index: Int[Tensor, " n"] | None = None,
 ) -> Score:
-    """Log-density of the kernel-smoothed references at the queries, and the direction towards them.
+    """Log-density of the kernel-smoothed references at the queries, and its gradient.
 
     With p_ij = softmax_j(w_ij + log k(r_ij)) and r_ij = d(x_i, y_j), the gradient is
     sum_j p_ij dlog k(r_ij) grad r_ij, with grad r_ij = -log_{x_i}(y_j) / r_ij, which is
@@ -61,12 +61,12 @@ def smoothed_score(
         y: references, shape [m, *point], m >= 1.
         log_weight: w, broadcast to [n, m]; -inf excludes a pair.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
-        chunk_size: references evaluated at once; memory is linear in n + m whatever it is.
-        self_index: for each query the index of the reference that is the query itself, and is excluded;
-            an index outside 0..m-1 excludes nothing.
+        chunk_size: references evaluated at once; memory is linear in n + m for every value.
+        self_index: index of each query among the references, which is excluded; an index outside 0..m-1
+            excludes nothing.
 
     Raises:
-        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1, a kernel that
+        ValueError: mismatched shapes, no reference, an unknown direction, chunk_size < 1, a kernel that
             is not defined on the manifold.
     """
     (score,) = smoothed_scores(
@@ -146,7 +146,7 @@ def effective_sample_size(
     *,
     log_weight: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Number of references that carry each query's score, 1 / sum_j p_ij^2, between 1 and m (Kish).
+    """Effective number of references of each query, 1 / sum_j p_ij^2, between 1 and m (Kish).
 
     Raises ValueError as `smoothed_score`.
     """

@@ -1,4 +1,4 @@
-"""Random generators that depend on what they are for, not on what was drawn before."""
+"""Random generators determined by seed and purpose, not by earlier draws."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Law suites: what every manifold, kernel and drift field has to satisfy, for anyone who adds one.
+"""Test suites of the laws that every manifold, kernel and drift field must satisfy.
 
 Each function raises AssertionError naming the law that does not hold. Give float64 points: the laws are
 checked to `tol`, against finite differences and direct sums, never against the code under test itself.
@@ -73,7 +73,7 @@ def check_drift(
 
     The gradient is that of the log-density, the field is antisymmetric and vanishes between equal clouds,
     is tangent, and does not depend on the order of the references or on how they are chunked; excluded
-    references might as well not be there.
+    references have no effect.
     """
     _check_gradient(manifold, kernel, x, y, tol)
     for direction in ("gradient", "displacement"):
@@ -105,17 +105,17 @@ def check_field(
 ) -> None:
     """Check the laws of a drift field on a batch of float64 samples.
 
-    The drift is finite and tangent, and the same when it is asked for again: evaluating changes nothing, only
-    `observe` may. Rows do not depend on one another, so that neither the number of processes nor the order of
-    the samples matters; nor does a `chunk_size`, if the field has one. Diagnostics are finite numbers. The
-    field is antisymmetric in data and model, and vanishes where they are equal.
+    The drift is finite, tangent and repeatable: evaluation changes nothing, only `observe` may. Rows are
+    independent, so that neither the number of processes nor the order of the samples matters; nor does a
+    `chunk_size`, if the field has one. Diagnostics are finite numbers. The field is antisymmetric in data and
+    model, and vanishes if they are equal.
 
     Args:
         field: the field.
         batch: samples and data and, if the field wants them, conditions.
         swapped: the batch with data and model exchanged; None: made from the batch, if its data are points.
         equal: the batch with a model that equals the data; None: made from the batch, if its data are points.
-        antisymmetric: whether the last two laws are to hold.
+        antisymmetric: whether to check the last two laws.
         tol: largest error, relative to the largest entry of the drift.
 
     Raises:
@@ -149,7 +149,7 @@ def _check_unchanged(field: Field, batch: Batch) -> None:
 
 
 def _check_rows(field: Field, batch: Batch, drift: Drift, size: Tensor) -> None:
-    """Each part of the samples, as a process has it, and their reverse."""
+    """Check the drift of each half of the samples, as of a process, and of their reverse."""
     model, own = batch.negatives()
     there = batch.condition if batch.model is None else batch.model_condition
     pooled = replace(batch, model=model, self_index=own, model_condition=there)
@@ -161,7 +161,7 @@ def _check_rows(field: Field, batch: Batch, drift: Drift, size: Tensor) -> None:
 
 
 def _take(batch: Batch, rows: Tensor) -> Batch:
-    """The batch of some of its samples, against the same pool."""
+    """The batch with some of its samples, and the same samples that repel."""
     return replace(
         batch,
         x=batch.x[rows],
@@ -173,7 +173,7 @@ def _take(batch: Batch, rows: Tensor) -> Batch:
 def _check_antisymmetry(
     field: Field, batch: Batch, swapped: Batch | None, equal: Batch | None, size: Tensor
 ) -> None:
-    """Between data and samples none of which is x itself."""
+    """Check antisymmetry and zeros, without self-exclusion."""
     model, _ = batch.negatives()
     among = replace(batch, model=model, self_index=None)
     plain = all(part is None for part in (batch.condition, batch.data_log_weight, batch.model_log_weight))
@@ -189,7 +189,7 @@ def _check_antisymmetry(
 
 
 def _state(field: Field) -> dict[str, Tensor]:
-    """Tensors that a field learns or remembers."""
+    """State of a field."""
     return copy.deepcopy(nn.ModuleList(modules_of(field)).state_dict())
 
 

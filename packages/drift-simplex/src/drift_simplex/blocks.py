@@ -1,4 +1,4 @@
-"""How many pairs are evaluated at once."""
+"""Block sizes of computations over all pairs."""
 
 from torch import Tensor
 

@@ -5,18 +5,18 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 MAX_CODEBOOK_SIZE = 2**24
-"""Entries of the largest codebook: float32, the type of all latents, tells their indices apart."""
+"""Entries of the largest codebook: latents are float32, which holds integers exactly up to 2^24."""
 
 _GAIN = 5.0
-"""Factor of the learned vectors: each entry is drawn once in many steps, and then takes a large step."""
+"""Factor of the learned vectors, which enlarges their updates: each entry is sampled in few of the steps."""
 
 
 class Codebook(nn.Module):
     """Learned vectors (entries); a latent is the index of one.
 
-    An entry moves towards the same string until it is there, independently of the others. Fresh noise is
-    instead attracted to another string at every step, where strings outnumber the batch. A generator without
-    other latents makes at most `size` different strings.
+    An entry converges to one string over many steps, independently of the others. A fresh continuous latent
+    is instead attracted to a different string at every step, if strings outnumber the batch. A generator
+    without other latents produces at most `size` different strings.
 
     Raises ValueError unless 1 <= size <= 2^24.
     """
@@ -30,10 +30,10 @@ class Codebook(nn.Module):
         nn.init.normal_(self.vectors.weight, std=1 / _GAIN)
 
     def forward(self, index: Float[Tensor, " n"]) -> Float[Tensor, "n width"]:
-        """Entries by their indices, of mean square 1 untrained."""
+        """Entries with the given indices; their initial mean square is 1."""
         vectors: Tensor = _GAIN * self.vectors(index.long())
         return vectors
 
     def draw(self, n: int, generator: Generator) -> Float[Tensor, " n"]:
-        """Draw the indices of n entries uniformly, with a generator of any device."""
+        """Sample the indices of n entries uniformly, with a generator on any device."""
         return torch.randint(self.size, (n,), generator=generator, device=generator.device).float()

@@ -23,8 +23,8 @@ class CategoricalField:
     It equals `drift_core.KernelField` on `FisherRao()`, for one or several annealed lengthscales. The data
     stay tokens [m, L], so that a whole training set fits in a step.
 
-    A conditional field multiplies the kernel by one of the conditions, k_c(c, c') k(x, x'): pass
-    log k_c(c_i, c'_j) as the batch's `data_log_weight` and `model_log_weight`. The gradient is in x alone.
+    A conditional field multiplies the kernel by a kernel of the conditions, k_c(c, c') k(x, x'): pass
+    log k_c(c_i, c'_j) as the batch's `data_log_weight` and `model_log_weight`. The gradient is in x only.
     """
 
     vocab_size: int
@@ -90,10 +90,10 @@ class CategoricalField:
         log_weight: Float[Tensor, "..."] | None = None,
         self_index: Integer[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n L K"]:
-        """Attraction score of soft points; it is the repulsion where they are the samples.
+        """Attraction score of soft points; for generated samples it is the repulsion.
 
-        `log_weight` broadcasts to [n, m], and -inf excludes a pair. `self_index` is for each x the row of
-        `points` that it is, which is excluded too.
+        `log_weight` broadcasts to [n, m], and -inf excludes a pair. `self_index` is the row of each x in
+        `points`, which is excluded, too.
         """
         scales = self.lengthscales.at(progress)
         soft_scores = product_scores if self.product else partial(smoothed_scores, self.manifold)
@@ -116,10 +116,10 @@ class CategoricalField:
         *,
         own: Integer[Tensor, "n r w"] | None = None,
     ) -> Float[Tensor, "n w K"]:
-        """Attraction score of all k-mers as long as the samples, weighted by their counts (`kmer_scores`).
+        """Attraction score of all k-mers of the samples' length, weighted by their counts (`kmer_scores`).
 
-        `own` are for each sample the counted k-mers that are its own, which do not attract it. Raises
-        ValueError unless the field is one of product kernels.
+        `own` are the counted k-mers of each sample itself, which do not attract it. Raises ValueError unless
+        the kernel is a product kernel.
         """
         self._check_product()
         scales = self.lengthscales.at(progress)

@@ -1,4 +1,4 @@
-"""What generators of sequences share: initial weights, latents, output points and precision."""
+"""Parts shared by generators of sequences: initial weights, latents, output points and precision."""
 
 from itertools import pairwise
 from typing import Literal, TypeVar
@@ -45,7 +45,7 @@ def silu_mlp(*widths: int) -> nn.Sequential:
 def draw_latents(
     shape: tuple[int, int], kind: Latents, generator: Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "n channels"]:
-    """Draw latents on the generator's device: Bernoulli (+-1) or standard normal numbers."""
+    """Sample latents on the generator's device: Bernoulli (+-1) or standard normal numbers."""
     device = generator.device
     if kind == "gaussian":
         return torch.randn(shape, generator=generator, device=device).to(dtype)
@@ -59,7 +59,7 @@ def output_points(
     """Map a network's outputs h to points.
 
     With geometry "spherical" they lie on the positive orthant of the unit sphere: |h| / ||h|| (output
-    "abs_normalize") or sqrt(softmax(h)) ("softmax"). With "euclidean" they are softmax(h), whatever the
+    "abs_normalize") or sqrt(softmax(h)) ("softmax"). With "euclidean" they are softmax(h) for either
     output.
     """
     if geometry == "spherical" and output == "abs_normalize":

@@ -40,7 +40,7 @@ def abs_normalize(h: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
 def onehot_to_sphere(tokens: Integer[Tensor, "*batch L"], K: int) -> Float[Tensor, "*batch L K"]:
     """Points [..., L, K] of sequences of tokens [..., L] in 0..K-1: one vertex of the orthant per position.
 
-    Raises ValueError for tokens that are no integers or lie outside 0..K-1.
+    Raises ValueError for tokens that are not integers in 0..K-1.
     """
     check_tokens(tokens, K)
     return one_hot(tokens.long(), K).to(torch.get_default_dtype())
@@ -100,7 +100,7 @@ class FisherRao(Manifold):
         """Nearest point of the orthant: each row clamped at 0, then normalised.
 
         For p in the orthant <p, x> <= <p, x_+> <= |x_+|, with equality at x_+ / |x_+|. A row without a
-        positive entry goes to the nearest vertex, that of its largest entry.
+        positive entry maps to the nearest vertex, that of its largest entry.
         """
         inside = x.clamp_min(0)
         largest = inside.amax(-1, keepdim=True)
@@ -130,10 +130,10 @@ class FisherRao(Manifold):
     def expmap(
         self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
     ) -> Float[Tensor, "*_ L K"]:
-        """Follow the geodesics from x, and end at the nearest point of the orthant where they leave it.
+        """Follow the geodesics from x; end points outside the orthant are projected to its nearest point.
 
-        There, a letter whose probability would have passed zero has probability zero, and all others keep
-        their ratios. Reflecting (absolute values) would raise a letter again that is repelled too strongly;
+        There, a letter whose entry has passed zero has probability zero, and all others keep their ratios.
+        Reflection (absolute values) would raise the probability of a letter that is repelled too strongly;
         stopping at the boundary would freeze all letters of a position when one reaches zero. The rule is
         continuous and the identity inside, and the odds of any two letters are monotone along a step.
         """
@@ -142,9 +142,9 @@ class FisherRao(Manifold):
     def admissible(
         self, x: Float[Tensor, "*#batch L K"], u: Float[Tensor, "*#batch L K"]
     ) -> Float[Tensor, "*_ L K"]:
-        """Step to where `expmap(x, u)` ends: u itself at positions where it stays in the orthant.
+        """Tangent vector from x to `expmap(x, u)`: u itself at positions that stay in the orthant.
 
-        A step that would lower a probability of zero drops that part.
+        Components that would lower a probability of zero are dropped.
         """
         end = self._product.expmap(x, u)
         inside = (end >= 0).all(-1, keepdim=True)
@@ -153,7 +153,7 @@ class FisherRao(Manifold):
     def logmap(
         self, x: Float[Tensor, "*#batch L K"], y: Float[Tensor, "*#batch L K"]
     ) -> Float[Tensor, "*_ L K"]:
-        """Tangent vector at x towards y, at each position as long as their angle."""
+        """Tangent vector at x pointing to y, whose length at each position is their angle."""
         return self._product.logmap(x, y)
 
     def pairs(self, x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Pairs:

@@ -1,8 +1,8 @@
 """Scores against all k-mers at once, weighted by their counts.
 
-k-mers are the strings of w letters, of which there are K^w (65,536 8-mers of DNA). Their counts are a table,
-whatever the size of the data. A product kernel of a k-mer is the product of those of its two halves: two
-matrix products with the table, as a matrix [K^(w/2), K^(w/2)], sum over all k-mers for all queries.
+There are K^w k-mers of w letters (65,536 8-mers of DNA), so that the size of a table of their counts does not
+depend on the data. A product kernel of a k-mer is the product of the kernels of its two halves: two matrix
+products with the table, as a matrix [K^(w/2), K^(w/2)], sum over all k-mers for all queries.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from drift_simplex.geometry import check_tokens
 from drift_simplex.letters import tangent_part, vertex_angles
 
 MAX_KMERS = 4**10
-"""Entries of the largest table that is accepted."""
+"""Entries of the largest accepted table of counts."""
 _ENTRIES = 2**21
 """Numbers in the largest array that a block of queries needs."""
 _LEAST = 1e-12
@@ -46,12 +46,12 @@ def kmer_scores(
         x: queries, shape [n, w, K], float32 or float64.
         counts: how often each k-mer occurs, shape [K^w]; non-negative numbers of any type. The first letter
             is the most significant digit of a k-mer's index.
-        own: for each query the counted k-mers that are its own, tokens [n, r, w]; they do not attract it.
-            They are subtracted, so that other k-mers with less than 1e-12 of the mass do not attract either.
+        own: the counted k-mers of each query itself, tokens [n, r, w], which do not attract it. They are
+            subtracted; if the other k-mers have less than 1e-12 of the mass, these do not attract either.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
 
     Raises:
-        ValueError: shapes that do not fit, more than 4^10 different k-mers, an unknown direction, or a kernel
+        ValueError: mismatched shapes, more than 4^10 different k-mers, an unknown direction, or a kernel
             not defined on S^{K-1}.
     """
     _check(kernels, x, counts, own)
@@ -94,7 +94,7 @@ class _Sums(NamedTuple):
     by_letter: Tensor
     """Over the k-mers that have a given letter at a given position, [n, w, K]."""
     shift: Tensor
-    """Logarithm of what the sums are divided by, [n]."""
+    """Logarithm of the divisor of the sums, [n]."""
 
 
 def _sums(logs: Float[Tensor, "n w K"], counts: Shaped[Tensor, " kmers"]) -> _Sums:
@@ -129,7 +129,7 @@ def _without(sums: _Sums, logs: Float[Tensor, "n w K"], own: Integer[Tensor, "n 
 
 
 def _products(values: Float[Tensor, "n h K"]) -> Float[Tensor, "n kmers"]:
-    """Products of one value a position, for all k-mers of h letters."""
+    """Products of one value per position, for all k-mers of h letters."""
     product = values.new_ones(len(values), 1)
     for at in values.unbind(1):
         product = (product[:, :, None] * at[:, None, :]).flatten(1)

@@ -22,26 +22,26 @@ def spread_lengthscale(
     *,
     product: bool = False,
 ) -> float:
-    """Lengthscale at which the log-weights of the data, seen from one point, have standard deviation 1.
+    """Lengthscale at which log k(x, y_j) over the data y_j has standard deviation 1.
 
-    Distances between random sequences concentrate: their size grows like sqrt(L), their spread does not.
-    Weights exp(-r / l) depend on the spread alone, as a common factor cancels. For Laplace the result is the
-    standard deviation of the distances, pooled over the queries; for other kernels it is found by bisection
-    (a Gaussian needs sqrt(size * spread)). For nearly normal log-weights the effective sample size is m / e:
-    neither one neighbour nor all of the data.
+    Distances between random sequences concentrate: their mean grows like sqrt(L), their spread does not.
+    Normalised weights exp(-r / l) depend on the spread only. For Laplace the result is the standard deviation
+    of the distances, pooled over the queries; for other kernels it is found by bisection (a Gaussian needs
+    sqrt(mean * spread)). For nearly normal log-weights the effective sample size is m / e: neither one
+    neighbour nor all of the data.
 
     Args:
-        kernel: maps a lengthscale to a kernel whose log is flatter the longer that is.
-        x: points from which the data are seen, [n, L, K]; 256 of them are used. Take the data,
-            `onehot_to_sphere(tokens[:256], K)`, for training. From the middle of the orthant, where an
-            untrained generator starts, all strings are almost equally far (on QM9 the spread is 0.02, but
-            0.5 among the data), and so small a lengthscale would later leave each sample one neighbour.
-            References that coincide with a point do not count for it.
+        kernel: maps a lengthscale to a kernel, whose log gets flatter as the lengthscale grows.
+        x: queries, [n, L, K]; 256 of them are used. For training pass the data,
+            `onehot_to_sphere(tokens[:256], K)`. From the centre of the orthant, where an untrained generator
+            starts, all strings are almost equally far (on QM9 the spread is 0.02, but 0.5 among the data);
+            so small a lengthscale would later leave each sample one neighbour. References that coincide
+            with a query are left out.
         tokens: data, shape [m, L]; 2,048 of them are used.
         product: the kernel is used as a product kernel.
 
     Raises:
-        ValueError: shapes or tokens that `onehot_score` refuses, or data all at one distance.
+        ValueError: shapes or tokens that `onehot_score` rejects, or data all at the same distance.
     """
     # Strides, not heads: files are often sorted.
     x = x[:: math.ceil(len(x) / _QUERIES) or 1]
@@ -63,7 +63,7 @@ def onehot_lengthscale(
     vocab_size: int,
     geometry: str = "spherical",
 ) -> float:
-    """`spread_lengthscale` of strings seen from one another.
+    """`spread_lengthscale` with the data as queries.
 
     With geometry "euclidean" the distances are those in R^K instead of the angles.
 

@@ -4,9 +4,9 @@ At one position there are at most K references, the vertices e_k of the orthant.
 to them is a table A [n, L, K], and its sum over positions for all references is A @ onehot^T. A field also
 needs W @ onehot, the total weight of the references that have letter k at position l.
 
-Neither product has to multiply. The first adds L rows of the table per reference. The second adds up the
-weights of equal letters, which a sort brings together. That is K times less work than a dense product, and
-the reduced precision of a device's products does not affect it.
+Neither product needs multiplications. The first adds L rows of the table per reference. The second adds up
+the weights of equal letters, grouped by a sort. That is K times less work than a dense product, and it is not
+affected by the reduced precision of matrix products on a device.
 """
 
 from functools import cached_property

@@ -41,7 +41,7 @@ def onehot_score(
     """`smoothed_score(Power(Sphere()), kernel, x, onehot_to_sphere(tokens, K))` for integer tokens.
 
     The cost is one lookup and one addition per pair and position, for distances and again for the gradient
-    (see `letters`), whatever K is. A reference that coincides with a query exerts no attraction on it.
+    (see `letters`), for any K. A reference that coincides with a query exerts no attraction on it.
 
     Args:
         kernel: a radial kernel of the total distance r = sqrt(sum_l theta_l^2); of the angle at each
@@ -50,11 +50,11 @@ def onehot_score(
         tokens: references, shape [m, L], m >= 1, any integer type, values in 0..K-1.
         log_weight: w, broadcast to [n, m]; -inf excludes a pair.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
-        chunk_size: references evaluated at once; memory is linear in n + m whatever it is.
+        chunk_size: references evaluated at once; memory is linear in n + m for every value.
         product: take the product kernel, log k(x, y) = sum_l log k1(theta_l), instead.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, tokens outside 0..K-1, no reference, an unknown
+        ValueError: mismatched shapes or dtypes, tokens outside 0..K-1, no reference, an unknown
             direction, chunk_size < 1, a kernel that is not defined on sequences (or, if `product`, on
             S^{K-1}).
     """

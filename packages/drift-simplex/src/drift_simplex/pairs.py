@@ -2,8 +2,8 @@
 
 With z = (1 - cos theta) / 2 = sin^2(theta / 2), the angle is 2 asin(sqrt(z)) and theta / sin(theta) is
 asin(sqrt(z)) / sqrt(z - z^2). z is one float64 matrix product and keeps 16 decimals, so that near-coincident
-points lose nothing; everything after it is float32. On a CPU an arcsine costs three multiply-adds, so that
-the polynomials in 1 - cos theta which would also do (degree 7 for float32) take longer.
+points keep their precision; everything after it is float32. On a CPU an arcsine costs three multiply-adds,
+less than an equivalent polynomial in 1 - cos theta (degree 7 for float32).
 """
 
 from collections.abc import Iterator
@@ -100,7 +100,7 @@ def _tiles(x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]) -> Iterator[_Ti
 def _lifted(
     x: Float[Tensor, "n L K"], y: Float[Tensor, "m L K"]
 ) -> tuple[Float[Tensor, "L n K1"], Float[Tensor, "L m K1"]]:
-    """Float64 points with one coordinate more, of which inner products are z = (1 - cos theta) / 2."""
+    """Float64 points with an additional coordinate, whose inner products are z = (1 - cos theta) / 2."""
     base = shortened(_unit(x))
     return pad(base, (0, 1), value=1.0), pad(_unit(y) * -0.5, (0, 1), value=0.5)
 

@@ -45,12 +45,12 @@ def product_score(
         y: references, shape [m, L, K], m >= 1; for one-hot references see `onehot_score`.
         log_weight: w, broadcast to [n, m]; -inf excludes a pair.
         direction: "gradient" (of the log-density) or "displacement" (the weighted mean of log_x(y)).
-        chunk_size: references evaluated at once; memory is linear in n + m whatever it is.
-        self_index: for each query the index of the reference that is the query itself, and is excluded;
-            an index outside 0..m-1 excludes nothing.
+        chunk_size: references evaluated at once; memory is linear in n + m for every value.
+        self_index: index of each query among the references, which is excluded; an index outside 0..m-1
+            excludes nothing.
 
     Raises:
-        ValueError: shapes that do not fit, no reference, an unknown direction, chunk_size < 1, a kernel that
+        ValueError: mismatched shapes, no reference, an unknown direction, chunk_size < 1, a kernel that
             is not defined on S^{K-1}.
     """
     (score,) = product_scores(

@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def window_field(field: Field, length: int, width: int) -> SumField:
-    """Mean drift of the windows that cover a position.
+    """Field whose drift at each position is the mean over the windows that cover it.
 
     Each window is a pullback of `field` along a slice of samples [n, length, K] and of tokens [m, length];
     their drifts are divided by the number of windows that cover a position.
 
-    Long sequences are far from one another: hardly any datum is near a sample, and the nearest attract at
-    wrong positions as much as at right ones. Windows of a few tokens recur, and an error in one does not
-    affect the others.
+    Long sequences are far apart: hardly any data point is near a sample, and the nearest attract wrong
+    positions as much as right ones. Windows of a few tokens recur, and an error in one does not affect the
+    others.
 
     Args:
         field: the drift field of one window, on tokens.
@@ -38,8 +38,8 @@ def window_field(field: Field, length: int, width: int) -> SumField:
 def window_slices(length: int, width: int) -> list[slice]:
     """Slices of the windows of a sequence.
 
-    They start every half of their width, so that every pair of neighbours lies within one. The last one ends
-    where the sequence ends.
+    They start every half of their width, so that every two adjacent positions share a window. The last one
+    ends where the sequence ends.
     """
     width = min(width, length)
     starts = [*range(0, length - width, max(1, width // 2)), length - width]

@@ -33,7 +33,7 @@ def tangent_frame(
 
 
 def spiral_grid(n: int) -> Float[Tensor, "n 3"]:
-    """Lay `n` nearly evenly spaced unit vectors (float32) along a golden-angle spiral from pole to pole."""
+    """Return `n` nearly evenly spaced unit vectors (float32), a golden-angle spiral from pole to pole."""
     i = torch.arange(n, dtype=torch.float64) + 0.5
     z, longitude = 1 - 2 * i / n, math.pi * (1 + 5**0.5) * i
     radius = (1 - z**2).sqrt()

@@ -14,7 +14,7 @@ from drift_sphere.table import MIN_ROWS, read_csv
 from drift_sphere.toy import toy
 
 DATASETS = ("toy", *EARTH)
-"""The names that `load` knows."""
+"""Names that `load` accepts."""
 
 TOY_SIZE = 5_000
 """The number of points of the toy data set."""
@@ -52,7 +52,7 @@ def load(
 ) -> Points:
     """Load and split the file `data` (CSV, degrees) if given, else the data set called `dataset`.
 
-    `dataset` is "toy" (generated, always the same 5,000 points) or a name in `EARTH`, which is read
+    `dataset` is "toy" (synthetic, always the same 5,000 points) or a name in `EARTH`, which is read
     from `data_dir` as in `load_earth`. Raises as `read_csv` and `load_earth` do.
     """
     if data is not None:

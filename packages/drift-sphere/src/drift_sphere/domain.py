@@ -31,12 +31,12 @@ from drift_sphere.table import write_csv
 GRID = 600
 """Points at which the drift field is drawn."""
 VALIDATION = 1_024
-"""Points that are drawn to score a checkpoint."""
+"""Samples by which a checkpoint is scored."""
 WIDTH, PLAIN_WIDTH = 128, 256
-"""Width of the network with a codebook, and without."""
+"""Width of the network with and without a codebook."""
 _SAMPLING, _VALIDATING = 2, 3
 _BUFFER, _MAX_BUFFER = 4, 65_536
-"""Size of the replay buffer of `NearestField`: times the training points, and the most."""
+"""Size of the replay buffer of `NearestField`: multiple of the training points, and maximum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ class SphereKernelConfig(KernelConfig):
     """In radians: a number, several (0.5,0.05), annealed (2:0.02), auto, or short: 2:0.002
     (spectral: 2:0.02, above nu 2.5 2:0.05)."""
     anneal: FromFile[float] = 0.6
-    """Fraction of the steps, at the beginning, over which an annealed lengthscale falls."""
+    """Fraction of the steps, at the beginning, over which an annealed lengthscale decreases."""
     neighbors: FromFile[int] = 128
-    """Nearest samples in the replay buffer that a sample sees once the kernel is short (`NearestField`),
-    where a batch does not hold all data; 0: those of the batch to the end."""
+    """Nearest neighbours of each sample at the end of training (`NearestField`), unless a batch holds all
+    data; 0: batches throughout."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -61,7 +61,7 @@ class SphereKernelConfig(KernelConfig):
 
     @property
     def scales(self) -> str:
-        """Lengthscale, with what short stands for."""
+        """Lengthscale, with the value of short filled in."""
         short = f"2:{max(0.002, shortest_lengthscale(self.kernel, self.smoothness))}"
         return short if self.lengthscale == "short" else self.lengthscale
 
@@ -73,7 +73,7 @@ class SphereNetworkConfig(Settings):
     codebook_size: int = 2_048
     """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
     geometry: Geometry = "spherical"
-    """The sphere, or R^3 with straight distances and a projection at the end."""
+    """The sphere, or R^3 with Euclidean distances and a projection at the end."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -85,7 +85,7 @@ class SphereDataConfig(Settings):
     """The data."""
 
     dataset: Literal["toy", "volcano", "earthquake", "fire", "flood"] = "toy"
-    """Toy is generated, the others are files of --data-dir."""
+    """Toy is synthetic, the others are files in --data-dir."""
     data: Path | None = None
     """CSV file of latitude and longitude in degrees instead of a data set."""
     data_dir: Path | None = None
@@ -135,11 +135,11 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
     }
 
     def default_recipe(self, config: SphereConfig) -> str:
-        """Toy for the generated data, earth for others."""
+        """Toy for the synthetic data, earth for others."""
         return "toy" if config.data.dataset == "toy" and config.data.data is None else "earth"
 
     def load(self, config: SphereConfig) -> Points:
-        """Load and split the data; raises as `load` does, and ValueError for too few points to be scored."""
+        """Load and split the data; raises as `load`, and ValueError for fewer than two test points."""
         data = config.data
         points = load(data.dataset, data.data, data.data_dir, data.split_seed)
         if len(points.test) < 2:
@@ -156,7 +156,7 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         return SphereGenerator(size, width=width, geometry=config.network.geometry)
 
     def field(self, config: SphereConfig, data: Points) -> KernelField | NearestField:
-        """Field of batches, which ends as that of all training points unless a batch holds them anyway."""
+        """Field between batches, or `NearestField` if a batch does not hold all training points."""
         batches, neighbors = batch_field(config, data.train), config.kernel.neighbors
         if neighbors == 0 or len(data.train) <= config.batch.positives:
             return batches
@@ -204,7 +204,7 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
 
 
 def batch_field(config: SphereConfig, train: Float[Tensor, "n 3"]) -> KernelField:
-    """Field between batches; raises ValueError for a kernel or lengthscale that is refused."""
+    """Field between batches; raises ValueError for an invalid kernel or lengthscale."""
     settings, geometry = config.kernel, config.network.geometry
     manifold = Sphere() if geometry == "spherical" else Euclidean()
     if settings.kernel == "spectral" and geometry == "euclidean":
@@ -221,7 +221,7 @@ def field_on_grid(
 ) -> Float[Tensor, "g 3"]:
     """Drift between data and samples on an even grid of the sphere, tangent to it.
 
-    Annealed lengthscales are taken half-way: fields of generators compare at one lengthscale only.
+    Annealed lengthscales are taken half-way: fields are comparable only at the same lengthscale.
     """
     x = spiral_grid(GRID)
     halfway = field.lengthscales.anneal / 2

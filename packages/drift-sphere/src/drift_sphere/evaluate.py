@@ -1,4 +1,4 @@
-"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+"""Metrics of a generator and their floors, the values that a perfect generator would get."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,14 +23,14 @@ Sampler = Callable[[int, Generator], Tensor]
 """Draws n unit vectors [n, 3] with a generator of random numbers."""
 
 MANY = 4096
-"""The generated points of `mmd2_unbiased`, and the most test points that are used."""
+"""Number of generated points of `mmd2_unbiased`, and maximum number of test points."""
 
 SINKHORN_POINTS = 640
-"""The most points of either side in `sinkhorn` and `sinkhorn_cost`."""
+"""Maximum number of points on either side in `sinkhorn` and `sinkhorn_cost`."""
 
 
 class Comparison(NamedTuple):
-    """Statistics of the same generated points against fixed test points, and how many to generate."""
+    """Statistics of `size` generated points against fixed test points."""
 
     names: tuple[str, ...]
     size: int
@@ -87,10 +87,10 @@ def sphere_metrics(test: Float[Tensor, "m 3"]) -> list[Comparison]:
 
 
 def resample(points: Float[Tensor, "n 3"], size: int, generator: Generator) -> Float[Tensor, "size 3"]:
-    """Draw `size` of the points: what a generator that has learnt their law, but not them, would give.
+    """Draw `size` of the points, in place of samples of a generator that has learnt their distribution.
 
-    Without replacement, like fresh data, up to half of the points. Beyond that the draws would share most
-    of their points and hide their spread, or there are too few; they are then drawn with replacement.
+    Up to half of the points are drawn without replacement, like fresh data. Beyond that, draws would share
+    most of their points and understate their variance; they are drawn with replacement.
     """
     n = len(points)
     if 2 * size <= n:

@@ -1,4 +1,4 @@
-"""How far generated points are from test points on the sphere: five two-sample statistics."""
+"""Two-sample statistics of generated points and test points on the sphere."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ _SPHERE = Sphere()
 def one_thread() -> Iterator[None]:
     """Run torch's CPU operations on one thread.
 
-    The threads of many small operations mostly wait for one another, on a busy machine a hundred times
-    longer than the work takes; and sums do not depend on a number of threads that is always one.
+    In many small operations threads mostly wait for one another, on a busy machine a hundred times longer
+    than the work takes. Also, sums do not then depend on the number of threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -55,8 +55,9 @@ def cross_sum(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"]) -> float:
 def mmd(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"], y_sum: float | None = None) -> float:
     """Maximum mean discrepancy sqrt(max(0, V)), V the biased statistic of exp(-d^2), as published.
 
-    V is mean k(x, x) - 2 mean k(x, y) + mean k(y, y) with the diagonals, so that two samples of one law
-    do not give 0. `y_sum` is `kernel_sum(y)`, if known. Source: Gretton et al. (2012), equation 5.
+    V is mean k(x, x) - 2 mean k(x, y) + mean k(y, y) with the diagonals, so that two samples of the same
+    distribution do not give 0. `y_sum` is `kernel_sum(y)`, if known. Source: Gretton et al. (2012),
+    equation 5.
     """
     n, m = len(x), len(y)
     y_sum = kernel_sum(y) if y_sum is None else y_sum
@@ -117,25 +118,25 @@ def transport_cost(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"], tolerance: 
 def nn_accuracy(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"]) -> float:
     """Leave-one-out accuracy of the 1-nearest-neighbour test between equally many `x` and `y`.
 
-    0.5 for samples of one law, 1 for samples apart, below 0.5 for copies. A point with several nearest
-    others, as in data with duplicates, scores the fraction of them of its own kind, so that no order
-    matters. Source: Lopez-Paz and Oquab (2017). Raises ValueError for unequal sizes.
+    0.5 for samples of the same distribution, 1 for separate ones, below 0.5 for copies. A point with several
+    nearest neighbours, as in data with duplicates, scores the fraction of them from its own sample, so that
+    the order does not matter. Source: Lopez-Paz and Oquab (2017). Raises ValueError for unequal sizes.
     """
     if len(x) != len(y):
         raise ValueError(f"1-NN accuracy needs equally many points, not {len(x)} and {len(y)}")
-    places, place = torch.unique(torch.cat((x, y)), dim=0, return_inverse=True)
-    counts = torch.stack([side.bincount(minlength=len(places)) for side in place.chunk(2)], dim=1)
+    distinct, index = torch.unique(torch.cat((x, y)), dim=0, return_inverse=True)
+    counts = torch.stack([side.bincount(minlength=len(distinct)) for side in index.chunk(2)], dim=1)
     others = (counts.sum(1, keepdim=True) - 1).double()
     here = (counts - 1) / others.clamp(min=1)
-    credit = torch.where(others > 0, here, _fraction_nearest(places.double(), counts))
-    return float((counts * credit).sum() / len(place))
+    credit = torch.where(others > 0, here, _fraction_nearest(distinct.double(), counts))
+    return float((counts * credit).sum() / len(index))
 
 
-def _fraction_nearest(places: Float64[Tensor, "p 3"], counts: Int[Tensor, "p 2"]) -> Float64[Tensor, "p 2"]:
-    """Fractions of each kind among the points at the nearest other place or, in ties, places."""
+def _fraction_nearest(distinct: Float64[Tensor, "p 3"], counts: Int[Tensor, "p 2"]) -> Float64[Tensor, "p 2"]:
+    """Fractions of x and y among the nearest neighbours, ties included, of each distinct point."""
     fractions = []
-    for start in range(0, len(places), _CHUNK):
-        distance = _SPHERE.cdist(places[start : start + _CHUNK], places)
+    for start in range(0, len(distinct), _CHUNK):
+        distance = _SPHERE.cdist(distinct[start : start + _CHUNK], distinct)
         distance.diagonal(start).fill_(torch.inf)
         nearest = distance <= distance.amin(1, keepdim=True) * (1 + 1e-9)
         votes = nearest.double() @ counts.double()

@@ -11,11 +11,11 @@ from torch import Generator, Tensor, nn
 Geometry = Literal["spherical", "euclidean"]
 
 MAX_CODEBOOK_SIZE = 2**20
-"""The most codebook entries whose branches float32 can number, 16 of each."""
+"""Entries of the largest codebook: float32 holds the indices of its branches, 16 per entry, exactly."""
 _BRANCH_GAIN = 5.0
-"""How many times as far as another weight a branch moves with an update of AdamW."""
+"""Factor of the branches, which makes their updates by AdamW this many times as large."""
 _BRANCHES, _SPREAD, _LATENT_DIM = 16, 1e-3, 16
-"""Branches of an entry, the last step in radians, and normal numbers in a latent without a codebook."""
+"""Branches per entry, spread in radians, and latent dimension without a codebook."""
 
 
 class SphereGenerator(
@@ -25,17 +25,16 @@ class SphereGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """MLP from latents [n, latent] to points [n, 3]; untrained, they are near uniform.
+    """MLP from latents [n, latent] to points [n, 3], nearly uniform before training.
 
-    A latent is the index of a branch, drawn uniformly, and three standard normal numbers. Every one of the
-    `codebook_size` learned entries has `branches`. An entry is the input of a residual network; its branches
-    are learned steps in R^3 from where the network puts it, zero at first. The normal numbers are a last
-    step of `spread` radians. Events cluster on coasts and faults: a continuous map of Gaussian latents would
-    have to stretch some of them across every gap between clusters, codebook entries leave no boundary on
-    which to land.
+    A latent is the index of a branch, sampled uniformly, and three standard normal numbers. Each of the
+    `codebook_size` learned entries has `branches`. A residual network maps the entry to a point; the branch
+    adds a learned step in R^3, initially zero, and the normal numbers one of `spread` radians. Events cluster
+    on coasts and faults: a continuous map of Gaussian latents would place samples in the gaps between
+    clusters, a codebook need not.
 
     With `codebook_size` 0, as published, a latent is `latent_dim` standard normal numbers, which a plain MLP
-    of `blocks` hidden layers with SiLU maps to the point, without branches and without a last step.
+    of `blocks` hidden layers with SiLU maps to the point, without further steps.
 
     With geometry "spherical" the outputs are unit vectors. With "euclidean", the baseline, they are free
     in R^3 while training, and only `sample` projects them. The defaults have 0.5 million parameters (the
@@ -44,11 +43,11 @@ class SphereGenerator(
 
     Args:
         codebook_size: learned entries; 0 for Gaussian latents through a plain MLP.
-        branches: of an entry; none: 16.
-        width: of the hidden layers.
+        branches: branches per entry; none: 16.
+        width: width of the hidden layers.
         blocks: residual blocks, or hidden layers of the plain MLP.
         geometry: "spherical" or "euclidean".
-        spread: of the last step, in radians; none: 1e-3.
+        spread: scale of the normal step, in radians; none: 1e-3.
         latent_dim: normal numbers in a latent without a codebook; none: 16.
 
     Raises:
@@ -94,7 +93,7 @@ class SphereGenerator(
         return x + step if self.geometry == "euclidean" else to_sphere(to_sphere(x) + step)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents, the number of the branch first, with a generator of any device."""
+        """Sample `n` latents, the index of the branch first, with a generator on any device."""
         device, like = generator.device, next(self.parameters())
         if self.branch is None:
             return torch.randn(n, self.latent_dim, generator=generator, device=device).to(like)
@@ -104,7 +103,7 @@ class SphereGenerator(
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n 3"]:
-        """Draw `n` unit vectors, whatever the geometry; `batch_size` bounds memory, and changes no draw."""
+        """Sample `n` unit vectors, for either geometry; `batch_size` only bounds memory."""
         latents, device = self.latent(n, generator), next(self.parameters()).device
         return in_batches(lambda z: to_sphere(self(z)), latents, batch_size=batch_size, device=device)
 
@@ -124,7 +123,7 @@ def _check_latent(size: int, branches: int | None, spread: float | None, latent_
 
 
 def to_sphere(x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Unit vectors x / |x|, with finite gradients everywhere; 0 goes to the north pole."""
+    """Unit vectors x / |x|, with finite gradients everywhere; 0 maps to the north pole."""
     norm = x.norm(dim=-1, keepdim=True)
     vanishes = norm < 1e-12
     pole = x.new_tensor([0.0, 0.0, 1.0])

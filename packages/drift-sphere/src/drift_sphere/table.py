@@ -22,11 +22,11 @@ Row = tuple[int, list[str]]
 
 
 def read_csv(path: str | Path) -> Float64[Tensor, "n 2"]:
-    """Read latitude in [-90, 90] and longitude in [-180, 180], in degrees, one row an event.
+    """Read latitude in [-90, 90] and longitude in [-180, 180], in degrees, one event per row.
 
     Lines that start with '#' and blank lines are skipped, and so are the lines without a number
     before the first row. If one of these names a latitude and a longitude column (lat, latitude;
-    lon, long, lng, longitude; any case), those columns are read, in whichever order, and others are
+    lon, long, lng, longitude; any case), those columns are read, in any order, and others are
     ignored; without names a row is exactly latitude, longitude. Longitudes up to 360 are wrapped.
 
     Raises FileNotFoundError if there is no such file, and ValueError, with one line that names the
@@ -65,7 +65,7 @@ def _text(path: Path) -> str:
 
 
 def _rows(path: Path, text: str) -> Iterator[Row]:
-    """The lines that are neither blank nor comments, with their numbers, in fields."""
+    """Line numbers and fields of the lines that are neither blank nor comments."""
     numbers = array("q")
 
     def content() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A generated stand-in for Earth events: clusters and a plate boundary on the sphere."""
+"""A synthetic stand-in for Earth events: clusters and a plate boundary on the sphere."""
 
 import math
 
@@ -34,7 +34,7 @@ _ARC_WEIGHT = 0.25
 def toy(n: int, generator: Generator) -> Float[Tensor, "n 3"]:
     """Draw `n` unit vectors (float64): twelve von Mises-Fisher clusters and a band along a great circle.
 
-    The draws are exact and depend on the state of `generator`, which is a CPU generator, alone.
+    Sampling is exact, and depends only on the state of `generator`, a CPU generator.
     """
     latitude, longitude, concentration, weight = torch.tensor(_CLUSTERS, dtype=torch.float64).T
     weights = torch.cat((weight, weight.new_tensor([_ARC_WEIGHT])))

@@ -13,7 +13,7 @@ from torch import Tensor
 from drift_sphere.coordinates import sphere_to_latlon, tangent_frame
 
 MOST_POINTS = 5_000
-"""The most points that a figure shows or smooths."""
+"""Maximum number of points that a figure shows or smooths."""
 
 
 def world_axes(figure: Figure, index: int, title: str) -> Axes:

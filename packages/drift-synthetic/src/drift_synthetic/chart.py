@@ -41,7 +41,7 @@ class Space:
         return self.manifold.expmap(u.new_tensor(self.origin), tangent)
 
     def within(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-        """Chart coordinates u drawn in smoothly, so that none lies beyond the edge; most hardly move.
+        """Chart coordinates u, smoothly contracted so that none lies beyond the edge; most hardly change.
 
         A distance r from the origin becomes r / (1 + (r/edge)^8)^(1/8).
         """
@@ -49,14 +49,14 @@ class Space:
         return u / (1 + (r / self.edge) ** 8) ** 0.125
 
     def chart(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"]:
-        """Chart coordinates log_o(x) of points x; the sphere's antipode of the origin goes to 0."""
+        """Chart coordinates log_o(x) of points x; the sphere's antipode of the origin maps to 0."""
         return self.manifold.logmap(x.new_tensor(self.origin), x)[:, self.first : self.first + 2]
 
     def push(self, x: Float[Tensor, "n d"], v: Float[Tensor, "n d"]) -> Float64[Tensor, "n 2"]:
-        """Vectors v at points x as the chart shows them: the differential of chart(projx(x)) applied to v.
+        """Chart components of vectors v at points x: the differential of chart(projx(x)) applied to v.
 
-        Tangent vectors are carried by the differential of the chart, ambient ones are projected first, as
-        samples are. It is a central difference over 1e-5 |v|, with an error of about 1e-10 |v| in float64.
+        Ambient vectors are thereby projected first, as samples are. It is a central difference with steps of
+        length 1e-5, with an error of about 1e-10 |v| in float64.
         """
         x, v = self.manifold.projx(x.double()), v.double()
         length = v.norm(dim=1, keepdim=True)

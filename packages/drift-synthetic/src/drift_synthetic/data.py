@@ -50,8 +50,8 @@ class Checkerboard:
 class SwissRoll:
     """Spiral of radius r t / (4.5 pi) at angle t in the chart, t uniform on [pi/2, 4.5 pi], and noise.
 
-    The noise is Gaussian with standard deviation 0.03 r in both coordinates, where r is `radius`, that at
-    which the spiral ends.
+    The noise is Gaussian with standard deviation 0.03 r in both coordinates, where r is `radius`, the radius
+    at the end of the spiral.
     """
 
     radius: float
@@ -70,7 +70,7 @@ class SwissRoll:
 
 @dataclass(frozen=True)
 class Problem:
-    """A target carried to a space by the exponential map at its origin."""
+    """A target mapped to a space by the exponential map at its origin."""
 
     target: Checkerboard | SwissRoll
     space: Space
@@ -81,7 +81,7 @@ class Problem:
         return f"{self.target.name} on the {self.space.name}"
 
     def sample(self, n: int, generator: Generator) -> Float32[Tensor, "n d"]:
-        """Draw n points of the space, exactly but for the rounding to float32, as many as one likes."""
+        """Draw n points of the space, exactly up to rounding to float32."""
         points = self.space.lift(self.target.sample(n, generator)).float()
         return self.space.manifold.projx(points)
 

@@ -29,12 +29,12 @@ from drift_synthetic.snapshots import read_snapshots, write_snapshots
 from drift_synthetic.table import write_csv
 
 VALIDATION = 2_048
-"""Points that are drawn to score a checkpoint."""
+"""Samples by which a checkpoint is scored."""
 _SAMPLING, _DRAWING, _VALIDATING = 2, 3, 4
 
 
 class Samples(NamedTuple):
-    """Points of a space, which tells the sphere's [n, 3] from the hyperboloid's."""
+    """Points [n, d] and their space: the sphere and the hyperboloid both have d = 3."""
 
     space: Space
     points: Tensor
@@ -50,7 +50,7 @@ class SyntheticKernelConfig(KernelConfig):
 
     @property
     def scales(self) -> str:
-        """Lengthscale, with what short stands for."""
+        """Lengthscale, with the value of short filled in."""
         short = f"1:{max(0.03, shortest_lengthscale(self.kernel, self.smoothness))}"
         return short if self.lengthscale == "short" else self.lengthscale
 
@@ -62,7 +62,7 @@ class SyntheticNetworkConfig(Settings):
     codebook_size: int = 2_048
     """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
     geometry: Geometry = "intrinsic"
-    """Drift on the space, or in its ambient space with straight distances and a projection at the end."""
+    """Drift on the space, or in its ambient space with Euclidean distances and a projection at the end."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -71,12 +71,12 @@ class SyntheticNetworkConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticDataConfig(Settings):
-    """The data, of which every step draws fresh points."""
+    """The data; every step draws fresh points."""
 
     target: Literal["checkerboard", "swiss-roll"] = "checkerboard"
     """Density in the chart."""
     space: SpaceName = "sphere"
-    """Where the exponential map at the origin carries it."""
+    """Space to which the exponential map at the origin maps the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         return SyntheticGenerator(config.data.space, network.geometry, network.codebook_size)
 
     def field(self, config: SyntheticConfig, data: Problem) -> KernelField:
-        """Field between batches; raises ValueError for a kernel or lengthscale that is refused."""
+        """Field between batches; raises ValueError for an invalid kernel or lengthscale."""
         settings, manifold = config.kernel, manifold_of(data, config.network.geometry)
         if settings.kernel == "spectral" and not isinstance(manifold, Sphere):
             raise ValueError(
@@ -149,7 +149,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         return distance
 
     def on_step(self, folder: Path, config: SyntheticConfig, data: Problem) -> Callable[[Batch], None]:
-        """Hook that writes down the samples of a few steps."""
+        """Hook that saves the samples of a few steps."""
         return write_snapshots(data.space, folder, config.optimizer.steps)
 
     def sample(self, run: SyntheticRun, n: int, seed: int) -> Samples:

@@ -1,4 +1,4 @@
-"""Metrics of a generator beside their floors, the values that a perfect generator would get."""
+"""Metrics of a generator and their floors, the values that a perfect generator would get."""
 
 from collections.abc import Callable, Collection
 from functools import lru_cache
@@ -22,10 +22,10 @@ SIZE = 2_048
 """Points of each sample."""
 
 C2ST_DRAWS = 3
-"""The most draws of `c2st`, each of which takes as long as three of the others."""
+"""Maximum number of draws of `c2st`, each of which takes as long as three of the other metrics."""
 
 METRICS = ("sliced_wasserstein", "tile_accuracy", "c2st")
-"""The names of the metrics; `tile_accuracy` is one of checkerboards."""
+"""Names of the metrics; `tile_accuracy` is for checkerboards only."""
 
 _STREAMS = {"test": 10, "val": 11}
 _REFERENCE, _FRESH, _SAMPLE = 0, 1, 2
@@ -45,7 +45,7 @@ def evaluate(
     Each draw compares 2,048 generated points with a fresh sample of the target. The floor is the same
     metric for a second fresh sample against the same reference. "test", for reports, and "val", for
     choosing settings, are independent streams of references. The standard deviations are those of one
-    draw (0 if there is only one). `names` are the metrics wanted.
+    draw (0 if there is only one). `names` are the metrics to compute.
     Raises ValueError for draws < 1 and for samples off the space.
     """
     stream = _STREAMS[on]
@@ -64,7 +64,7 @@ def evaluate(
 
 @lru_cache(maxsize=1024)
 def floor(problem: Problem, seed: int, stream: int, k: int, name: str) -> float:
-    """A metric of a fresh sample of the target in place of the k-th draw; cached, as runs share it."""
+    """Metric of a fresh sample of the target in place of the k-th draw; cached, because runs share it."""
     reference, fresh = (
         problem.sample(SIZE, generator_for(seed, stream, k, part)) for part in (_REFERENCE, _FRESH)
     )
@@ -72,7 +72,7 @@ def floor(problem: Problem, seed: int, stream: int, k: int, name: str) -> float:
 
 
 def statistics_of(problem: Problem) -> dict[str, Statistic]:
-    """The metrics of a problem: tile accuracy on boards alone, C2ST in the chart."""
+    """The metrics of a problem: tile accuracy for checkerboards only, C2ST in the chart."""
     chart, board = problem.space.chart, problem.target
     statistics: dict[str, Statistic] = {"sliced_wasserstein": sliced_wasserstein}
     if isinstance(board, Checkerboard):

@@ -93,7 +93,7 @@ def markdown(rows: Sequence[dict[str, Any]], budget: Budget) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw C2ST accuracy against nu for both directions, with standard errors, a panel a lengthscale."""
+    """Draw C2ST accuracy against nu for both directions, with standard errors, one panel per lengthscale."""
     lengthscales = list(dict.fromkeys(row["lengthscale"] for row in rows))
     with written_figure(path, 3.4, 4.2 * len(lengthscales) + 0.4) as figure:
         grid = figure.subplots(1, len(lengthscales), sharey=True, squeeze=False)[0]

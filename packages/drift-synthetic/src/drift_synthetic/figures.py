@@ -20,7 +20,7 @@ DATA = "Data"
 FIELD_COLOUR = "#222222"
 
 MOST_POINTS = 5_000
-"""The most points that a panel shows."""
+"""Maximum number of points that a panel shows."""
 
 _BACKDROP, _PANEL = "#e4e4e4", 2.1
 
@@ -62,8 +62,8 @@ def field_figure(
 ) -> None:
     """Draw drift fields at points x as arrows in the chart, side by side, over the data.
 
-    Arrows are tangent vectors carried by the differential of the chart. Each panel has a scale of its own,
-    given by a key: the displacement and the kernel gradient differ by the order of lengthscale^2.
+    Arrows are tangent vectors mapped by the differential of the chart. Each panel has its own scale, given by
+    a key: the displacement and the kernel gradient differ by the order of lengthscale^2.
     """
     u = problem.space.chart(x).numpy()
     with written_figure(path, 5.15, 4.6 * len(fields)) as figure:
@@ -115,7 +115,7 @@ def chart_axes(axes: Axes, problem: Problem, title: str) -> None:
 def scatter(
     axes: Axes, problem: Problem, points: Float[Tensor, "n d"], colour: str, alpha: float = 0.5
 ) -> None:
-    """Draw at most 5,000 of the points, evenly spaced in their order, in the chart; few are larger."""
+    """Draw at most 5,000 of the points, evenly spaced in their order, in the chart; larger if few."""
     few = points[:: max(1, -(-len(points) // MOST_POINTS))]
     across, up = problem.space.chart(few).numpy().T
     size = min(6.0, 1.5 + 2_000 / max(1, len(few)))

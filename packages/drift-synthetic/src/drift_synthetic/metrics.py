@@ -1,4 +1,4 @@
-"""How far generated points are from the target: three statistics."""
+"""Statistics that compare generated points with the target."""
 
 import warnings
 
@@ -33,15 +33,15 @@ def sliced_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> floa
 
 
 def tile_accuracy(board: Checkerboard, u: Float[Tensor, "n 2"]) -> float:
-    """Share of chart points that lie in a black square; 1 is best, and 0.5 the uniform law on the board.
+    """Fraction of chart points in black squares; 1 is best, uniform points on the board have 0.5.
 
-    It does not see how the points are spread over the black squares.
+    It does not depend on how the points are distributed over the black squares.
     """
     return float(board.in_black(u).double().mean())
 
 
 def c2st(x: Float[Tensor, "n 2"], y: Float[Tensor, "m 2"]) -> float:
-    """Accuracy of a classifier that tells x from y, on points held out: 0.5 for samples of one law.
+    """Held-out accuracy of a classifier of x against y; 0.5 for samples of the same distribution.
 
     The classifier is an MLP with two layers of 64 on z-scored coordinates, trained for 100 epochs in each
     of 3 stratified folds, with fixed seeds. Source: Lopez-Paz and Oquab (2017).

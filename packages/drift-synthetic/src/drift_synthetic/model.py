@@ -14,7 +14,7 @@ SpaceName = Literal["plane", "sphere", "hyperboloid"]
 Geometry = Literal["intrinsic", "euclidean"]
 
 MAX_CODEBOOK_SIZE = 2**24
-"""The most codebook entries that float32 can number."""
+"""Entries of the largest codebook: latents are float32, which holds integers exactly up to 2^24."""
 
 
 class SyntheticGenerator(
@@ -26,16 +26,16 @@ class SyntheticGenerator(
 ):
     """MLP from latents [n, latent] to points [n, d] of a space, the same network for every variant.
 
-    A latent is the index of a codebook entry, drawn uniformly, and `latent_dim` standard normal numbers. The
-    entry and a linear map of the numbers add up to the input of a residual MLP. Black squares meet at their
-    corners only: a continuous map of Gaussian latents has to stretch some of them across the white ones,
-    codebook entries do not.
+    A latent is the index of a codebook entry, sampled uniformly, and `latent_dim` standard normal numbers.
+    The input of a residual MLP is the sum of the entry and a linear map of the numbers. Black squares meet at
+    their corners only: a continuous map of Gaussian latents would place samples in the white ones, a codebook
+    need not.
 
     With `codebook_size` 0, as published, a latent is the normal numbers alone, which a plain MLP of `blocks`
     hidden layers with SiLU maps to the point.
 
     With geometry "intrinsic" outputs are points: unit vectors on the sphere, exp_o of two outputs on the
-    hyperboloid, drawn in smoothly to where float32 keeps the Minkowski norm (`Space.within`). With
+    hyperboloid, smoothly contracted to where float32 keeps the Minkowski norm (`Space.within`). With
     "euclidean", the baseline, they are free in the ambient space while training, and only `sample` projects
     them. On the plane both are the same. The defaults have 0.4 million parameters. `save_pretrained(folder)`
     and `from_pretrained(folder)` keep the weights (safetensors) and the arguments (config.json).
@@ -45,7 +45,7 @@ class SyntheticGenerator(
         geometry: "intrinsic" or "euclidean".
         codebook_size: learned entries; 0 for Gaussian latents through a plain MLP.
         latent_dim: normal numbers in a latent.
-        width: of the hidden layers.
+        width: width of the hidden layers.
         blocks: residual blocks, or hidden layers of the plain MLP.
 
     Raises:
@@ -93,7 +93,7 @@ class SyntheticGenerator(
         return self.space.manifold.projx(x)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
-        """Draw `n` latents, the index of the codebook entry first, with a generator of any device."""
+        """Sample `n` latents, the index of the codebook entry first, with a generator on any device."""
         device, parts = generator.device, []
         if self.codebook is not None:
             size = self.codebook.num_embeddings
@@ -103,7 +103,7 @@ class SyntheticGenerator(
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator, batch_size: int = 16_384) -> Float[Tensor, "n d"]:
-        """Draw `n` points of the space, whatever the geometry, on the CPU; `batch_size` bounds memory."""
+        """Sample `n` points of the space, for either geometry, on the CPU; `batch_size` bounds memory."""
         latents, projx = self.latent(n, generator), self.space.manifold.projx
         device = latents.device
         return in_batches(lambda z: projx(self(z)), latents, batch_size=batch_size, device=device)

@@ -14,10 +14,10 @@ FOLDER = "snapshots"
 
 
 def write_snapshots(space: Space, run: Path, steps: int) -> Callable[[Batch], None]:
-    """Hook for `train` that writes down the samples of a few steps; a resumed run writes the same files.
+    """Hook for `train` that saves the samples of a few steps; a resumed run writes the same files.
 
     Args:
-        space: of the samples.
+        space: space of the samples.
         run: folder of the run.
         steps: steps of the training.
     """

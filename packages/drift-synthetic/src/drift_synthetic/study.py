@@ -22,21 +22,21 @@ Direction = Literal["displacement", "gradient"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 STEP_SIZES = (0.05, 1.0)
-"""The kernel gradient grows like 1 / lengthscale, the displacement like lengthscale: one suits each."""
+"""One per direction: the kernel gradient grows like 1 / lengthscale, the displacement like lengthscale."""
 
 LONGEST_STEP = 1.0
-"""Longest step of a sample: the large step size would throw some off the hyperboloid's chart."""
+"""Longest step of a sample: the large step size would move some off the hyperboloid's chart."""
 
 TUNING_SEED = 1000
 """Seed of the runs that choose step sizes; they are scored on the validation stream."""
 
 LOWER_IS_BETTER = {"sliced_wasserstein": True, "c2st": True, "tile_accuracy": False}
-"""Which way the metrics point."""
+"""Whether lower values of each metric are better."""
 
 
 @runtime_checkable
 class Variant(Protocol):
-    """What a study compares."""
+    """A variant that a study compares with others."""
 
     @property
     def folder(self) -> str:
@@ -49,7 +49,7 @@ class Variant(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is spent on a study."""
+    """Size of a study."""
 
     steps: int
     batch_size: int
@@ -58,12 +58,12 @@ class Budget:
     lengthscales: tuple[str, ...]
     """Lengthscales at each of which the directions are compared."""
     step_sizes: tuple[float, ...] = STEP_SIZES
-    """Step sizes of which every variant takes the best at each lengthscale."""
+    """Step sizes from which each variant takes the best at each lengthscale."""
     codebook_size: int = SyntheticNetworkConfig.codebook_size
     """Codebook entries of every generator; 0: Gaussian latents alone."""
 
     def config(self, variant: Variant, step_size: float, seed: int) -> SyntheticConfig:
-        """Settings of a run, which differ between variants in what the study is about only."""
+        """Settings of a run; variants differ only in `Variant.settings` and the step size."""
         return SyntheticConfig.of(
             **variant.settings,
             step_size=step_size,
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Choice(Generic[S]):
-    """A setting, and the metric of the trial for which it was chosen."""
+    """A chosen setting, and the metric of its trial."""
 
     setting: S
     value: float
@@ -87,7 +87,7 @@ class Choice(Generic[S]):
 def choose(
     candidates: Mapping[tuple[K, S], Trial], metric: str, out: Path, workers: int
 ) -> dict[K, Choice[S]]:
-    """The setting with the best metric for each key, of trials by (key, setting)."""
+    """Setting with the best metric for each key, from trials by (key, setting)."""
     metrics = run_trials(list(candidates.values()), out, workers, "tuning")
     sign = 1 if LOWER_IS_BETTER[metric] else -1
     best: dict[K, Choice[S]] = {}
@@ -131,7 +131,7 @@ def run_seeds(
 
 
 def folder_of(*labels: object) -> str:
-    """Name of a folder for labels, of which a lengthscale may hold colons."""
+    """Folder name made of labels; colons of lengthscales are replaced."""
     return "-".join(str(label) for label in labels).replace(":", "-to-")
 
 
@@ -150,7 +150,7 @@ class Estimate:
     sd: float
     """Standard deviation over seeds; 0 if there is only one."""
     floor: float
-    """Mean over the same seeds of what a perfect generator gets."""
+    """Mean of the floor over the same seeds."""
     n: int
     """Number of seeds."""
 
@@ -181,7 +181,7 @@ def compare(pair: Mapping[Direction, Sequence[Metrics]], name: str) -> dict[str,
 
 
 def winner(name: str, estimates: Mapping[Direction, Estimate]) -> str:
-    """Which of two is better by more than two standard errors of the difference; "tie" if none is.
+    """Which of two is better by more than two standard errors of the difference; "tie" if neither is.
 
     Raises ValueError unless there are two.
     """

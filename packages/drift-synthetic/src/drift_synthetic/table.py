@@ -23,7 +23,7 @@ def read_csv(path: str | Path, space: Space) -> Float64[Tensor, "n d"]:
     """Points of a file that `write_csv` wrote.
 
     Raises:
-        ValueError: the header is that of another space, or a row is not one of numbers.
+        ValueError: the header is that of another space, or a row is not numeric.
     """
     expected = ",".join((*space.columns, "u1", "u2"))
     with Path(path).open() as file:

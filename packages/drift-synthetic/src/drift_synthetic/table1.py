@@ -43,7 +43,7 @@ METRICS = {
 """Metrics of the table; settings are chosen by the first."""
 
 FLOW_STEPS = (0, 20, 100, 300)
-"""Steps at which the particle flow is drawn; it has one lengthscale and a step that suits it."""
+"""Steps at which the particle flow is drawn, which has its own lengthscale and step size."""
 
 BUDGETS = {
     "quick": Budget(400, 512, 3, 3, ("0.2", "0.6")),
@@ -78,7 +78,7 @@ class Cell(NamedTuple):
 def median_distance(target: Target, space: Manifold, geometry: Geometry) -> float:
     """Median distance between points of a target, straight in ambient coordinates or on the manifold.
 
-    A lengthscale is long or short beside it, in whatever geometry.
+    It is the unit of lengthscales, which makes them comparable between geometries.
     """
     problem = make_problem(target, space)
     points = problem.sample(1_000, generator_for(TUNING_SEED))
@@ -87,18 +87,18 @@ def median_distance(target: Target, space: Manifold, geometry: Geometry) -> floa
 
 
 def cells_of(budget: Budget) -> list[Cell]:
-    """The whole design."""
+    """All cells of the table."""
     axes = (get_args(Target), get_args(Manifold), GEOMETRIES, DIRECTIONS)
     return [Cell(*labels) for labels in product(*axes, budget.lengthscales)]
 
 
 def run_table1(budget: Budget, out: Path, workers: int) -> list[dict[str, Any]]:
-    """Tune, train, score and draw the whole design, and write table1.json, table1.md and figures under `out`.
+    """Tune, train, score and draw all cells; write table1.json, table1.md and figures under `out`.
 
-    Directions are compared at the same lengthscales, since the kernel is what they share; each takes the
-    step size with the better sliced Wasserstein distance on the validation stream, with a seed of its own,
-    since it is what they do not. It is trained with all other seeds and scored on the test stream.
-    Interrupted, it continues run by run. Raises as `run_trials` does.
+    Directions share the kernel, and are compared at the same lengthscales. Their magnitudes differ, so each
+    takes the step size with the best sliced Wasserstein distance on the validation stream, with a separate
+    seed. It is then trained with all other seeds and scored on the test stream. An interrupted study
+    continues run by run. Raises as `run_trials`.
     """
     chosen = choose_step_sizes(cells_of(budget), budget, "sliced_wasserstein", out, workers)
     results = run_seeds(chosen, budget, METRICS, out, workers)
@@ -176,7 +176,7 @@ def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
 
 
 def draw_figures(budget: Budget, cells: Iterable[Cell], out: Path) -> None:
-    """Draw, for each lengthscale, final samples, their evolution and the field; and the field's flow."""
+    """Draw, for each lengthscale, final samples, their evolution and the field; and a particle flow."""
     problems = [list(group) for _, group in groupby(cells, key=lambda cell: cell[:2])]
     for lengthscale in budget.lengthscales:
         same = [[cell for cell in problem if cell.lengthscale == lengthscale] for problem in problems]
@@ -205,7 +205,7 @@ def draw_problem(cells: Iterable[Cell], out: Path) -> Row:
 
 
 def flow_row(config: SyntheticConfig) -> Row:
-    """Row of a figure: an untrained network's samples that follow the kernel gradient by themselves."""
+    """Row of a figure: samples of an untrained network that follow the kernel gradient as particles."""
     problem, seed = DOMAIN.load(config), config.run.seed
     flow = particle_flow(
         DOMAIN.field(config, problem),

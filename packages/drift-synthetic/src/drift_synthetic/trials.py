@@ -1,4 +1,4 @@
-"""Training runs of a study, each in a folder of its own, shared out among processes and resumed."""
+"""Training runs of a study, each in its own folder, distributed over processes and resumable."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _CHILD = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Trial:
-    """A training run of a study, and the stream it is scored on: "val" to choose, "test" to report."""
+    """A training run of a study, and the stream on which it is scored: "val" to tune, "test" to report."""
 
     name: str
     """Folder of the run under the study's."""
@@ -37,14 +37,14 @@ class Trial:
 
 
 def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: str) -> dict[str, Metrics]:
-    """Train and score what is not finished under `out`, and return the metrics of all trials by name.
+    """Train and score the unfinished trials under `out`, and return the metrics of all trials by name.
 
-    Finished trials are read, stopped ones continue from their checkpoints. `workers` processes of one
-    thread each share the trials out, which is faster than many threads for networks of this size.
+    Finished trials are read, stopped ones continue from their checkpoints. Trials run in `workers` processes
+    of one thread each, which is faster than many threads for networks of this size.
 
     Raises:
         ValueError: a trial's folder holds a run with other settings.
-        KeyboardInterrupt: the study was stopped; what is under way is saved.
+        KeyboardInterrupt: the study was stopped; runs in progress are saved.
     """
     metrics: dict[str, Metrics] = {}
     with tqdm(total=len(trials), desc=description) as bar:
@@ -56,7 +56,7 @@ def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: st
 
 
 def run_trial(trial: Trial, out: Path) -> Metrics:
-    """Train and score one trial, or read the metrics that it has."""
+    """Train and score one trial, or read its metrics if it is finished."""
     folder, settings = out / trial.name, trial.config.run
     place, accelerator = Place(folder, resume=(folder / CONFIG).exists()), make_accelerator()
     if (folder / METRICS_FILE).exists():
@@ -71,7 +71,7 @@ def run_trial(trial: Trial, out: Path) -> Metrics:
 
 
 def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple[Trial, Metrics]]:
-    """Trials with their metrics as they finish, by this process if there is one worker."""
+    """Trials with their metrics as they finish; one worker runs in this process."""
     if workers == 1:
         yield from ((trial, run_trial(trial, out)) for trial in trials)
         return
@@ -87,7 +87,7 @@ def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Environment of processes started within."""
+    """Set environment variables for processes started within the context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

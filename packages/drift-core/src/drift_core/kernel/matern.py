@@ -1,4 +1,4 @@
-"""Matern kernels of every order: closed forms for half-integers, a table for the others."""
+"""Matern kernels of every order: closed forms for half-integers, tables for the others."""
 
 import math
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class _HalfInteger(RadialKernel):
 class _Tabulated(RadialKernel):
     """Other orders, through log(-log k) and log(-d log k/dx) as functions of log x, x = r / l.
 
-    Both are smooth and straight at either end (power laws), so few nodes serve all of [0, inf).
+    Both are smooth and straight at either end (power laws), so few nodes cover all of [0, inf).
     """
 
     lengthscale: float
@@ -148,8 +148,7 @@ def _tables(nu: float) -> tuple[CubicTable, CubicTable]:
 def _decay(nu: float, x: Array) -> tuple[Array, Array]:
     """g = -d log k/dx and d log g/d log x, both from s = s_{nu-1}(a) and e = s - a.
 
-    The latter is a difference of squares, a^2/s - s + 2 nu - 1, in which e keeps the digits that s loses
-    where a is large.
+    The latter is a difference of squares, a^2/s - s + 2 nu - 1; e avoids its cancellation for large a.
     """
     a = math.sqrt(2 * nu) * x
     orders = nu - np.arange(min(math.ceil(nu), LONGEST_RECURRENCE), 0, -1)
@@ -163,8 +162,9 @@ def _decay(nu: float, x: Array) -> tuple[Array, Array]:
 def _start(mu: float, a: Array) -> tuple[Array, Array]:
     """s_mu(a) = a K_{mu+1}(a) / K_mu(a) and s_mu(a) - a: exact for -1 < mu <= 0, asymptotic above.
 
-    The latter serve nu > 256 only: S = mu + 1/2 + R with R^2 = (mu + 1/2)^2 + a^2 and its first correction
-    in the equation a s' = s^2 - a^2 - 2 mu s. Each step of the recurrence shrinks the error by (a / s)^2.
+    The latter is used for nu > 256 only: S = mu + 1/2 + R with R^2 = (mu + 1/2)^2 + a^2 and its first
+    correction in the equation a s' = s^2 - a^2 - 2 mu s. Each step of the recurrence shrinks the error by
+    (a / s)^2.
     """
     half = mu + 0.5
     if mu > 0:
@@ -183,7 +183,7 @@ def _minus_log(nu: float, t: float) -> float:
     """-log k at log x = t, for x so small that log k is one term of its series for nu >= 2."""
     if nu >= 2:  # a parabola up to a relative x^2 log x
         return nu / (2 * (nu - 1)) * math.exp(2 * t)
-    with mpmath.workdps(100):  # 1 - k is lost in float64
+    with mpmath.workdps(100):  # 1 - k cancels in float64
         order = mpmath.mpf(nu)
         a = mpmath.sqrt(2 * order) * mpmath.exp(t)
         k = 2 ** (1 - order) / mpmath.gamma(order) * a**order * mpmath.besselk(order, a)

@@ -36,13 +36,13 @@ class Mixture(RadialKernel):
         spheres = sorted({f"S^{k.sphere_dim}" for k in kernels if k.sphere_dim is not None})
         if len(spheres) > 1:
             raise ValueError(f"kernels of a Mixture must share a space, got some of {' and '.join(spheres)}")
-        # Tuples make the frozen dataclass hashable whatever sequences were given.
+        # Tuples make the frozen dataclass hashable.
         object.__setattr__(self, "kernels", kernels)
         object.__setattr__(self, "weights", weights)
 
     @property
     def sphere_dim(self) -> int | None:
-        """That of any of the kernels which has one."""
+        """Sphere dimension of the kernels that have one."""
         return next((k.sphere_dim for k in self.kernels if k.sphere_dim is not None), None)
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

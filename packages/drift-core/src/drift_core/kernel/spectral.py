@@ -27,8 +27,8 @@ class SphericalMatern(RadialKernel):
     manifolds; geometric-kernels counts levels + 1). The lengthscale l is in radians.
 
     `levels` (at most 4096) is the highest degree, and such a series is truncated there exactly. With None the
-    kernel is the whole series as far as float64 can tell, with one exception. Where the a_n of a finite nu
-    decay too slowly they are faded out smoothly by degree L = 512 / min(l, 1) (at most 4096). For nu = 1/2
+    kernel is the whole series to float64 precision, with one exception. If the a_n of a finite nu decay too
+    slowly, they are tapered smoothly to zero by degree L = 512 / min(l, 1) (at most 4096). For nu = 1/2
     this agrees with the whole series in dlog to 2e-3 at angles beyond 40 / L and to 1e-5 beyond 80 / L, far
     better for larger nu, and it rounds off the kink or cusp that a rough kernel has at 0.
 
@@ -55,11 +55,11 @@ class SphericalMatern(RadialKernel):
 
     @property
     def sphere_dim(self) -> int:
-        """The kernel is one of S^dim."""
+        """Dimension of the sphere."""
         return self.dim
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """log k(r) at angles r in [0, pi]; an angle that rounding made larger is pi."""
+        """log k(r) at angles r in [0, pi]; larger angles, from rounding, count as pi."""
         return with_derivative(r, self._log, self.dlog)
 
     def _log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -95,7 +95,7 @@ def _tables(kernel: SphericalMatern) -> tuple[CubicTable, CubicTable]:
     dlog, curvature = _resample(spectrum), _resample(1j * n * spectrum)
     dlog[[0, -1]] = 0.0
     step = math.pi / (len(dlog) - 1)
-    # The integrals of the cubics: from theta = 0, so that small values are no differences of large ones.
+    # Integrals of the cubics from theta = 0, so that small values are not differences of large ones.
     rises = step * (dlog[:-1] + dlog[1:]) / 2 - step**2 * np.diff(curvature) / 12
     log_k = np.concatenate([[0.0], np.cumsum(rises)])
     return CubicTable(0, step, log_k, dlog), CubicTable(0, step, dlog, curvature)
@@ -107,7 +107,7 @@ def _resample(spectrum: npt.NDArray[np.complex128]) -> Array:
 
 
 def _sample_dlog(kernel: SphericalMatern) -> Array:
-    """D log k / d theta at theta = pi j / intervals, with as many bits and intervals as it needs."""
+    """Samples of d log k / d theta at theta = pi j / intervals, with as many bits and intervals as needed."""
     levels, bits = _levels(kernel), _dynamic_range(kernel) + GUARD_BITS
     if bits > MOST_BITS:
         raise _unaffordable(kernel, levels)
@@ -122,7 +122,7 @@ def _sample_dlog(kernel: SphericalMatern) -> Array:
             if _is_resolved(ratio := (slope / value).astype(np.float64)):
                 return ratio
             intervals *= 2
-        elif (bits := 2 * bits) <= MOST_BITS:  # its sign or its digits were lost in rounding
+        elif (bits := 2 * bits) <= MOST_BITS:  # too small for the present precision
             cosine = _cosine_series(kernel, levels, bits)
         else:
             break
@@ -166,7 +166,7 @@ def _log_weight(kernel: SphericalMatern, n: Array) -> Array:
 
 
 def _levels(kernel: SphericalMatern) -> int:
-    """The degree beyond which the series is below 2^-48 of its smallest value, or the affordable one."""
+    """Degree beyond which the series is below 2^-48 of its smallest value, or the largest affordable one."""
     if kernel.levels is not None:
         return kernel.levels
     n, dim = np.arange(1, MOST_LEVELS + 1, dtype=np.float64), kernel.dim
@@ -182,7 +182,7 @@ def _levels(kernel: SphericalMatern) -> int:
 
 
 def _fading_degree(kernel: SphericalMatern) -> int:
-    """Degree at which the weights have faded to nothing where levels is None."""
+    """Degree at which the weights are tapered to zero if levels is None."""
     if math.isinf(kernel.nu):
         return MOST_LEVELS
     return min(MOST_LEVELS, math.ceil(512 / min(kernel.lengthscale, 1)))
@@ -210,8 +210,8 @@ def _cosine_series(kernel: SphericalMatern, levels: int, bits: int) -> Integers:
 def _faded(weights: list[mpmath.mpf], dim: int, bits: int) -> list[mpmath.mpf]:
     """Weights times exp(-(lambda_n / Lambda)^4), which reaches 2^-bits at the last degree L.
 
-    A sharp end would ring all over [0, pi], far above k(pi); here the ringing has died before k
-    decays. The power 4 was the best compromise: 1 smooths too much, 6 rings further.
+    A sharp cut-off would ring all over [0, pi], far above k(pi); here the ringing decays before k
+    does. The power 4 was the best compromise: 1 smooths too much, 6 rings further.
     """
     last = len(weights) - 1
     scale = (bits * mpmath.log(2)) ** 0.25 / (last * (last + dim - 1))

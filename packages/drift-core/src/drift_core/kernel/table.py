@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float64]
 
 
 class CubicTable:
-    """The cubic Hermite interpolant of (value, slope) on a uniform grid, continued by straight lines.
+    """The cubic Hermite interpolant of (value, slope) on a uniform grid, extrapolated linearly.
 
     `values` and `slopes` (d value / dt) are float64 at t = step * (first, ..., first + n): 0 is a node,
     and t near it keeps its digits. A call takes t of any shape, keeps its dtype and device, and is

@@ -1,4 +1,4 @@
-"""Whether points lie where they should."""
+"""A check that points lie on a manifold."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from drift_core.manifold.interface import Manifold
 
 
 def check_on_manifold(manifold: Manifold, points: Tensor, what: str = "the data") -> None:
-    """Raise ValueError for points that are not finite or lie off the manifold; tokens are not points."""
+    """Raise ValueError for points that are not finite or lie off the manifold; integer tokens pass."""
     if not points.is_floating_point():
         return
     if not bool(points.isfinite().all()):

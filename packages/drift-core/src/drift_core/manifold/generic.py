@@ -1,4 +1,4 @@
-"""The generic path: any geometry that knows its point functions, geoopt's included."""
+"""Pairs of any manifold from its point functions, and the manifolds of geoopt."""
 
 import math
 from typing import Any, cast, final
@@ -12,7 +12,7 @@ from drift_core.manifold.numerics import safe_inverse
 
 
 def broadcast_pairs(manifold: Manifold, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
-    """Pairs from the point functions alone, one row of x at a time: slower, and right everywhere.
+    """Pairs of any manifold from `dist` and `logmap`, one row of x at a time.
 
     A new manifold can implement `Manifold.pairs` as `return broadcast_pairs(self, x, y)`.
     """
@@ -33,25 +33,25 @@ class GeooptManifold(Manifold):
 
     These work: Euclidean, Sphere and SphereExact, PoincareBall, SphereProjection and every Stereographic,
     Lorentz, SymmetricPositiveDefinite (affine-invariant), and ProductManifold and Scaled of them. Others
-    lack a logarithm or a distance in geoopt. geoopt is not a dependency: the object is only asked for its
-    methods and `ndim`. Accuracy is that of the wrapped manifold (geoopt's sphere returns 0.0141 for every
+    lack a logarithm or a distance in geoopt. geoopt is not a dependency: only methods and `ndim` of the
+    object are used. Accuracy is that of the wrapped manifold (geoopt's sphere returns 0.0141 for every
     smaller float32 distance).
 
     Args:
         manifold: the geoopt manifold.
-        injectivity_radius: length below which its logmap inverts its expmap; None: known for the manifolds
-            above, and refused for others.
+        injectivity_radius: length below which its logmap inverts its expmap; None: the known one of the
+            manifolds above, an error for others.
 
     Raises:
-        ValueError: not a manifold, one of whose functions geoopt lacks some, or an injectivity radius that
-            is neither known nor given.
+        ValueError: not a manifold, a manifold that lacks some of the functions, or an injectivity radius
+            that is neither known nor given.
     """
 
     def __init__(self, manifold: Any, *, injectivity_radius: float | None = None) -> None:
         lacking = _lacking(manifold)
         if lacking:
             raise ValueError(
-                f"{manifold!r:.200} cannot carry a drift: it does not implement {', '.join(lacking)}, "
+                f"{manifold!r:.200} has no drift field: it does not implement {', '.join(lacking)}, "
                 "which GeooptManifold needs"
             )
         if manifold.ndim < 1:
@@ -117,7 +117,7 @@ _NEEDED = ("projx", "proju", "egrad2rgrad", "inner", "dist", "expmap", "logmap")
 
 
 def _lacking(manifold: Any) -> list[str]:
-    """Names of the functions that a manifold, or a part that it is made of, lacks or only declares."""
+    """Names of the functions that a manifold, or one of its factors, lacks or only declares."""
     if not hasattr(manifold, "ndim"):
         return ["ndim"]
     parts = [manifold, *getattr(manifold, "manifolds", ()), getattr(manifold, "base", manifold)]
@@ -125,14 +125,14 @@ def _lacking(manifold: Any) -> list[str]:
 
 
 def _is_missing(manifold: Any, name: str) -> bool:
-    """Whether a method is absent, or a declaration, which does nothing but raise NotImplementedError."""
+    """Whether a method is absent, or only raises NotImplementedError."""
     method = getattr(manifold, name, None)
     code = getattr(method, "__code__", None)
     return method is None or (code is not None and code.co_names == ("NotImplementedError",))
 
 
 def _known_radius(manifold: Any) -> float | None:
-    """Injectivity radius of the manifolds of geoopt, by the names of their classes; None for others."""
+    """Injectivity radius of geoopt's manifolds, by class name; None for others."""
     names = {base.__name__ for base in type(manifold).__mro__ if base.__module__.startswith("geoopt.")}
     if "Scaled" in names:
         base = _known_radius(manifold.base)
@@ -146,6 +146,6 @@ def _known_radius(manifold: Any) -> float | None:
     if "Sphere" in names:
         return math.pi
     if "SymmetricPositiveDefinite" in names:
-        # Its logarithm is affine-invariant; with another distance the two would not fit.
+        # Its logarithm is affine-invariant; another distance would be inconsistent with it.
         return math.inf if manifold.default_metric.value == "AIM" else None
     return math.inf if names & {"Euclidean", "Lorentz"} else None

@@ -62,7 +62,7 @@ class Hyperboloid(Manifold):
     def egrad2rgrad(
         self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]
     ) -> Float[Tensor, "..."]:
-        """Tangent part of u with the sign of its time coordinate changed, as the Lorentz product has it."""
+        """Tangent part of u with its time coordinate negated, the gradient for the Lorentz product."""
         return self.proju(x, torch.cat([-u[..., :1], u[..., 1:]], dim=-1))
 
     def dist(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
@@ -80,7 +80,7 @@ class Hyperboloid(Manifold):
         return self.projx((length.cosh() * base + slope * step).to(x.dtype))
 
     def logmap(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
-        """Tangent vector at x towards y, as long as their distance."""
+        """Tangent vector at x pointing to y, whose length is their distance."""
         base, end = _lift(x), _lift(y)
         gap = end - base
         length = 2 * torch.asinh(safe_sqrt(_lorentz(gap, gap)) / 2)

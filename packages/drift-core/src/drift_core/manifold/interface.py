@@ -1,4 +1,4 @@
-"""What a manifold is: the six point functions of a geometry, and one function of all pairs."""
+"""The interface of manifolds: six point functions, and one function of all pairs."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class Pairs(NamedTuple):
     """All pairs of two clouds: their distances, and weighted sums of the directions between them.
 
     Both come from the same intermediate values (an inner product, say), so that a caller who needs the
-    distances to choose the weights pays for the geometry once. Directions are unit vectors because
+    distances to choose the weights computes the geometry once. Directions are unit vectors because
     grad_x d(x, y) is one, -log_x(y) / d(x, y): no weight has to grow like 1/d near coincident pairs.
     """
 
@@ -77,7 +77,7 @@ class Manifold(ABC):
     def egrad2rgrad(self, x: Float[Tensor, "..."], u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Riemannian gradient at x of a function whose gradient in ambient coordinates is u (geoopt's name).
 
-        Here for metrics that are those of the ambient space: the tangent part of u. Others override it.
+        This default, the tangent part of u, is for metrics of the ambient space. Others override it.
         """
         return self.proju(x, u)
 
@@ -89,23 +89,23 @@ class Manifold(ABC):
         return u
 
     def near_pairs(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "n k ..."]) -> Pairs:
-        """`pairs` of each x_i with k points of its own, y_i; distances and weights are [n, k].
+        """`pairs` of each x_i with its own k points y_i; distances and weights are [n, k].
 
-        A geometry may override this for speed; here it rests on `dist` and `logmap`, in float64.
+        Computed from `dist` and `logmap` in float64; a geometry may override it for speed.
         """
         queries, references = self.projx(x.double()).unsqueeze(1), self.projx(y.double())
         r = self.dist(queries, references)
-        towards = self.logmap(queries, references)
+        logs = self.logmap(queries, references)
 
         def direction_sum(weight: Tensor) -> Tensor:
             a = safe_ratio(weight.double(), r)
-            return (a.reshape(*a.shape, *(1,) * self.point_ndim) * towards).sum(1).to(x.dtype)
+            return (a.reshape(*a.shape, *(1,) * self.point_ndim) * logs).sum(1).to(x.dtype)
 
         return Pairs(r.to(x.dtype), direction_sum)
 
     @final
     def cdist(self, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
-        """Geodesic distance between all x_i and y_j. Raises ValueError for clouds that do not fit."""
+        """Geodesic distance between all x_i and y_j. Raises ValueError for mismatched clouds."""
         check_clouds(self, x, y)
         return self.pairs(x, y).dist
 
@@ -115,7 +115,7 @@ class Manifold(ABC):
     ) -> Float[Tensor, "n ..."]:
         """Weighted sums of logarithms, sum_j weight_ij log_{x_i}(y_j), as tangent vectors at x_i.
 
-        Raises ValueError for clouds that do not fit.
+        Raises ValueError for mismatched clouds.
         """
         check_clouds(self, x, y)
         pairs = self.pairs(x, y)
@@ -128,10 +128,10 @@ class Manifold(ABC):
 
 
 def is_unit_sphere(manifold: Manifold, x: Float[Tensor, "n ..."]) -> bool:
-    """Whether points of the shape of x_i, vectors [d], are those of S^{d-1} with the angle as distance.
+    """Whether the manifold, for points of the shape of x_i [d], is S^{d-1} with the angle as distance.
 
-    The point functions are asked, so that a wrapped sphere is one too: the ends of the axes are points,
-    opposite ones pi apart and others pi / 2.
+    Tests the point functions, so that wrapped spheres count: the ends of the axes must be points, opposite
+    ones pi apart and others pi / 2.
     """
     if manifold.point_ndim != 1 or x.shape[-1] < 2:
         return False

@@ -1,4 +1,4 @@
-"""Distances without cancellation, the ground on which every geometry here stands.
+"""Distances without cancellation, on which all manifolds are built.
 
 Sums of directions are accumulated in float64 and then projected to the tangent space: near a coincident
 pair a direction is a small difference divided by a small distance, and in float32 the rounding of the
@@ -13,7 +13,7 @@ from torch import Tensor
 def reusable(t: Tensor) -> Tensor | None:
     """Buffer for the `out` argument of the next operation: t itself, unless autograd may still need it.
 
-    The arrays over all pairs are what the field costs, and fresh memory for each is a third of it.
+    Arrays over all pairs dominate the cost of a field, and allocating each anew is a third of it.
     """
     return None if t.requires_grad else t
 
@@ -36,9 +36,9 @@ def safe_inverse(a: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def shortened(x: Float64[Tensor, "*batch d"]) -> Float64[Tensor, "*batch d"]:
-    """Unit vectors short of unit length by a few roundings of a sum of d terms.
+    """Unit vectors, shortened by a few roundings of a sum of d terms.
 
-    No rounding lifts their inner products with unit vectors to 1 or beyond, so that no sine is zero: a
+    Rounding then cannot raise their inner products with unit vectors to 1, so that no sine is zero: a
     coincident pair gets an angle of 3e-8 (d = 3) and a direction of length 1e-8.
     """
     return x * (1 - (x.shape[-1] + 4) * torch.finfo(x.dtype).eps)

@@ -62,7 +62,7 @@ class Power(Manifold):
         return self.base.admissible(x, u)
 
     def pairs(self, x: Float[Tensor, "n L ..."], y: Float[Tensor, "m L ..."]) -> Pairs:
-        """Pairs of each factor in turn; they are computed again for the sums, as L of them do not fit."""
+        """Pairs, factor by factor; recomputed for the sums, since storing those of L factors takes memory."""
         positions = range(x.shape[1])
         square = sum(self.base.cdist(x[:, i], y[:, i]).square() for i in positions)
 

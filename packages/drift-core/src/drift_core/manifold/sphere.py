@@ -55,11 +55,11 @@ class Sphere(Manifold):
         return self.projx(angle.cos() * x + torch.sinc(angle / math.pi) * u)
 
     def logmap(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
-        """Tangent vector at x towards y, as long as their angle; zero for antipodal points."""
+        """Tangent vector at x pointing to y, whose length is their angle; zero for antipodal points."""
         # Subtracting +-x first leaves a small difference, exactly, at both ends of the range.
         sign = torch.where((x * y).sum(-1, keepdim=True) < 0, -1.0, 1.0).to(x.dtype)
-        towards = self.proju(x, y - sign * x)
-        return safe_ratio(self.dist(x, y)[..., None], towards.norm(dim=-1, keepdim=True)) * towards
+        tangent = self.proju(x, y - sign * x)
+        return safe_ratio(self.dist(x, y)[..., None], tangent.norm(dim=-1, keepdim=True)) * tangent
 
     def pairs(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Pairs:
         """Angles, and sums of directions as the tangent part of a weighted sum of y.
@@ -76,7 +76,7 @@ class Sphere(Manifold):
         return Pairs(theta, direction_sum)
 
     def near_pairs(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n k d"]) -> Pairs:
-        """`pairs` of each x with k points of its own: angles from chords, sums as in `pairs`."""
+        """`pairs` of each x with its own k points: angles from chords, sums as in `pairs`."""
         base, points = self.projx(x.double()), self.projx(y.double())
         chord = (points - base[:, None]).norm(dim=-1).clamp(max=2)
         sin = chord * (1 - chord * chord / 4).sqrt()

@@ -1,4 +1,4 @@
-"""Runs: what a domain is, run folders, evaluation, data sets and figures."""
+"""Runs: domains, run folders, evaluation, data sets and figures."""
 
 from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
 from drift_core.runs.domain import Domain, Run, Split, untrained

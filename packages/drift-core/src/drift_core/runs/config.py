@@ -1,4 +1,4 @@
-"""Settings of an application: those of training, the kernel, and how a run is reported."""
+"""Settings of an application: training, kernel and reporting."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +13,7 @@ class KernelConfig(Settings):
     kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
     """Kernel; spectral is Matern on the sphere, by its eigenfunctions."""
     nu: float | None = None
-    """Smoothness of matern and spectral; inf: the Gaussian, the heat kernel; none: 1.5."""
+    """Smoothness of matern and spectral; inf: the Gaussian or heat kernel; none: 1.5."""
     lengthscale: str | None = "0.2"
     """Lengthscale: a number, several (0.2,0.6), annealed (3:0.2), or auto."""
     direction: Literal["gradient", "displacement"] = "gradient"
@@ -36,10 +36,10 @@ class KernelConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportedRunConfig(RunConfig):
-    """What makes a run repeatable, and how it is reported."""
+    """Seed, logging, checkpoints and reporting of a run."""
 
     eval_draws: int = 20
-    """Generated draws over which metrics are averaged."""
+    """Draws over which metrics are averaged."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Where to log besides metrics.jsonl."""
 

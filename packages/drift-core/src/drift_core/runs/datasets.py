@@ -11,34 +11,34 @@ DATA_DIR_VARIABLE = "DRIFT_DATA_DIR"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that is the same for everybody."""
+    """A published data file, identified by its sha256."""
 
     folder: str
-    """Its folder in the data folder and in the cache, one for each domain."""
+    """Subfolder of the data folder and of the cache, one per domain."""
     name: str
     url: str
-    """Where it is downloaded from; best one fixed commit."""
+    """Address of the download, preferably at a fixed commit."""
     sha256: str
 
     def path(self, data_dir: str | Path | None = None) -> Path:
-        """Where the file is, checked by sha256.
+        """Path of the file, whose sha256 is checked.
 
-        It is looked for in `data_dir`, else the folder $DRIFT_DATA_DIR, as <folder>/<name> or <name>; if
-        neither is given it is downloaded once into the user's cache.
+        It is searched in `data_dir`, else in $DRIFT_DATA_DIR, as <folder>/<name> or <name>. If neither is
+        set, it is downloaded once into the user's cache.
 
         Raises:
-            ValueError: it is not the published file.
-            FileNotFoundError: the folder is without it.
-            ConnectionError: it cannot be downloaded.
+            ValueError: the file has another sha256.
+            FileNotFoundError: the file is not in the folder.
+            ConnectionError: the download fails.
         """
         folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
         return self._local(Path(folder)) if folder else self._downloaded()
 
     def _local(self, folder: Path) -> Path:
-        places = (folder / self.folder / self.name, folder / self.name)
-        path = next((place for place in places if place.is_file()), None)
+        paths = (folder / self.folder / self.name, folder / self.name)
+        path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f"neither {places[0]} nor {places[1]} exists; download {self.url}")
+            raise FileNotFoundError(f"neither {paths[0]} nor {paths[1]} exists; download {self.url}")
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256:
             raise ValueError(
@@ -62,7 +62,7 @@ class PublishedFile:
 
 
 def cache_folder(domain: str) -> Path:
-    """A domain's folder in the user's cache, for downloads and for what is made of them."""
+    """A domain's folder in the user's cache, for downloads and files derived from them."""
     import pooch
 
     return Path(pooch.os_cache("drift")) / domain

@@ -1,4 +1,4 @@
-"""What a domain is: all that the applications need to know of a kind of data."""
+"""The interface of domains: what the applications need to know about one type of data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ Split = Literal["test", "val"]
 
 @dataclass(frozen=True)
 class Run(Generic[C, D, G]):
-    """A trained generator, and what it was trained on."""
+    """A trained generator with its folder, settings and data."""
 
     folder: Path
     config: C
@@ -33,16 +33,16 @@ class Run(Generic[C, D, G]):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """Device of the generator."""
         return next(self.generator.parameters()).device
 
 
 class Domain(ABC, Generic[C, D, G]):
-    """A kind of data: its settings C, its data D, its generator G, the field, metrics and figures.
+    """One type of data: settings C, data D, generator G, field, metrics and figures.
 
-    `drift_core.cli.train(MyDomain())` makes an application of it, and `cli.sample` and `cli.evaluate` handle
-    its runs. A generator is an nn.Module that is a `drift_core.training.Generator` and a `ModelHubMixin`, by
-    which it is saved.
+    `drift_core.cli.train(MyDomain())` is its training application; `cli.sample` and `cli.evaluate` use its
+    runs. A generator is an nn.Module that is a `drift_core.training.Generator` and, for saving, a
+    `ModelHubMixin`.
     """
 
     name: ClassVar[str]
@@ -50,40 +50,40 @@ class Domain(ABC, Generic[C, D, G]):
     config_type: type[C]
     """Dataclass of the settings; its docstring is shown by --help."""
     generator_type: type[G]
-    """Class of the generator, to load it again."""
+    """Class of the generator, for loading."""
     samples_file: ClassVar[str] = "samples.csv"
     """Name of a run's file of samples."""
     num_samples: ClassVar[int] = 5_000
     """Samples in that file and in the figures."""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings that belong together, by the name of the recipe."""
+    """Named groups of settings."""
 
     def default_recipe(self, config: C) -> str | None:
-        """Name of the recipe that suits the data which the settings name."""
+        """Name of the recipe for the data of the settings."""
         return None
 
     @abstractmethod
     def load(self, config: C) -> D:
-        """Load the data. Raises ValueError or OSError, naming file and row, for data that cannot be used."""
+        """Load the data. Raises ValueError or OSError, naming file and row, for invalid data."""
 
     @abstractmethod
     def generator(self, config: C, data: D) -> G:
-        """Make an untrained generator; torch's random state is seeded."""
+        """Make an untrained generator; called with torch's random state seeded."""
 
     @abstractmethod
     def field(self, config: C, data: D) -> Field:
-        """Make the drift field. Raises ValueError for settings that do not go together."""
+        """Make the drift field. Raises ValueError for incompatible settings."""
 
     @abstractmethod
     def data_sampler(self, config: C, data: D) -> Sampler:
-        """Sampler of training data, as the field takes them."""
+        """Sampler of training data, in the form that the field takes."""
 
     def condition_sampler(self, config: C, data: D) -> Sampler | None:
         """Sampler of the conditions of a conditional generator."""
         return None
 
     def validation(self, config: C, data: D) -> Callable[[G], float] | None:
-        """Score on validation data, lower is better, by which the best weights are kept."""
+        """Score on validation data, lower is better, which selects the best weights."""
         return None
 
     def on_step(self, folder: Path, config: C, data: D) -> Callable[[Batch], None] | None:
@@ -91,7 +91,7 @@ class Domain(ABC, Generic[C, D, G]):
         return None
 
     def remarks(self, data: D) -> list[str]:
-        """What a user should know about the data, a line each."""
+        """Remarks about the data for the user, one line each."""
         return []
 
     @abstractmethod
@@ -104,14 +104,14 @@ class Domain(ABC, Generic[C, D, G]):
 
     @abstractmethod
     def metrics(self, run: Run[C, D, G], draws: int, on: Split) -> Metrics:
-        """Metrics over so many draws beside their floors, on held-out data (`evaluate_draws`)."""
+        """Metrics and their floors on held-out data, over a number of draws (`evaluate_draws`)."""
 
     def figures(self, run: Run[C, D, G], samples: Any) -> None:
         """Draw the figures of a run into its folder figures/."""
 
 
 def untrained(domain: Domain[C, D, G], config: C, data: D) -> G:
-    """Generator of a run before training, the same for the same seed."""
+    """Untrained generator of a run, determined by its seed."""
     with seeded(config.run.seed):
         return domain.generator(config, data)
 

@@ -1,4 +1,4 @@
-"""What figures of all domains share; matplotlib comes with `drift-core[figures]`."""
+"""Helpers for the figures of all domains; matplotlib comes with `drift-core[figures]`."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _LOGARITHMIC = ("Loss", "Norm of the field")
 
 @contextmanager
 def written_figure(path: str | Path, height: float, width: float = 11.0) -> "Iterator[Figure]":
-    """Make a figure (inches) that is written to the PNG file `path` at the end, whole or not at all."""
+    """Figure (size in inches) that is written atomically to the PNG file `path` at the end."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -58,7 +58,7 @@ def _curves(
     curves: Mapping[str, str],
     logarithmic: bool,
 ) -> None:
-    """Draw {key: label} against the step, from 0 up; what spans decades, as logarithms where it can be."""
+    """Draw the curves {key: label} against the step, from 0 or, if possible, on a logarithmic axis."""
     drawn: list[float] = []
     for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR), strict=False):
         found = [(record["step"], record.get(key)) for record in records]

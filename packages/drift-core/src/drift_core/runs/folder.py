@@ -1,4 +1,4 @@
-"""Run folders: created once, never overwritten, continued only with the settings that they had."""
+"""Run folders: created once, never overwritten, resumed with the same settings unless changes are allowed."""
 
 import json
 import shutil
@@ -19,22 +19,22 @@ METRICS = "metrics.json"
 
 C = TypeVar("C", bound=TrainConfig)
 
-# Settings that say how to store and report a run, not what it is.
+# Settings of storage and reporting, which may differ when a run is resumed.
 _ELSEWHERE = ("data_dir", "eval_draws", "tracker", "log_every", "save_every", "keep")
 
 
 class Place(NamedTuple):
-    """Where a run goes, and whether it continues one."""
+    """Folder of a run, and whether to resume it."""
 
     out: Path | None = None
     """Folder of the run; none: runs/<domain>/<time>."""
     resume: bool = False
     """Continue the run in that folder."""
     allow_changes: bool = False
-    """Continue it with other settings than it had, which are then listed in config.json."""
+    """Accept changed settings, which are then listed in config.json."""
 
     def check(self) -> None:
-        """Raise ValueError for a run to be continued that has no folder, and changes of a new run."""
+        """Raise ValueError for `resume` without `out`, or `allow_changes` without `resume`."""
         if self.resume and self.out is None:
             raise ValueError("`resume` needs `out`, the folder of the run to continue")
         if self.allow_changes and not self.resume:
@@ -42,11 +42,11 @@ class Place(NamedTuple):
 
 
 def open_run(config: TrainConfig, domain: str, place: Place, accelerator: Accelerator) -> Path:
-    """Folder of a new run, or of the run to continue, the same on every process.
+    """Create the folder of a new run, or check that of a run to resume; the same on every process.
 
     Raises:
-        ValueError: a new run would go into a folder that is not empty, or the run to continue is of
-            another domain, or has other settings without `allow_changes`.
+        ValueError: the folder of a new run is not empty, or the run to resume is of another domain, or
+            its settings differ without `allow_changes`.
         OSError: the folder cannot be written.
     """
     place.check()
@@ -59,13 +59,13 @@ def open_run(config: TrainConfig, domain: str, place: Place, accelerator: Accele
 
 
 def _for_trackers(config: Settings) -> dict[str, Any]:
-    """Settings as trackers take them: numbers and text."""
+    """Settings as numbers and text, the types that trackers accept."""
     return {
         key: value if isinstance(value, int | float) else str(value) for key, value in config.flat().items()
     }
 
 
-def _open_run(config: TrainConfig, domain: str, place: Place, tell: Callable[[str], None]) -> Path:
+def _open_run(config: TrainConfig, domain: str, place: Place, notify: Callable[[str], None]) -> Path:
     out, settings = place.out or Path(), {"domain": domain, **to_json(config)}
     if not place.resume:
         _create_run(out)
@@ -74,7 +74,7 @@ def _open_run(config: TrainConfig, domain: str, place: Place, tell: Callable[[st
     changes = _check_resumes(out, config, domain, place.allow_changes)
     _sweep(out)
     if changes:
-        tell(f"{out} goes on with other settings: {', '.join(changes)}")
+        notify(f"{out} goes on with other settings: {', '.join(changes)}")
         history = read_config(out).get("changes")
         earlier = history if isinstance(history, list) else []
         write_json(out / CONFIG, {**settings, "changes": [*earlier, *changes]})
@@ -93,7 +93,7 @@ def _create_run(out: Path) -> None:
 
 
 def _sweep(out: Path) -> None:
-    """Remove the unfinished files that a killed run left."""
+    """Remove the unfinished files of a killed run."""
     for part in [*out.glob(f"{PART}*"), *out.glob(f"*/{PART}*")]:
         if part.is_dir():
             shutil.rmtree(part)
@@ -102,7 +102,7 @@ def _sweep(out: Path) -> None:
 
 
 def _check_resumes(out: Path, config: TrainConfig, domain: str, allow_changes: bool) -> list[str]:
-    """Refuse to continue a run with other settings, or list them where that is allowed."""
+    """Changed settings of a run to resume; raises ValueError unless changes are allowed."""
     stored = read_config(out)
     if stored["domain"] != domain:
         raise ValueError(f"`resume`: {out} is a run of the domain {stored['domain']!r}, not of {domain!r}")
@@ -134,7 +134,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Settings in a JSON file, in the form of a run's config.json.
 
     Raises:
-        ValueError: the file is no JSON object.
+        ValueError: the file is not a JSON object.
         OSError: it cannot be read.
     """
     try:
@@ -150,7 +150,7 @@ def restore_config(cls: type[C], stored: Mapping[str, Any]) -> C:
     """Configuration dataclass from what `read_config` returned.
 
     Raises:
-        ValueError: an entry that is no setting, or whose value does not fit or is out of range.
+        ValueError: an unknown setting, or a value of the wrong type or out of range.
     """
     settings = {key: value for key, value in stored.items() if key not in ("domain", "changes")}
     try:

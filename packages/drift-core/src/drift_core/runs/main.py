@@ -1,4 +1,4 @@
-"""What the applications do: train a domain, report a run, sample from it, evaluate it."""
+"""Training, reporting and loading of runs."""
 
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,12 +24,12 @@ G = TypeVar("G", bound=torch.nn.Module)
 
 
 def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path, Metrics | None]:
-    """Train a generator on every process; the first one saves, draws and scores it.
+    """Train a generator on every process; the first process saves, plots and evaluates it.
 
     Returns the run folder and, on the first process, the metrics that its metrics.json holds.
 
     Raises:
-        ValueError, OSError: settings or data that cannot be used, or a folder that is not free.
+        ValueError, OSError: invalid settings or data, or a folder that is not free.
         FloatingPointError, KeyboardInterrupt: as `train` does.
     """
     accelerator = make_accelerator(config.run.tracker)
@@ -45,9 +45,9 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
 def train_generator(
     domain: Domain[C, D, G], config: C, place: Place, accelerator: Accelerator, *, validate: bool = True
 ) -> Run[C, D, G]:
-    """Train a generator on every process, without a report; `validate` keeps the best weights, too.
+    """Train a generator on every process, without a report.
 
-    Raises as `train_domain` does.
+    `validate` also saves the weights with the best validation score. Raises as `train_domain`.
     """
     config.check()
     data = domain.load(config)
@@ -84,13 +84,13 @@ def load_run(domain: Domain[C, D, G], folder: Path, *, best: bool = False) -> Ru
     """Load a finished run, its data included, on a GPU where there is one.
 
     Args:
-        domain: that of the run.
+        domain: the domain of the run.
         folder: the run folder.
-        best: take the weights with the best validation score, instead of the last ones.
+        best: load the weights with the best validation score, instead of the final ones.
 
     Raises:
         ValueError: the folder holds no finished run of the domain, or its files are damaged.
-        OSError: its data are not where they were.
+        OSError: its data are missing.
     """
     config = restore_config(domain.config_type, read_config(folder))
     data = domain.load(config)

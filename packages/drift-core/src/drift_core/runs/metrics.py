@@ -1,4 +1,4 @@
-"""Metrics of a generator over several draws, beside those of a perfect generator."""
+"""Metrics of a generator over several draws, and their floors for a perfect generator."""
 
 import json
 import math
@@ -15,9 +15,9 @@ from drift_core.runs.folder import METRICS
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric over draws, and its floor: what a perfect generator gets. None is what is undefined.
+    """A metric over draws, and its floor: the value of a perfect generator. None: undefined.
 
-    Prints itself, as "0.0342 ± 0.0090 (floor 0.0351 ± 0.0080)"; a format applies to each number, as in
+    Prints as "0.0342 ± 0.0090 (floor 0.0351 ± 0.0080)"; a format applies to each number, as in
     f"{metric:.2f}".
     """
 
@@ -52,8 +52,7 @@ Metrics = dict[str, Metric]
 def summary(values: Sequence[float], floors: Sequence[float]) -> Metric:
     """Mean and standard deviation of one draw of a metric and of its floor.
 
-    The standard deviation of a single draw is 0. Where a draw is NaN, as it has no such metric, both are
-    None.
+    The standard deviation of a single draw is 0. If any draw is NaN (undefined), both are None.
     """
     return Metric(*_moments(values), *_moments(floors))
 
@@ -66,7 +65,7 @@ def evaluate_draws(measure: Callable[[int], Measured], draws: int) -> Metrics:
     """Mean and standard deviation over draws of metrics and of their floors, with a progress bar.
 
     Args:
-        measure: metrics and floors of the k-th draw; a later draw may leave out what takes long.
+        measure: metrics and floors of the k-th draw; a later draw may leave out slow metrics.
         draws: number of draws.
 
     Raises:
@@ -84,7 +83,7 @@ def evaluate_draws(measure: Callable[[int], Measured], draws: int) -> Metrics:
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> str:
-    """Metrics beside their floors, mean and standard deviation over the draws, a line each."""
+    """Table of metrics and floors, mean and standard deviation over the draws, one line per metric."""
     lines = [f"{'metric':<26}{'value':>20}{'floor':>20}{'value / floor':>16}"]
     for name, metric in metrics.items():
         value = _with_spread(metric.value, metric.std, ".4f")

@@ -1,4 +1,4 @@
-"""Trained models on the disk: weights without pickle, arguments, and the digests of both."""
+"""Saved models: weights without pickle, arguments, and checksums of both."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def save_model(folder: Path, module: ModelHubMixin) -> None:
     """Write the weights (safetensors), arguments and SHA256SUMS of a module, replacing the folder as a whole.
 
     Raises:
-        OSError: the folder cannot be written; what was there before is left as it was.
+        OSError: the folder cannot be written; an existing one is left unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{PART}{folder.name}.") as part:
@@ -34,7 +34,7 @@ def save_model(folder: Path, module: ModelHubMixin) -> None:
         files = [file for file in sorted(new.iterdir()) if file.suffix in (".json", ".safetensors")]
         (new / _SUMS).write_text("".join(f"{_sha256(file)}  {file.name}\n" for file in files))
         for file in new.iterdir():
-            file.chmod(0o666 & ~umask())  # safetensors are written for their owner alone
+            file.chmod(0o666 & ~umask())  # safetensors makes files readable by their owner only
             sync(file)
         if folder.exists():
             folder.rename(Path(part) / "old")
@@ -43,18 +43,18 @@ def save_model(folder: Path, module: ModelHubMixin) -> None:
 
 
 def load_model(cls: type[H], folder: Path) -> H:
-    """Read what `save_model` wrote; nothing in the files is executed.
+    """Load a model that `save_model` wrote; no code in the files is executed.
 
     Raises:
-        ValueError: there is no such folder, its files are damaged, or they are of another kind of module.
+        ValueError: there is no such folder, its files are damaged, or they are of another class.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder.parent} has no trained model yet; finish it with `resume`")
     _check_sums(folder)
     try:
-        with redirect_stdout(io.StringIO()):  # it reports where it found the weights
+        with redirect_stdout(io.StringIO()):  # it prints where it found the weights
             return cls.from_pretrained(str(folder), strict=True)
-    except Exception as error:  # whatever foreign arguments make a constructor raise
+    except Exception as error:  # arguments of another class may raise anything
         raise ValueError(f"{folder} holds no {cls.__name__}: {shorten(str(error), 300)}") from error
 
 

@@ -27,11 +27,11 @@ class Stateful(Protocol):
         """Return the state."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Take up a state."""
+        """Restore a state."""
 
 
 class TrainState(NamedTuple):
-    """How far a run has come. Noise, data order and dropout follow from the seed and the step."""
+    """Progress of a run. Latents, data order and dropout are determined by the seed and the step."""
 
     step: int = 0
     """Steps done."""
@@ -45,11 +45,11 @@ def save_checkpoint(
     out: Path, step: int, best: float, parts: Mapping[str, Stateful], *, keep: int = 2
 ) -> Path:
     """Write checkpoints/step_<step>.pt atomically, and drop all but the newest `keep` up to it."""
-    mark = TrainState(step, best, (out / RECORDS).read_text() if (out / RECORDS).exists() else "")
+    state = TrainState(step, best, (out / RECORDS).read_text() if (out / RECORDS).exists() else "")
     path = _path(out, step)
-    _write(path, {**mark._asdict(), **{name: part.state_dict() for name, part in parts.items()}})
+    _write(path, {**state._asdict(), **{name: part.state_dict() for name, part in parts.items()}})
     drop_old(out, step, keep)
-    # Later ones are of a course that was given up: they were damaged.
+    # Later checkpoints were damaged, and training restarted before them.
     for other in _checkpoints(out):
         if other.name > path.name:
             other.unlink()
@@ -63,12 +63,12 @@ def drop_old(out: Path, step: int, keep: int) -> None:
 
 
 def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[str], None]) -> TrainState:
-    """Load the newest checkpoint that is sound into `parts`; the start of a run if there is none at all.
+    """Load the newest intact checkpoint into `parts`; returns the initial state if there is none at all.
 
-    Nothing in a file is executed. `warn` is told of each damaged one.
+    No code in a file is executed. Calls `warn` for each damaged one.
 
     Raises:
-        ValueError: all checkpoints are damaged, or the newest sound one is of other parts.
+        ValueError: all checkpoints are damaged, or the newest intact one is of other parts.
     """
     for path in reversed(_checkpoints(out)):
         try:
@@ -115,12 +115,12 @@ def load_best(out: Path, module: nn.Module) -> float:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The last checkpoint that was written, if any."""
+    """Path of the newest checkpoint, if any."""
     return max(_checkpoints(out), default=None)
 
 
 def checkpoint_bytes(module: nn.Module) -> int:
-    """About how large a checkpoint will be: the weights, their average, and two moments of the gradient."""
+    """Approximate size of a checkpoint: weights, their average, and two moments of the gradient."""
     weights = sum(value.nbytes for value in module.state_dict().values())
     return 2 * weights + 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
 
@@ -144,14 +144,14 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a state, tensors and plain values only. Raises ValueError if the file is not as it was written."""
+    """Read a state of tensors and plain values. Raises ValueError if the file is damaged."""
     content = path.read_bytes()
     body, digest = memoryview(content)[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError("its sha256 does not match")
     try:
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises of every kind
+    except Exception as error:  # unpickling may raise any exception
         raise ValueError(
             f"it holds more than tensors and plain values: {shorten(str(error), 100)}"
         ) from error

@@ -14,7 +14,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
 
 FromFile = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
-"""Type of a setting that is rarely changed: from a file or in code, not by a flag."""
+"""Type of a rarely changed setting, which is set in a file or in code and has no flag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class Settings:
 
     @classmethod
     def of(cls: type[S], **settings: Any) -> S:
-        """Defaults with some settings changed, whatever group they are in. Raises as `replace` does."""
+        """Defaults with some settings changed, in any group. Raises as `replace`."""
         return cls().replace(**settings)
 
     def replace(self: S, **settings: Any) -> S:
-        """Copy with some settings changed, whatever group they are in.
+        """Copy with some settings changed, in any group.
 
         Raises:
             ValueError: there is no setting of that name.
@@ -62,14 +62,14 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Settings):
-    """How far samples and weights move."""
+    """Optimiser, learning rate, and step size along the drift."""
 
     steps: int = 4000
     """Training steps."""
     lr: float = 1e-3
     """Learning rate."""
     step_size: float = 0.05
-    """Length of a sample's step along the drift, per unit of drift."""
+    """Step of a sample, as a multiple of its drift."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW, or Adam, where weight decay is an L2 penalty."""
     max_step: FromFile[float | None] = None
@@ -79,7 +79,7 @@ class OptimizerConfig(Settings):
     decay_fraction: FromFile[float] = 0.0
     """Fraction of the steps, at the end, over which the learning rate decays to zero; 0: never."""
     decay_power: FromFile[float] = 1.0
-    """Shape of the decay: the learning rate is this power of the steps left; 1 is linear."""
+    """Shape of the decay: the learning rate is proportional to this power of the steps left; 1 is linear."""
     beta1: FromFile[float] = 0.9
     """Decay per step of the mean of the gradient."""
     beta2: FromFile[float] = 0.999
@@ -128,7 +128,7 @@ class OptimizerConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(Settings):
-    """How many points meet at a step, over all processes."""
+    """Numbers of samples and data points per step, over all processes."""
 
     batch_size: int = 1024
     """Samples per step."""
@@ -137,7 +137,7 @@ class BatchConfig(Settings):
     num_positives: FromFile[int | None] = None
     """Data points that attract at each step; none: the batch size."""
     num_negatives: FromFile[int] = 0
-    """Further samples per step that repel and are not trained."""
+    """Additional samples per step, which repel but are not trained."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -155,16 +155,16 @@ class BatchConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
-    """What makes a run repeatable, and how often it is written down."""
+    """Seed, logging and checkpoints of a run."""
 
     seed: int = 0
-    """Seed of the initial weights, the noise and the data order."""
+    """Seed of the initial weights, the latents and the data order."""
     save_every: int = 1000
     """Steps between two checkpoints."""
     log_every: FromFile[int] = 50
     """Steps between two lines of metrics.jsonl."""
     keep: FromFile[int] = 2
-    """Newest checkpoints that are kept."""
+    """Number of checkpoints that are kept, the newest."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
@@ -175,7 +175,7 @@ class RunConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """Settings of `train`, whatever the data: `TrainConfig.of(steps=2_000, batch_size=256)`."""
+    """Settings of `train`, for any data: `TrainConfig.of(steps=2_000, batch_size=256)`."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -203,7 +203,7 @@ def check_fraction(name: str, value: float | None) -> None:
 
 
 def to_json(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON holds them, group by group: paths and infinities as text."""
+    """Settings as a JSON object, nested by group; paths and infinities become text."""
     return {name: _plain(value) for name, value in settings._items()}
 
 
@@ -214,10 +214,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(default: S, stored: Mapping[str, Any]) -> S:
-    """Settings with those changed that JSON holds, group by group.
+    """Settings updated from a JSON object, nested by group.
 
     Raises:
-        ValueError: an entry that is no setting, or whose value does not fit.
+        ValueError: an unknown setting, or a value of the wrong type.
     """
     types_of, values = get_type_hints(type(default)), {}
     for name, value in stored.items():
@@ -230,13 +230,13 @@ def from_json(default: S, stored: Mapping[str, Any]) -> S:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         else:
-            kind = "group of settings" if isinstance(value, Mapping) else "setting"
-            raise ValueError(f"there is no {kind} {name!r}")
+            what = "group of settings" if isinstance(value, Mapping) else "setting"
+            raise ValueError(f"there is no {what} {name!r}")
     return dataclasses.replace(default, **values)
 
 
 def setting_from_json(value: Any, kind: Any) -> Any:
-    """Setting of the annotated type `kind` from what JSON holds of it: paths and infinities are text there.
+    """Convert a JSON value to a setting of the annotated type `kind`; paths and infinities are text in JSON.
 
     Raises:
         ValueError: the value is not of that type.

@@ -1,4 +1,4 @@
-"""What is checked before, during and between the steps of a run."""
+"""Checks before and during training, and warnings."""
 
 import shutil
 import tempfile
@@ -16,11 +16,11 @@ from drift_core.training.records import RECORDS
 _COINCIDE = 1e-3
 """Spread of the samples, relative to the data's, below which they have collapsed."""
 _SATURATED = 0.99
-"""Share of capped steps from which on the cap, not the drift, sets how far samples move."""
+"""Fraction of capped steps above which the cap, not the drift, determines how far samples move."""
 
 
 def check_engine(accelerator: Accelerator) -> None:
-    """Refuse settings of Accelerate under which the loop would not do what it says.
+    """Refuse settings of Accelerate that the training loop does not support.
 
     Raises:
         ValueError: gradient accumulation, or float16 with its scaled losses.
@@ -35,7 +35,7 @@ def check_engine(accelerator: Accelerator) -> None:
 
 
 def check_unused(out: Path) -> None:
-    """Refuse to start a run where there is one: its checkpoints and log would be lost.
+    """Refuse to start a run in the folder of another, whose checkpoints and log would be overwritten.
 
     Raises:
         ValueError: the folder holds checkpoints or a log.
@@ -45,7 +45,7 @@ def check_unused(out: Path) -> None:
 
 
 def check_space(out: Path, module: nn.Module, keep: int) -> None:
-    """Refuse, before training, a folder that would fail at a checkpoint.
+    """Refuse, before training, a folder to which checkpoints cannot be written.
 
     Raises:
         OSError: the folder cannot be written, or its disk is too small for the checkpoints of the module.
@@ -65,12 +65,12 @@ def check_space(out: Path, module: nn.Module, keep: int) -> None:
 
 
 def check_finite(norm: Tensor, values: Mapping[str, Tensor], step: int, out: Path) -> None:
-    """Raise FloatingPointError, naming step, culprit and last checkpoint, before weights are spoilt.
+    """Raise FloatingPointError, naming step, culprit and last checkpoint, before a non-finite update.
 
     Args:
         norm: norm of the gradient over all processes, which therefore all stop at the same step.
-        values: by name what the gradient was computed from, the loss last.
-        step: the step under way.
+        values: named values from which the gradient was computed, the loss last.
+        step: the current step.
         out: the run folder.
     """
     if bool((list(values.values())[-1].detach() + norm).isfinite()):
@@ -84,13 +84,13 @@ def check_finite(norm: Tensor, values: Mapping[str, Tensor], step: int, out: Pat
 
 
 def warnings_of(manifold: Manifold, x: Tensor, data: Tensor, clipped: float) -> set[str]:
-    """What spoils a run without stopping it: samples that coincide, steps that are all capped.
+    """Warnings about a step: samples that coincide, or steps that are all capped.
 
     Args:
         manifold: the geometry of the samples.
         x: the pooled samples.
         data: the data of the step.
-        clipped: share of the steps that were capped.
+        clipped: fraction of the steps that were capped.
     """
     found = set()
     comparable = data.is_floating_point() and data.shape[1:] == x.shape[1:]
@@ -108,14 +108,14 @@ def _spread(manifold: Manifold, x: Tensor) -> float:
 
 @dataclass
 class Watch:
-    """Warns once of each warning that is seen at two records in a row."""
+    """Issues each warning once, when it is found at two logged steps in a row."""
 
     warn: Callable[[str], None]
     seen: set[str] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
 
     def __call__(self, step: int, found: set[str]) -> None:
-        """Take note of what was found at a step."""
+        """Record the warnings found at a step."""
         for warning in sorted(found & self.seen - self.told):
             self.warn(f"step {step}: {warning}")
             self.told.add(warning)

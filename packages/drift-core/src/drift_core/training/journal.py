@@ -1,4 +1,4 @@
-"""What a run writes down: its log, its checkpoints, its best weights, and warnings."""
+"""Log, checkpoints, best weights and warnings of a run."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -30,11 +30,11 @@ from drift_core.training.parallel import any_process, mean_over_processes, on_ma
 from drift_core.training.records import RECORDS
 
 _PROBES = 256
-"""Samples of a step at which the field is asked for its diagnostics."""
+"""Samples of a step on which diagnostics are computed."""
 
 
 class Step(NamedTuple):
-    """What happened at a step on this process."""
+    """Result of a training step on this process."""
 
     batch: Batch
     drift: Drift
@@ -46,9 +46,9 @@ class Journal:
 
     Args:
         out: the run folder.
-        field: the drift field, whose state belongs to a checkpoint.
-        learner: the generator that learns.
-        validate: scores the moving average whenever the run is saved, lower is better.
+        field: the drift field, whose state is saved in checkpoints.
+        learner: the learner of the generator.
+        validate: scores the averaged generator whenever the run is saved, lower is better.
         on_step: called at every step with its batch, on the first process.
     """
 
@@ -72,7 +72,7 @@ class Journal:
         self.bar = tqdm(disable=True)
 
     def start(self, resume: bool) -> int:
-        """First step of the run: 0 or, to `resume`, that of its newest sound checkpoint, which is loaded."""
+        """First step to run: 0 or, with `resume`, that of the newest intact checkpoint, which is loaded."""
         if not resume:
             on_main(self.accelerator, partial(check_unused, self.out))
         else:
@@ -85,7 +85,7 @@ class Journal:
 
     @contextmanager
     def opened(self, start: int) -> Iterator[None]:
-        """Log as it was at the first step, and a progress bar."""
+        """Context with a progress bar; first restores the log to its state at the first step."""
         silent = {} if self.accelerator.is_main_process else {"disable": True}  # else TQDM_DISABLE decides
         with tqdm(initial=start, total=self._steps, desc="train", mininterval=0.5, **silent) as self.bar:
             if self.accelerator.is_main_process:
@@ -94,7 +94,7 @@ class Journal:
             yield
 
     def check(self, taken: Step, norm: Tensor, *, first: bool) -> None:
-        """Refuse a step that is not finite, or samples off the manifold, before the weights move.
+        """Refuse a step that is not finite, or samples off the manifold, before the weights change.
 
         Args:
             taken: the step.
@@ -108,7 +108,7 @@ class Journal:
             check_on_manifold(self.field.manifold, samples, "the samples of the generator")
 
     def write(self, taken: Step, stopping: bool) -> None:
-        """Log and save a step where that is due.
+        """Log and save a step when due.
 
         Raises:
             KeyboardInterrupt: some process is `stopping`; the step is saved.
@@ -150,7 +150,7 @@ class Journal:
         self.bar.set_postfix(loss=f"{found['loss']:.2e}", drift=f"{found['drift_norm']:.2g}")
 
     def _validated(self, done: int) -> float:
-        """Score of the averaged weights, which are kept if it is the best so far."""
+        """Validation score of the averaged weights, which are saved if it is the best so far."""
         average = self.learner.average
         assert self.validate is not None
         with evaluating(average), torch.no_grad():
@@ -161,7 +161,7 @@ class Journal:
 
 
 def record(field: Field, optimizer: OptimizerConfig, taken: Step) -> dict[str, float]:
-    """What is logged of a step: loss, norms of the drift and its parts, the field's own, clipped steps."""
+    """Logged values of a step: loss, norms of the drift, diagnostics, clipped steps, learning rate."""
     manifold, (batch, drift, loss) = field.manifold, taken
     x = batch.x
     _, clipped = cap_step(manifold, x, optimizer.step_size * drift.field, optimizer.max_step)

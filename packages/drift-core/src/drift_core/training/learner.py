@@ -1,4 +1,4 @@
-"""A generator that learns: what it draws, its forward pass over all processes, and its optimiser."""
+"""A generator in training: its inputs, its forward pass over all processes, and its optimiser."""
 
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
@@ -22,7 +22,7 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 """Maps (n, random generator) to n rows on the CPU: data points, tokens or conditions."""
 
 LATENT, DATA, NETWORK, CONDITION = 0, 1, 2, 3
-"""Random streams of a training step; the network's own (dropout) is one a process."""
+"""Random streams of a training step; the network's own (dropout) has one per process."""
 
 
 @runtime_checkable
@@ -40,13 +40,13 @@ class Generator(Protocol):
 
 
 class Draw(NamedTuple):
-    """What a step starts from, the same on every process."""
+    """Inputs of a training step, the same on every process."""
 
     step: int
     inputs: list[Tensor]
     """Latents of all samples, negatives last; for a conditional generator also their conditions."""
     data: Tensor
-    """Data points, or what identifies them to the field."""
+    """Data points, or the tokens or indices that represent them."""
 
 
 class Learner(Generic[M]):
@@ -55,15 +55,15 @@ class Learner(Generic[M]):
     Args:
         module: a `Generator` that is also an nn.Module.
         config: settings of training.
-        accelerator: joins the processes, each of which owns its rows of the batch.
+        accelerator: connects the processes, each of which owns some rows of the batch.
     """
 
     def __init__(self, module: M, config: TrainConfig, accelerator: Accelerator) -> None:
         check_engine(accelerator)
         self.module, self.config, self.accelerator = module, config, accelerator
         self.rows = shard(accelerator, config.batch.batch_size)
-        kind = torch.optim.AdamW if config.optimizer.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(module.parameters(), lr=config.optimizer.lr)
+        optimizer_type = torch.optim.AdamW if config.optimizer.optimizer == "adamw" else torch.optim.Adam
+        optimizer = optimizer_type(module.parameters(), lr=config.optimizer.lr)
         network = MicroBatches(module, config.batch.micro_batch_size)
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         average = get_ema_multi_avg_fn(config.optimizer.averaging)  # type: ignore[no-untyped-call]
@@ -76,15 +76,15 @@ class Learner(Generic[M]):
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint keeps."""
+        """Parts that are saved in a checkpoint."""
         return {"model": self.module, "ema": self.ema, "optimizer": self.optimizer}
 
     def warm_up(self, inputs: list[Tensor]) -> None:
-        """Make the first step like all later ones, see `drift_core.training.parallel.warm_up`."""
+        """Run a backward pass before the first step (`drift_core.training.parallel.warm_up`)."""
         warm_up(self.accelerator, self.network, *inputs)
 
     def forward(self, draw: Draw) -> tuple[Tensor, Batch]:
-        """This process's samples [n, *point], with gradients, and the batch against which they drift."""
+        """Samples [n, *point] of this process, with gradients, and the batch for the field."""
         step, size, steps = draw.step, self.config.batch.batch_size, self.config.optimizer.steps
         torch.manual_seed(self._network_seed(step))
         own = [part[self.rows.own] for part in draw.inputs]
@@ -96,14 +96,14 @@ class Learner(Generic[M]):
         return x, Batch(x.detach(), draw.data, model, self.rows.own, step, step / steps, *conditions)
 
     def backward(self, loss: Tensor) -> Tensor:
-        """Gradients of the loss over all processes, clipped; returns their norm before that."""
-        # Gradients are averaged over processes, so that each counts by its share of the batch.
+        """Compute and clip the gradients over all processes; return their norm before clipping."""
+        # Accelerate averages gradients over processes; the factor weights each by its share of the batch.
         self.accelerator.backward(loss * self.rows.share)
         clip = self.config.optimizer.clip_norm
         return cast(Tensor, self.accelerator.clip_grad_norm_(self.network.parameters(), clip))
 
     def step(self, step: int) -> None:
-        """Move the weights and their average."""
+        """Update the weights and their moving average."""
         for group in self.optimizer.param_groups:
             group.update(self.config.optimizer.parameters_at(step))  # not those of a checkpoint
         self.optimizer.step()
@@ -139,12 +139,12 @@ class Draws:
         self.data_device = data_device(field, self.device)
 
     def __call__(self, step: int) -> Draw:
-        """Draw what a step needs, on the device."""
+        """Draw the inputs of a step, on the device."""
         n = self.batch.batch_size + self.batch.num_negatives
         return Draw(step, self.inputs(n, step), self.data(self.batch.positives, step))
 
     def data(self, n: int, step: int) -> Tensor:
-        """Data of a step, where the field reads them."""
+        """Data of a step, on the device where the field reads them."""
         return self.sample_data(n, generator_for(self.seed, step, DATA)).to(self.data_device)
 
     def inputs(self, n: int, step: int) -> list[Tensor]:

@@ -22,7 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def resample(data: Tensor) -> Sampler:
-    """Sampler of a finite data set: n distinct rows at a time, or all of them where n is not smaller."""
+    """Sampler of a finite data set: n distinct rows at a time, or all rows if there are at most n."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
         return data if n >= len(data) else data[torch.randperm(len(data), generator=generator)[:n]]
@@ -46,24 +46,25 @@ def train(
     """Train a generator on a drift field, and return the moving average of its weights.
 
     At every step all processes draw the same latents and data from (seed, step), map their own rows, and
-    pool the samples; each row drifts against all samples and all data. Torch's random state, which dropout
-    uses, is set at every step, and denormal numbers count as zero. Writes metrics.jsonl and checkpoints.
+    pool the samples; the drift of each row is computed from all samples and data. Torch's random state, which
+    dropout uses, is set at every step, and denormal numbers count as zero. Writes metrics.jsonl and
+    checkpoints.
 
     Args:
         module: a `Generator` that is also an nn.Module.
         field: the drift field.
-        sample_data: sampler of data points, or of what identifies them to the field.
+        sample_data: sampler of data points, or of the tokens or indices that represent them.
         config: settings of the optimiser, the batch and the run.
         out: the run folder.
-        sample_condition: sampler of conditions, with which the module is then called.
+        sample_condition: sampler of conditions, the second argument of the module.
         accelerator: where to run; one process on the best device by default.
-        resume: continue exactly from the newest sound checkpoint; from the start if there is none.
+        resume: continue exactly from the newest intact checkpoint; from the start if there is none.
         validate: scores the averaged generator at every save, lower is better; `load_best` loads the best.
         on_step: called at every step with the batch that the field saw, on the first process.
 
     Raises FloatingPointError for numbers that are not finite, OSError for a folder or disk that cannot be
-    written, ValueError for settings, data or checkpoints that cannot be used, and KeyboardInterrupt after
-    SIGINT or SIGTERM, when the run is saved.
+    written, ValueError for invalid settings, data or checkpoints, and KeyboardInterrupt after SIGINT or
+    SIGTERM, once the run is saved.
     """
     config.check()
     accelerator = accelerator or make_accelerator()
@@ -75,7 +76,7 @@ def train(
 
 
 def follow(field: Field, learner: Learner[M], draw: Draws, journal: Journal, resume: bool) -> None:
-    """Regress the generator onto the moved samples, to the end of training."""
+    """Regress the generator onto the drifted samples until the end of training."""
     manifold, settings = field.manifold, learner.config.optimizer
     check_on_manifold(manifold, draw.data(64, 0))
     start = journal.start(resume)

@@ -1,4 +1,4 @@
-"""Networks: MLPs, a network applied to a few rows at a time, and evaluation mode for a while."""
+"""Networks: MLPs, micro-batches, and a context for evaluation mode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ _SILU_GAIN = 1.79
 
 
 def plain_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """Hidden layers with SiLU, then a linear one; of normal inputs the outputs have unit variance at first.
+    """MLP with SiLU, whose untrained outputs have unit variance for standard normal inputs.
 
-    The generator of continuous data in the published setting: noise in, a point out, no codebook.
+    The generator of continuous data in the published setting: Gaussian latents, no codebook.
     """
     sizes = [inputs, *[width] * layers]
     hidden = [nn.Linear(*pair) for pair in pairwise(sizes)]
@@ -24,7 +24,7 @@ def plain_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequenti
     with torch.no_grad():
         for layer in (*hidden, last):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            if layer is not hidden[0]:  # SiLU's mean is not 0, and would give all points one direction
+            if layer is not hidden[0]:  # SiLU's nonzero mean would give all points the same direction
                 layer.weight.sub_(layer.weight.mean(1, keepdim=True)).mul_(_SILU_GAIN)
         for layer in hidden:
             nn.init.zeros_(layer.bias)
@@ -32,7 +32,7 @@ def plain_mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequenti
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm residual block h + W2 silu(W1 layernorm(h)), the identity at first."""
+    """Pre-norm residual block h + W2 silu(W1 layernorm(h)), initially the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_mlp(width: int, blocks: int, outputs: int, *, bias: bool = True) -> nn.Sequential:
-    """Residual blocks, a last norm, and a linear layer, for inputs that are as wide as the blocks."""
+    """Residual blocks, a layer norm and a linear layer, for inputs [n, width]."""
     layers = [ResidualBlock(width) for _ in range(blocks)]
     return nn.Sequential(*layers, nn.LayerNorm(width), nn.Linear(width, outputs, bias=bias))
 
@@ -90,7 +90,7 @@ class MicroBatches(nn.Module):
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the context; afterwards every part is in the mode that it was in."""
+    """Evaluation mode within the context; afterwards every submodule has its previous mode."""
     training = [part for part in network.modules() if part.training]
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""One batch over many processes: who owns which rows, and what is shared."""
+"""Distribution of one batch over many processes."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def make_accelerator(tracker: str = "none") -> Accelerator:
-    """Accelerator that joins every launched process; on a machine without a GPU it has to be told so.
+    """Accelerator over all launched processes, on the CPU if there is no GPU.
 
     Args:
         tracker: where to log besides metrics.jsonl, "tensorboard" or "wandb"; "none" for nowhere.
@@ -34,7 +34,7 @@ def make_accelerator(tracker: str = "none") -> Accelerator:
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,
-        project_dir=".",  # trackers want one now; `open_run` puts their files into the run folder
+        project_dir=".",  # trackers require one; `open_run` replaces it by the run folder
     )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
@@ -80,11 +80,11 @@ def pool(accelerator: Accelerator, x: Tensor, sizes: list[int]) -> Tensor:
 
 
 def warm_up(accelerator: Accelerator, model: nn.Module, *inputs: Tensor) -> None:
-    """Make the sums of gradients over processes the same in the first step as in all later ones.
+    """Run a backward pass before training, so that all steps sum gradients in the same order.
 
-    DistributedDataParallel orders its buckets anew after the first backward pass, and sums over three or
-    more processes are then rounded differently: a resumed run would differ from one that never stopped.
-    That pass is done here, with some inputs, and its gradients are dropped.
+    DistributedDataParallel reorders its buckets after the first backward pass, and sums over three or more
+    processes are then rounded differently: a resumed run would differ from an uninterrupted one. The
+    gradients of the pass are dropped.
     """
     if accelerator.num_processes > 1:
         with evaluating(model):
@@ -110,10 +110,10 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Result of what the first process alone does, on every process.
+    """Run `work` on the first process only, and return its result on every process.
 
     Raises:
-        OSError, ValueError: as `work` does, on every process, so that none waits for one that has ended.
+        OSError, ValueError: as `work`, on every process, so that none waits for one that has ended.
     """
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
@@ -128,10 +128,10 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 
 def same_on_all(accelerator: Accelerator, value: int, what: str) -> int:
-    """The value, which every process must hold.
+    """Return the value, after checking that it is the same on every process.
 
     Raises:
-        ValueError: processes hold different values.
+        ValueError: the values differ.
     """
     values = gather_object([value])
     if len(set(values)) > 1:
@@ -140,10 +140,10 @@ def same_on_all(accelerator: Accelerator, value: int, what: str) -> int:
 
 
 def merge_over_processes(accelerator: Accelerator, score: Score) -> Score:
-    """Score over the references of all processes, from each one's `Score` of the same queries over its own.
+    """Score over the references of all processes, from each process's score over its own references.
 
-    For reference sets that do not fit into one process: what is sent are n log-densities and gradients, not
-    the references. The queries must be the same everywhere, such as the pool that `Field.terms` receives.
+    For reference sets that do not fit into one process: only n log-densities and gradients are sent, not the
+    references. The queries must be the same on all processes, such as the pooled samples `Batch.model`.
     """
     if accelerator.num_processes == 1:
         return score
@@ -153,6 +153,6 @@ def merge_over_processes(accelerator: Accelerator, score: Score) -> Score:
 
 
 def warn(accelerator: Accelerator, message: str) -> None:
-    """One line on stderr, from the first process alone, beside a progress bar if there is one."""
+    """Print a one-line warning on stderr, on the first process only, without breaking a progress bar."""
     if accelerator.is_main_process:
         tqdm.write(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The log of a run: metrics.jsonl, one object a logged step."""
+"""The log of a run: metrics.jsonl, one object per logged step."""
 
 import json
 from pathlib import Path

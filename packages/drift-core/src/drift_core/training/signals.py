@@ -1,4 +1,4 @@
-"""Signals that end a run between two steps, not within one."""
+"""Deferral of stop signals, so that a run ends between two steps."""
 
 import os
 import signal
@@ -14,10 +14,10 @@ _ECHO = 1.0
 
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT (Ctrl-C) and SIGTERM (schedulers), and yield a function that tells whether one came.
+    """Defer SIGINT (Ctrl-C) and SIGTERM (schedulers), and yield a function that returns whether one came.
 
     A second signal acts at once, unless it comes within a second: Ctrl-C in a terminal reaches every
-    process of torchrun, which then sends its own to each of them. A signal that was ignored (Ctrl-C under
+    process of torchrun, which then sends another one to each of them. A signal that was ignored (Ctrl-C under
     nohup) stays ignored. Outside the main thread, which alone may handle signals, nothing is deferred.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -27,7 +27,7 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         came.append(time.monotonic())
         if came[-1] - came[0] > _ECHO:
             restore()
@@ -38,7 +38,7 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     for number in before:
-        signal.signal(number, remember)
+        signal.signal(number, handle)
     try:
         yield lambda: bool(came)
     finally:
