@@ -58,6 +58,8 @@ class PromoterKernelConfig(KernelConfig):
         if self.crop == 0 and self.crop_lengthscale is not None:
             raise ValueError("`crop_lengthscale` is for crops, and `crop` is 0")
         parse_lengthscales(self.lengthscale or "auto", auto=1.0)
+        if self.crop_lengthscale is not None and "auto" in self.crop_lengthscale:
+            raise ValueError("`crop_lengthscale` auto: auto is for `lengthscale`, of whole sequences")
         parse_lengthscales(self.crop_lengthscale or "1")
 
 

@@ -79,9 +79,9 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         data = config.data
         return load(data.dataset, data.data, data.data_dir, skip_bad=data.skip_bad)
 
-    def remarks(self, data: Molecules) -> list[str]:
+    def remarks(self, config: MoleculeConfig, data: Molecules) -> list[str]:
         """How many lines were left out."""
-        return [f"{data.skipped:,} lines were skipped"] if data.skipped else []
+        return [f"{data.skipped:,} lines of {config.data.data} were skipped"] if data.skipped else []
 
     def generator(self, config: MoleculeConfig, data: Molecules) -> MoleculeGenerator:
         """Generator of strings as long as the data's."""

@@ -19,7 +19,17 @@ FromFile = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A dataclass of settings or of groups of settings. Names are unique over all groups."""
+    """A dataclass of settings or of groups of settings. Names are unique over all groups.
+
+    Raises ValueError for a value that is not among the choices of its setting.
+    """
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for name, value in self._items():
+            choices = [choice for kind in _alternatives(kinds[name]) for choice in get_args(kind)]
+            if choices and value is not None and value not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(map(str, choices))}; got {value}")
 
     @classmethod
     def of(cls: type[S], **settings: Any) -> S:
@@ -205,6 +215,12 @@ def check_fraction(name: str, value: float | None) -> None:
 def to_json(settings: Settings) -> dict[str, Any]:
     """Settings as JSON holds them, group by group: paths and infinities as text."""
     return {name: _plain(value) for name, value in settings._items()}
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """Literal types that an annotation allows."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return [kind for kind in kinds if get_origin(kind) is Literal]
 
 
 def _plain(value: Any) -> Any:
