@@ -267,6 +267,7 @@ def test_bad_flags(tmp_path, app_inside, flags, words):
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
+        ({"kernel": {"kernel": "spectral"}}, ["kernel", "spectral"]),
         ({"data": {"signal_tracks": 3}}, ["signal_tracks: 3"]),
         ({"kernel": {"signal_lengthscale": -1}}, ["must be positive", "-1"]),
         ({"optimizer": {"max_step": 4}}, ["max_step", "4"]),
