@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ def train(domain: AnyDomain) -> None:
             print(metrics_table(metrics))
             print(f"run folder: {folder}")
 
-    run(main)
+    run(main, domain.config_type().without_flags())
 
 
 def sample(domains: Domains) -> None:
@@ -220,32 +220,38 @@ def _plain(box: str) -> str:
     return " ".join(" ".join(kept).split())
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], without_flags: Collection[str] = ()) -> None:
     """Run a command; what the user can mend becomes one line on stderr and exit status 2.
 
-    Set DRIFT_DEBUG=1 to see the traceback instead.
+    Messages name settings in backticks; they are printed as flags, but for those `without_flags`. Set
+    DRIFT_DEBUG=1 to see the traceback instead.
     """
     try:
         with denormals_as_zero():  # as `train` does, but before torch starts its threads, which inherit it
             main()
     except (ValueError, OSError, FloatingPointError) as error:
-        _refuse(error, " ".join(str(error).split()))
+        _refuse(error, as_flags(" ".join(str(error).split()), without_flags))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        _refuse(error, "out of memory; try a smaller `batch_size`, `micro_batch_size` or `n`")
+        _refuse(error, "out of memory; try a smaller --batch-size, --micro-batch-size or --n")
     except KeyboardInterrupt:
-        print("stopped; continue with --resume", file=sys.stderr)
+        print("stopped; --resume goes on with a training run", file=sys.stderr)
         sys.exit(130)
 
 
 def _refuse(error: Exception, message: str) -> NoReturn:
     if os.environ.get("DRIFT_DEBUG"):
         raise error
-    print(f"error: {as_flags(message)}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def as_flags(message: str) -> str:
-    """Message in which settings, named in backticks, are flags."""
-    return re.sub(r"`(\w+)`", lambda name: "--" + name.group(1).replace("_", "-"), message)
+def as_flags(message: str, without_flags: Collection[str] = ()) -> str:
+    """Message in which settings, named in backticks, are flags where they have one."""
+
+    def flag(found: re.Match[str]) -> str:
+        name = found.group(1)
+        return name if name in without_flags else "--" + name.replace("_", "-")
+
+    return re.sub(r"`(\w+)`", flag, message)

@@ -29,7 +29,7 @@ class MoleculeKernelConfig(KernelConfig):
     lengthscale: str | None = None
     """Of whole strings, in total distance: a number, several (0.3,1,3), annealed (3:0.3), or auto;
     none: 1.5:0.15."""
-    window: int = 0
+    window: FromFile[int] = 0
     """Positions of the windows whose drift samples follow; 0: whole strings, as published."""
     window_lengthscale: FromFile[str | None] = None
     """Lengthscale of a window's kernel, a product over its positions; none: 1:0.5."""

@@ -60,6 +60,15 @@ class Settings:
             found |= value.flat() if isinstance(value, Settings) else {name: value}
         return found
 
+    def without_flags(self) -> set[str]:
+        """Names of the settings that are `FromFile`."""
+        hints = get_type_hints(type(self), include_extras=True)
+        groups = [value.without_flags() for _, value in self._items() if isinstance(value, Settings)]
+        own = {
+            name for name, hint in hints.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())
+        }
+        return own.union(*groups)
+
     def check(self) -> None:
         """Raise ValueError, with its name in backticks, for a setting that is out of range."""
         for _, value in self._items():
@@ -271,6 +280,8 @@ def setting_from_json(value: Any, kind: Any) -> Any:
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value
+    if get_origin(kind) is Literal:
+        raise ValueError(f"{value!r:.80} is none of {', '.join(map(str, get_args(kind)))}")
     raise ValueError(f"{value!r:.80} is not {getattr(kind, '__name__', kind)}")
 
 
