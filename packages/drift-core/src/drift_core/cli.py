@@ -1,5 +1,6 @@
 """Command lines: `train(MyDomain())` is an application, `sample` and `evaluate` handle its runs."""
 
+import inspect
 import io
 import os
 import re
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -124,21 +126,22 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
         ValueError: flags, a recipe or a file that cannot be used.
     """
     defaults, command = domain.config_type(), _training_command(domain)
+    parsed = partial(parse, description=inspect.cleandoc(domain.config_type.__doc__ or ""))
     try:
-        config, place, recipe, file = parse(command(defaults))
+        config, place, recipe, file = parsed(command(defaults))
     except ValueError as error:
         raise ValueError(_with_hint(str(error), defaults)) from None
     if place.resume and place.out is not None:
         if recipe or file:
             raise ValueError("`resume` takes the settings of the run; leave out `recipe` and `config`")
         stored = restore_config(domain.config_type, read_config(place.out))
-        return parse(command(stored))[:2]
+        return parsed(command(stored))[:2]
     entries = read_settings(file) if file else {}
     if file:
-        config = parse(command(_in_file(file, defaults, entries)))[0]
+        config = parsed(command(_in_file(file, defaults, entries)))[0]
     recipe = recipe or domain.default_recipe(config)
-    started = defaults.replace(**domain.recipes[recipe]) if recipe else defaults
-    return parse(command(_in_file(file, started, entries)))[:2]
+    started = defaults.replace(**domain.recipes.get(recipe or "", {}))
+    return parsed(command(_in_file(file, started, entries)))[:2]
 
 
 def _with_hint(message: str, settings: DomainConfig) -> str:
@@ -162,7 +165,7 @@ Parsed = tuple[DomainConfig, Place, str | None, Path | None]
 def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..., Parsed]]:
     """For given defaults the function whose arguments are the flags."""
     config_type: Any = domain.config_type
-    recipes: Any = Literal[tuple(domain.recipes)] if domain.recipes else Literal["none"]
+    recipes: Any = Literal[tuple(domain.recipes) or ("default",)]
 
     def command(defaults: DomainConfig) -> Callable[..., Parsed]:
         def start(
@@ -173,7 +176,7 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
             resume: tyro.conf.FlagCreatePairsOff[bool] = False,
             allow_changes: tyro.conf.FlagCreatePairsOff[bool] = False,
         ) -> Parsed:
-            """Settings, and where the run goes.
+            """Train.
 
             Args:
                 settings: all settings.
@@ -185,15 +188,12 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
             """
             return settings, Place(out, resume, allow_changes), recipe, config
 
-        start.__doc__ = (start.__doc__ or "").replace(
-            "Settings, and where the run goes.", config_type.__doc__
-        )
         return start
 
     return command
 
 
-def parse(command: Callable[..., T]) -> T:
+def parse(command: Callable[..., T], description: str | None = None) -> T:
     """Arguments of a dataclass or a function from the command line.
 
     Raises:
@@ -202,7 +202,7 @@ def parse(command: Callable[..., T]) -> T:
     told = io.StringIO()
     try:
         with redirect_stderr(told):
-            return tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))
+            return tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:
             raise
