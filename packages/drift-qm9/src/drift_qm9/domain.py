@@ -27,7 +27,7 @@ from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import MoleculeGenerator
 from drift_qm9.smi import write_smi
-from drift_qm9.tokens import LETTERS, to_smiles
+from drift_qm9.tokens import VOCABULARY, to_smiles
 
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
@@ -96,7 +96,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         if config.network.geometry == "euclidean":
             return KernelField(Power(Euclidean()), kernel, scales, settings.direction)
         strings = CategoricalField(
-            len(LETTERS), kernel, scales, settings.direction, product=settings.window > 0
+            len(VOCABULARY), kernel, scales, settings.direction, product=settings.window > 0
         )
         if settings.window:
             return window_field(strings, data.train.shape[1], settings.window)
@@ -148,9 +148,9 @@ def auto_lengthscale(
     """Spread of the distances between training molecules, which is what weights depend on."""
     order = torch.randperm(len(data.train), generator=generator_for(config.run.seed, _AUTO))
     references = data.train[order[:_AUTO_REFERENCES]]
-    return onehot_lengthscale(kernel, references, len(LETTERS), config.network.geometry)
+    return onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
 
 
 def onehot(tokens: Int64[Tensor, "m length"]) -> Float[Tensor, "m length vocab"]:
     """Vertices of the simplex, which are the same points in both geometries."""
-    return one_hot(tokens, len(LETTERS)).float()
+    return one_hot(tokens, len(VOCABULARY)).float()
