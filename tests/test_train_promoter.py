@@ -17,16 +17,18 @@ from typing import Any
 
 import pytest
 import torch
+from drift_core.runs.domain import untrained
 from drift_core.training.loop import train
 from drift_core.training.parallel import make_accelerator
+from drift_promoter.config import PromoterConfig
+from drift_promoter.crop_field import CropField
+from drift_promoter.domain import PromoterDomain
 from drift_promoter.genome.benchmark import NAMES, TSS
 from drift_promoter.model import PromoterGenerator
 
 ROOT = Path(__file__).parents[1]
-SMALL = (
-    "--steps", "6", "--batch-size", "8", "--num-positives", "512", "--save-every", "3", "--log-every", "2",
-    "--eval-draws", "2",
-)  # fmt: skip
+SMALL = ("--steps", "6", "--batch-size", "8", "--save-every", "3", "--eval-draws", "2")
+FEW = {"batch": {"num_positives": 512}, "run": {"log_every": 2}}
 METRICS = {
     "kmer_correlation", *(f"kmer{k}_correlation" for k in (3, 4, 5, 7, 8)), "bases_tv", "gc_w1", "cpg_w1",
     "distinct", "novelty", "conditioning", "conditioning_shuffled",
@@ -35,6 +37,13 @@ MOTIFS = {"motif_placement", "motif_placement_shuffled"}
 PLACE = re.compile(r">(chr\w+|toy):(\d+)-(\d+)\([+-]\) \d+")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def in_file(folder: Path, **groups: object) -> tuple[str, Path]:
+    """Flags for settings without a flag, which stand in a file: a few data attract, and more is logged."""
+    path = folder / "settings.json"
+    path.write_text(json.dumps({**FEW, **groups}))
+    return "--config", path
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +61,16 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few sequences in reports of runs inside this process."""
     monkeypatch.setattr(import_module("drift_promoter.evaluate"), "SAMPLES", 40)
-    monkeypatch.setattr(import_module("drift_promoter.experiment"), "SAMPLES", 40)
-    monkeypatch.setattr(import_module("drift_promoter.experiment"), "VALIDATION", 40)
+    monkeypatch.setattr(PromoterDomain, "num_samples", 40)
+    monkeypatch.setattr("drift_promoter.domain.VALIDATION", 40)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A finished run on the toy data, started as a user does, on one thread."""
-    out = tmp_path_factory.mktemp("runs") / "toy"
-    command = [sys.executable, str(ROOT / "apps" / "train_promoter.py"), *SMALL, "--out", str(out)]
+    folder = tmp_path_factory.mktemp("runs")
+    out, flags = folder / "toy", [*SMALL, *in_file(folder)]
+    command = [sys.executable, ROOT / "apps" / "train_promoter.py", *flags, "--out", out]
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
@@ -97,7 +107,8 @@ def fasta(path: Path) -> dict[str, str]:
 
 def test_a_run_leaves_what_it_promises(finished):
     config = json.loads((finished / "config.json").read_text())
-    assert (config["domain"], config["steps"], config["dataset"]) == ("promoter", 6, "toy")
+    assert config["domain"] == "promoter"
+    assert (config["optimizer"]["steps"], config["data"]["dataset"]) == (6, "toy")
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == METRICS | MOTIFS
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
@@ -146,7 +157,8 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
 def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
     """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    result = app_inside("train_promoter", *SMALL, "--eval-draws", 1, "--out", whole)
+    flags = [*SMALL, *in_file(tmp_path), "--eval-draws", 1]
+    result = app_inside("train_promoter", *flags, "--out", whole)
     assert result.returncode == 0, result.stderr
     shutil.copytree(whole, cut)
     (cut / "checkpoints" / "step_000000006.pt").unlink()
@@ -156,22 +168,27 @@ def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
     assert result.returncode == 0, result.stderr
     for name in ("samples.fasta", "metrics.jsonl", "metrics.json", "model/model.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
-    refused(app_inside("train_promoter", "--resume", "--out", cut, "--stretch", 6), "stretch was", "is 6")
+    refused(app_inside("train_promoter", "--resume", "--out", cut, "--crop", 6), "crop was None, is 6")
+
+
+SOFTMAX = {"output": "softmax", "latents": "gaussian"}
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "groups"),
     [
-        ["--no-condition", "--kernel", "matern", "--nu", "2.5"],
-        ["--no-condition", "--words", "64", "--word-length", "32"],
-        ["--geometry", "euclidean", "--kernel", "gaussian"],
-        ["--stretch", "0", "--direction", "displacement", "--output", "softmax", "--noise", "gaussian"],
+        (["--no-condition", "--kernel", "matern", "--nu", "2.5"], {}),
+        (["--no-condition"], {"network": {"codebook_size": 64, "codebook_span": 32}}),
+        (["--geometry", "euclidean", "--kernel", "gaussian"], {}),
+        (["--crop", "0", "--direction", "displacement"], {"network": SOFTMAX}),
+        (["--recipe", "paper", "--preset", "small"], {}),
     ],
-    ids=["unconditional", "words", "euclidean", "displacement"],
+    ids=["unconditional", "codebook", "euclidean", "displacement", "paper"],
 )
-def test_baselines_are_a_flag_away(brief, tmp_path, app_inside, flags):
+def test_baselines_are_a_flag_or_a_file_away(brief, tmp_path, app_inside, flags, groups):
     out = tmp_path / "run"
-    result = app_inside("train_promoter", *SMALL, "--steps", 2, "--eval-draws", 1, *flags, "--out", out)
+    flags = [*SMALL, "--steps", 2, "--eval-draws", 1, *flags, *in_file(tmp_path, **groups)]
+    result = app_inside("train_promoter", *flags, "--out", out)
     assert result.returncode == 0, result.stderr
     assert set(json.loads((out / "metrics.json").read_text())) == METRICS | MOTIFS
     result = app_inside("sample", out, "--n", 3, "--out", tmp_path / "three.fasta")
@@ -182,12 +199,12 @@ def test_baselines_are_a_flag_away(brief, tmp_path, app_inside, flags):
 def test_the_signal_of_the_same_strand_alone(brief, tmp_path, app_inside):
     """The run remembers that it has one track, for whatever is done with it later."""
     out = tmp_path / "run"
-    flags = ["--signal-tracks", "1", "--eval-draws", 1, "--out", out]
+    flags = [*in_file(tmp_path, data={"signal_tracks": 1}), "--eval-draws", 1, "--out", out]
     result = app_inside("train_promoter", *SMALL, "--steps", 2, *flags)
     assert result.returncode == 0, result.stderr
-    assert json.loads((out / "config.json").read_text())["signal_tracks"] == 1
+    assert json.loads((out / "config.json").read_text())["data"]["signal_tracks"] == 1
     generator = PromoterGenerator.from_pretrained(out / "model")
-    assert generator.input.in_channels == generator.position_noise + 1
+    assert generator.input.in_channels == generator.position_channels + 1
     assert app_inside("sample", out, "--n", 3, "--out", tmp_path / "three.fasta").returncode == 0
     assert len(fasta(tmp_path / "three.fasta")) == 3
     before = (out / "metrics.json").read_text()
@@ -203,8 +220,8 @@ def test_real_windows(mini, brief, tmp_path, app_inside):
         (data / name).symlink_to(mini / name)
     header, *rows = (mini / "tiled.tsv").read_text().splitlines()
     (data / "tiled.tsv").write_text("\n".join([header, *rows[::64]]) + "\n")
-    flags = ["--tss", "tiled.tsv", "--data-dir", data, "--batch-size", 2, "--steps", 2, "--eval-draws", 1]
-    result = app_inside("train_promoter", *SMALL, *flags, "--out", out)
+    flags = [*SMALL, "--batch-size", 2, "--steps", 2, "--eval-draws", 1, *in_file(tmp_path)]
+    result = app_inside("train_promoter", *flags, "--tss", "tiled.tsv", "--data-dir", data, "--out", out)
     assert result.returncode == 0, result.stderr
     assert set(json.loads((out / "metrics.json").read_text())) == METRICS
     sequences = fasta(out / "samples.fasta")
@@ -224,21 +241,19 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
     [
         (["--dataset", "enhancer"], ["--dataset", "enhancer"]),
         (["--preset", "huge"], ["--preset", "huge"]),
-        (["--strech", "8"], ["--strech"]),
-        (["--signal-tracks", "3"], ["--signal-tracks", "3"]),
-        (
-            ["--signal-tracks", "1", "--no-condition"],
-            ["--signal-tracks", "--no-condition"],
-        ),
-        (["--kernel", "spectral"], ["--kernel spectral"]),
-        (["--lengthscale", "long"], ["lengthscale", "long"]),
-        (["--signal-lengthscale", "-1"], ["--signal-lengthscale", "-1"]),
-        (["--stretch", "200"], ["stretches", "128", "200"]),
-        (["--max-step", "4"], ["max_step", "4"]),
-        (["--words", "64", "--word-length", "60"], ["--word-length", "128", "60"]),
+        (["--crpo", "8"], ["--crpo"]),
+        (["--signal-tracks", "1"], ["signal_tracks has no flag", "--config"]),
+        (["--kernel", "spectral"], ["--kernel", "spectral"]),
+        (["--nu", "2.5"], ["--nu is for --kernel matern"]),
+        (["--lengthscale", "long", "--crop", "0"], ["lengthscale", "long"]),
+        (["--lengthscale", "1"], ["--lengthscale is for whole sequences"]),
+        (["--crop", "8", "--geometry", "euclidean"], ["--crop is for the sphere", "--geometry euclidean"]),
+        (["--recipe", "paper", "--no-condition"], ["signal", "tracks", "--condition is off"]),
+        (["--recipe", "genome"], ["--recipe", "genome"]),
+        (["--crop", "200"], ["crops", "128", "200"]),
         (
             ["--dataset", "promoter", "--data-dir", "nowhere"],
-            ["nowhere", "--data-dir", "drift_promoter.genome.sequence.archive"],
+            ["nowhere", "--data-dir", "drift_promoter.genome.archive"],
         ),
     ],
     ids=lambda value: " ".join(value),
@@ -246,6 +261,23 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, app_inside):
 def test_bad_flags(tmp_path, app_inside, flags, words):
     out = tmp_path / "run"
     refused(app_inside("train_promoter", *flags, "--out", out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"kernel": {"kernel": "spectral"}}, ["kernel", "spectral"]),
+        ({"data": {"signal_tracks": 3}}, ["signal_tracks: 3"]),
+        ({"kernel": {"signal_lengthscale": -1}}, ["must be positive", "-1"]),
+        ({"optimizer": {"max_step": 4}}, ["max_step", "4"]),
+        ({"network": {"codebook_size": 64, "codebook_span": 60}}, ["must divide", "128", "60"]),
+    ],
+    ids=str,
+)
+def test_bad_files(tmp_path, app_inside, groups, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_promoter", *in_file(tmp_path, **groups), "--out", out), *words)
     assert not out.exists()
 
 
@@ -273,25 +305,25 @@ def test_bad_tables_leave_nothing(tmp_path, cache, app_inside, text, words):
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "whole": {"stretch": 0},
-    "stretches": {"stretch": 8},
-    "drawn": {"stretch": 8, "repel": "drawn", "signal_kinds": 4},
+    "whole": {"crop": 0},
+    "crops": {"crop": 8},
+    "k-mers": {"crop": 8, "positives": "counted", "condition_clusters": 4},
 }
 
 
-def train_shared(out: Path, **flags: Any) -> None:
+def train_shared(out: Path, **settings: Any) -> None:
     """Five steps of a run whose batch does not divide evenly, in float64; leave the weights in `out`."""
-    experiment = import_module("drift_promoter.experiment")
-    config = experiment.Config(steps=5, batch_size=5, num_positives=64, num_negatives=2, log_every=5, **flags)
-    data = experiment.load_data(config)
-    generator, conditions = experiment.make_generator(config, data), experiment.conditions(config, data)
-    field = experiment.make_field(config, data)
-    if flags["stretch"]:
-        field = replace(field, most_repelling=50)
+    sizes = {"steps": 5, "batch_size": 5, "num_positives": 64, "num_negatives": 2, "log_every": 5}
+    domain, config = PromoterDomain(), PromoterConfig.of(**sizes, **settings)
+    data = domain.load(config)
+    generator, conditions = untrained(domain, config, data).double(), domain.condition_sampler(config, data)
+    field = domain.field(config, data)
+    if isinstance(field, CropField):
+        field = replace(field, max_negatives=50)
     train(
-        generator.double(),
+        generator,
         field,
-        experiment.positives(config, data),
+        domain.data_sampler(config, data),
         config,
         out,
         sample_condition=lambda n, generator: conditions(n, generator).double(),
@@ -301,13 +333,13 @@ def train_shared(out: Path, **flags: Any) -> None:
 
 
 def train_all_ways(out: Path) -> None:
-    """By the drift of whole sequences, of stretches, and of stretches whose words are counted."""
-    for way, flags in WAYS.items():
-        train_shared(out / way, **flags)
+    """By the drift of whole sequences, of crops, and of counted k-mers."""
+    for way, settings in WAYS.items():
+        train_shared(out / way, **settings)
 
 
 def test_two_processes_train_the_same_generator_as_one(tmp_path):
-    """Samples, their conditions and all stretches are pooled; each excludes itself."""
+    """Samples, their conditions and all crops are pooled; each excludes itself."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [__file__, str(tmp_path / "pair")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--steps", "6", "--batch-size", "16", "--save-every", "3", "--log-every", "2", "--eval-draws", "2")
+SMALL = ("--steps", "6", "--batch-size", "16", "--save-every", "3", "--eval-draws", "2")
 METRICS = {
     "valid", "unique_of_valid", "unique_of_all", "novel", "coverage",
     "lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet",
@@ -35,7 +35,8 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A finished run on the toy data, started as a user does, on one thread."""
     out = tmp_path_factory.mktemp("runs") / "toy"
-    command = [sys.executable, str(ROOT / "apps" / "train_qm9.py"), *SMALL, "--out", str(out)]
+    flags = [*SMALL, *in_file(out.parent, run={"log_every": 2}), "--out", out]
+    command = [sys.executable, str(ROOT / "apps" / "train_qm9.py"), *map(str, flags)]
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
@@ -43,6 +44,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     assert result.returncode == 0, result.stderr
     assert "unique_of_all" in result.stdout
     return out
+
+
+def in_file(folder: Path, **groups: object) -> tuple[str, Path]:
+    """Flags for settings without a flag, which stand in a file."""
+    path = folder / "settings.json"
+    path.write_text(json.dumps(groups))
+    return "--config", path
 
 
 @pytest.fixture
@@ -67,7 +75,8 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_a_run_leaves_what_it_promises(finished):
     config = json.loads((finished / "config.json").read_text())
-    assert (config["domain"], config["steps"], config["dataset"]) == ("qm9", 6, "toy")
+    assert config["domain"] == "qm9"
+    assert (config["optimizer"]["steps"], config["data"]["dataset"]) == (6, "toy")
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == METRICS
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
@@ -112,48 +121,44 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path, app_inside):
     """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    flags = [*SMALL, *in_file(tmp_path, run={"log_every": 2}), "--eval-draws", 1]
     for out in (whole, cut):
-        assert app_inside("train_qm9", *SMALL, "--eval-draws", 1, "--out", out).returncode == 0
+        assert app_inside("train_qm9", *flags, "--out", out).returncode == 0
     (cut / "checkpoints" / "step_000000006.pt").unlink()
     (cut / "samples.smi").unlink()
     result = app_inside("train_qm9", "--resume", "--out", cut)  # the other settings come from the run
     assert result.returncode == 0, result.stderr
     for name in ("samples.smi", "metrics.jsonl", "model/model.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
-    changed = app_inside("train_qm9", "--resume", "--out", cut, "--position-noise", 2)
-    refused(changed, "position_noise was", "is 2")
+    changed = app_inside("train_qm9", "--resume", "--out", cut, "--codebook-size", 2)
+    refused(changed, "codebook_size was 4096", "is 2")
 
 
 def test_own_molecules(smi, tmp_path, app_inside):
-    """With bad lines skipped and counted, whole-set positives, and every flag of the baselines."""
+    """With bad lines skipped and counted, whole-set positives, and every setting of the baselines."""
     path = smi("# mine", "C1CC unclosed", *ALKANES, "CCCl a token of others")
-    flags = ["--data", path, "--geometry", "euclidean", "--direction", "displacement", "--noise", "gaussian"]
-    flags += ["--position-noise", 0, "--num-positives", 1000, "--skip-bad", "--out", tmp_path / "run"]
+    network = {"latents": "gaussian", "position_channels": 0}
+    flags = ["--data", path, "--geometry", "euclidean", "--direction", "displacement", "--skip-bad"]
+    flags += [*in_file(tmp_path, network=network, batch={"num_positives": 1000}), "--out", tmp_path / "run"]
     result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--eval-draws", 1)
     assert result.returncode == 0, result.stderr
-    assert f"2 lines of {path} were skipped" in result.stderr
+    assert "2 lines of" in result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics) == METRICS - {"coverage"}
     assert metrics["novel"]["floor"] is None
 
 
-def test_the_published_setting_is_a_flag_away(smi, tmp_path, app_inside):
-    """No codes, Adam, and a learning rate that stays."""
-    flags = ["--codes", 0, "--optimizer", "adam", "--beta2", 0.99, "--decay-fraction", 0, "--warmup", 1]
-    flags += [
-        "--kernel",
-        "laplace",
-        "--output",
-        "softmax",
-        "--data",
-        smi(*ALKANES),
-        "--out",
-        tmp_path / "run",
-    ]
-    result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--log-every", 1, "--eval-draws", 1)
+def test_the_published_setting_is_a_recipe_away(smi, tmp_path, app_inside):
+    """No codebook, Adam, and a learning rate that stays."""
+    file = in_file(tmp_path, optimizer={"beta2": 0.99, "warmup_steps": 1}, run={"log_every": 1})
+    flags = ["--recipe", "paper", *file, "--optimizer", "adam", "--data", smi(*ALKANES)]
+    flags += ["--out", tmp_path / "run"]
+    result = app_inside("train_qm9", *SMALL, *flags, "--steps", 2, "--eval-draws", 1)
     assert result.returncode == 0, result.stderr
     records = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(record)["lr"] for record in records] == [3e-3, 3e-3]
+    model = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert (model["codebook_size"], model["output"], model["position_channels"]) == (0, "softmax", 4)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +184,15 @@ def test_bad_molecules(smi, tmp_path, app_inside, lines, words):
     [
         (["--dataset", "zinc"], ["--dataset", "zinc"]),
         (["--preset", "huge"], ["--preset", "huge"]),
-        (["--kernel", "spectral"], ["--kernel spectral"]),
+        (["--kernel", "spectral"], ["--kernel", "spectral"]),
         (["--lengthscale", "long"], ["lengthscale", "long"]),
-        (["--global-noise", "0"], ["--global-noise", "at least 1", "0"]),
-        (["--position-noise", "-2"], ["--position-noise", "-2"]),
-        (["--codes", "-1"], ["--codes", "-1"]),
-        (["--balance", "1"], ["--balance", "1"]),
-        (["--max-step", "4"], ["max_step", "4"]),
+        (["--codebook-size", "-1"], ["--codebook-size must be at least 0, got -1"]),
+        (["--codebook-size", "0", "--preset", "mlp"], ["--preset mlp", "--codebook-size is 0"]),
+        (["--window", "4"], ["window has no flag; set it in a file, --config"]),
+        (["--kernel", "laplace", "--nu", "2.5"], ["--nu is for --kernel matern or spectral; got laplace"]),
+        (["--reweight", "0.5"], ["reweight has no flag; set it in a file, --config"]),
+        (["--skip-bad"], ["--skip-bad is for files"]),
+        (["--dataset", "qm9", "--data", "mine.smi"], ["--data is a file instead of --dataset qm9"]),
         (["--data", "nowhere.smi"], ["nowhere.smi"]),
         (["--dataset", "qm9", "--data-dir", "nowhere"], ["nowhere"]),
     ],
@@ -194,4 +201,25 @@ def test_bad_molecules(smi, tmp_path, app_inside, lines, words):
 def test_bad_flags(tmp_path, app_inside, flags, words):
     out = tmp_path / "run"
     refused(app_inside("train_qm9", *flags, "--out", out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"network": {"global_channels": 0}}, ["global_channels must be at least 1, got 0"]),
+        ({"network": {"position_channels": -2}}, ["position_channels", "-2"]),
+        ({"kernel": {"reweight": 1.0}}, ["reweight must lie in [0, 1), got 1.0"]),
+        ({"kernel": {"reweight": 0.5, "window": 4}}, ["reweight is for whole strings"]),
+        ({"kernel": {"window": 1}}, ["window must be at least 2, got 1"]),
+        ({"kernel": {"window": 4}, "network": {"geometry": "euclidean"}}, ["window is for the sphere"]),
+        ({"kernel": {"kernel": "spectral"}}, ["settings.json: kernel", "spectral"]),
+        ({"network": {"noise": "gaussian"}}, ["settings.json", "'noise'"]),
+        ({"optimizer": {"max_step": 4.0}}, ["max_step", "4"]),
+    ],
+    ids=str,
+)
+def test_bad_files(tmp_path, app_inside, groups, words):
+    out = tmp_path / "run"
+    refused(app_inside("train_qm9", *in_file(tmp_path, **groups), "--out", out), *words)
     assert not out.exists()

@@ -151,7 +151,7 @@ def test_without_signals_there_is_no_conditioning():
 
 
 def test_what_cannot_be_evaluated_is_refused(toy):
-    with pytest.raises(ValueError, match="0 draws"):
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
         evaluate(letters, toy, draws=0)
     empty = Promoters(toy.train, first(toy.val, 0), toy.test)
     with pytest.raises(ValueError, match=r"no windows to evaluate on .*'val'"):

@@ -4,9 +4,12 @@ import math
 
 import pytest
 from drift_core import train
-from drift_promoter.experiment import Config, conditions, load_data, make_field, make_generator, positives
+from drift_core.runs.domain import untrained
+from drift_promoter.config import PromoterConfig
+from drift_promoter.domain import PromoterDomain
 
-KERNELS = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7), ("matern", math.inf)]
+DOMAIN = PromoterDomain()
+KERNELS = [("laplace", None), ("gaussian", None), ("matern", None), ("matern", 0.7), ("matern", math.inf)]
 
 
 @pytest.mark.parametrize(("kernel", "nu"), KERNELS)
@@ -14,16 +17,15 @@ KERNELS = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7)
 @pytest.mark.parametrize("dataset", ["toy", "promoter"])
 def test_every_kernel_trains_by_default(dataset, crop, kernel, nu, request, tmp_path):
     data_dir = None if dataset == "toy" else request.getfixturevalue("mini")
-    config = Config(dataset=dataset, data_dir=data_dir, crop=crop, kernel=kernel, nu=nu)
-    data = load_data(config)
-    field = make_field(config, data)
-    config.steps, config.batch_size, config.num_positives = 2, 4, 64
+    config = PromoterConfig.of(dataset=dataset, data_dir=data_dir, crop=crop, kernel=kernel, nu=nu)
+    config.check()
+    data = DOMAIN.load(config)
     trained = train(
-        make_generator(config, data),
-        field,
-        positives(config, data),
-        config,
+        untrained(DOMAIN, config, data),
+        DOMAIN.field(config, data),
+        DOMAIN.data_sampler(config, data),
+        config.replace(steps=2, batch_size=4, num_positives=64),
         tmp_path,
-        sample_condition=conditions(config, data),
+        sample_condition=DOMAIN.condition_sampler(config, data),
     )
     assert all(bool(p.isfinite().all()) for p in trained.parameters())

@@ -103,5 +103,5 @@ def test_evaluation_depends_on_the_seed_alone(toy):
 
 
 def test_no_draws_are_refused(toy):
-    with pytest.raises(ValueError, match="0 draws"):
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
         evaluate(sampler_of(["C"]), toy, draws=0)

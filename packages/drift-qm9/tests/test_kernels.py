@@ -4,9 +4,11 @@ import math
 
 import pytest
 from drift_core import train
-from drift_qm9.experiment import Config, load_data, make_field, make_generator, positives
+from drift_core.runs.domain import untrained
+from drift_qm9.config import MoleculeConfig
+from drift_qm9.domain import MoleculeDomain
 
-KERNELS = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7), ("matern", math.inf)]
+KERNELS = [("laplace", None), ("gaussian", None), ("matern", None), ("matern", 0.7), ("matern", math.inf)]
 
 
 @pytest.mark.parametrize(("kernel", "nu"), KERNELS)
@@ -14,11 +16,12 @@ KERNELS = [("laplace", 1.5), ("gaussian", 1.5), ("matern", 1.5), ("matern", 0.7)
 @pytest.mark.parametrize("dataset", ["toy", "qm9"])
 def test_every_kernel_trains_by_default(dataset, geometry, kernel, nu, request, tmp_path):
     data_dir = None if dataset == "toy" else request.getfixturevalue("qm9_dir")
-    balance = 0.7 if geometry == "spherical" else 0.0  # reweighting is for the sphere
-    settings = {"dataset": dataset, "data_dir": data_dir, "geometry": geometry, "balance": balance}
-    config = Config(**settings, kernel=kernel, nu=nu)
-    data = load_data(config)
-    field = make_field(config, data)
-    config.steps, config.batch_size, config.num_positives = 2, 16, 256
-    trained = train(make_generator(config, data), field, positives(config, data), config, tmp_path)
+    data_settings = {"dataset": dataset, "data_dir": data_dir}
+    config = MoleculeConfig.of(**data_settings, geometry=geometry, kernel=kernel, nu=nu)
+    config.check()
+    domain = MoleculeDomain()
+    data = domain.load(config)
+    generator, field = untrained(domain, config, data), domain.field(config, data)
+    short = config.replace(steps=2, batch_size=16, num_positives=256)
+    trained = train(generator, field, domain.data_sampler(config, data), short, tmp_path)
     assert all(bool(p.isfinite().all()) for p in trained.parameters())

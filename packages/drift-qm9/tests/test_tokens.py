@@ -3,26 +3,26 @@ import random
 
 import pytest
 import torch
-from drift_qm9 import LENGTH, LETTERS, VOCABULARY, canonical, decode, encode, read_smi, to_smiles, tokenize
+from drift_qm9 import LENGTH, QM9_TOKENS, VOCABULARY, canonical, decode, encode, read_smi, to_smiles, tokenize
 
 
 def test_the_layout_is_bos_tokens_eos_and_pads_with_the_published_ids():
     ids = encode("C#Cc1[nH]c1", 12)
-    assert [LETTERS[i] for i in ids] == [
+    assert [VOCABULARY[i] for i in ids] == [
         "<bos>", "C", "#", "C", "c", "1", "[nH]", "c", "1", "<eos>", "<pad>", "<pad>",
     ]  # fmt: skip
     assert ids == [0, 15, 5, 15, 32, 9, 31, 32, 9, 1, 3, 3]
-    assert len(LETTERS) == 35
+    assert len(VOCABULARY) == 35
     assert len(encode("C")) == LENGTH == 32
 
 
 def test_the_vocabulary_is_that_of_the_reference(qm9_dir):
     published = json.loads((qm9_dir / "qm9" / "qm9_vocab.json").read_text())
-    assert list(VOCABULARY) == sorted(published, key=published.__getitem__)
+    assert list(QM9_TOKENS) == sorted(published, key=published.__getitem__)
     assert list(published.values()) == list(range(30))
 
 
-@pytest.mark.parametrize("token", VOCABULARY)
+@pytest.mark.parametrize("token", QM9_TOKENS)
 def test_every_token_is_one_token(token):
     assert tokenize(token) == [token]
     assert decode(encode(token)) == token
@@ -33,7 +33,7 @@ def test_any_sequence_of_tokens_comes_back():
     """No two neighbours merge, so that a string says which tokens it was made of."""
     choose = random.Random(0)
     for _ in range(300):
-        tokens = choose.choices(VOCABULARY, k=choose.randint(0, 30))
+        tokens = choose.choices(QM9_TOKENS, k=choose.randint(0, 30))
         assert tokenize("".join(tokens)) == tokens
         assert decode(encode("".join(tokens))) == "".join(tokens)
 
@@ -49,7 +49,7 @@ def test_real_molecules_come_back(qm9_dir):
 
 def test_decoding_cuts_at_the_first_eos_and_drops_other_specials():
     bos, eos, mask, pad, unk = range(5)
-    c, o = LETTERS.index("C"), LETTERS.index("O")
+    c, o = VOCABULARY.index("C"), VOCABULARY.index("O")
     assert decode([bos, c, mask, pad, unk, o, bos, eos, c, eos, pad]) == "CO"
     assert decode([c, o, c]) == "COC"
     assert decode([eos, c]) == ""

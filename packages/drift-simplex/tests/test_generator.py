@@ -1,4 +1,4 @@
-"""What generators share: the scale of layers, latents, points, precision, and sampling in batches."""
+"""What generators share: the scale of layers, latents, points and precision."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from drift_simplex.generator import (
     bf16_autocast,
     check_choice,
     draw_latents,
-    in_batches,
     init_layer,
     output_points,
     silu_mlp,
@@ -64,13 +63,6 @@ def test_precision_is_halved_on_gpus_alone(enabled):
     x = torch.ones(3, 3)
     with bf16_autocast(enabled, x, x):
         assert (x @ x).dtype == torch.float32
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_batches_do_not_change_the_result(batch_size):
-    a, b, device = torch.arange(7), torch.arange(14).view(7, 2), torch.device("cpu")
-    found = in_batches(lambda i, j: i + j.sum(1), a, b, batch_size=batch_size, device=device)
-    assert torch.equal(found, a + b.sum(1))
 
 
 def test_a_choice_that_is_unknown_is_refused():

@@ -1,12 +1,14 @@
 """Command-line applications: `train(MyDomain())` trains a domain, `sample` and `evaluate` use its runs."""
 
+import inspect
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -37,7 +39,7 @@ def train(domain: AnyDomain) -> None:
             print(metrics_table(metrics))
             print(f"run folder: {folder}")
 
-    run(main)
+    run(main, domain.config_type().without_flags())
 
 
 def sample(domains: Domains) -> None:
@@ -124,21 +126,22 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
         ValueError: invalid flags, or an invalid file.
     """
     defaults, command = domain.config_type(), _training_command(domain)
+    parsed = partial(parse, description=inspect.cleandoc(domain.config_type.__doc__ or ""))
     try:
-        config, place, recipe, file = parse(command(defaults))
+        config, place, recipe, file = parsed(command(defaults))
     except ValueError as error:
         raise ValueError(_with_hint(str(error), defaults)) from None
     if place.resume and place.out is not None:
         if recipe or file:
             raise ValueError("`resume` takes the settings of the run; leave out `recipe` and `config`")
         stored = restore_config(domain.config_type, read_config(place.out))
-        return parse(command(stored))[:2]
+        return parsed(command(stored))[:2]
     entries = read_settings(file) if file else {}
     if file:
-        config = parse(command(_in_file(file, defaults, entries)))[0]
+        config = parsed(command(_in_file(file, defaults, entries)))[0]
     recipe = recipe or domain.default_recipe(config)
-    started = defaults.replace(**domain.recipes[recipe]) if recipe else defaults
-    return parse(command(_in_file(file, started, entries)))[:2]
+    started = defaults.replace(**domain.recipes.get(recipe or "", {}))
+    return parsed(command(_in_file(file, started, entries)))[:2]
 
 
 def _with_hint(message: str, settings: DomainConfig) -> str:
@@ -162,7 +165,7 @@ Parsed = tuple[DomainConfig, Place, str | None, Path | None]
 def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..., Parsed]]:
     """Function that maps default settings to the function whose arguments are the flags."""
     config_type: Any = domain.config_type
-    recipes: Any = Literal[tuple(domain.recipes)] if domain.recipes else Literal["none"]
+    recipes: Any = Literal[tuple(domain.recipes) or ("default",)]
 
     def command(defaults: DomainConfig) -> Callable[..., Parsed]:
         def start(
@@ -173,7 +176,7 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
             resume: tyro.conf.FlagCreatePairsOff[bool] = False,
             allow_changes: tyro.conf.FlagCreatePairsOff[bool] = False,
         ) -> Parsed:
-            """Settings, and where the run goes.
+            """Train.
 
             Args:
                 settings: all settings.
@@ -185,15 +188,12 @@ def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..
             """
             return settings, Place(out, resume, allow_changes), recipe, config
 
-        start.__doc__ = (start.__doc__ or "").replace(
-            "Settings, and where the run goes.", config_type.__doc__
-        )
         return start
 
     return command
 
 
-def parse(command: Callable[..., T]) -> T:
+def parse(command: Callable[..., T], description: str | None = None) -> T:
     """Call a dataclass or a function with arguments from the command line.
 
     Raises:
@@ -202,7 +202,7 @@ def parse(command: Callable[..., T]) -> T:
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
-            return tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))
+            return tyro.cli(command, description=description, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -220,32 +220,38 @@ def _plain(box: str) -> str:
     return " ".join(" ".join(kept).split())
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], without_flags: Collection[str] = ()) -> None:
     """Run a command; an error that the user can fix becomes one line on stderr and exit status 2.
 
-    Set DRIFT_DEBUG=1 to see the traceback instead.
+    Settings that messages name in backticks are printed as flags, except those `without_flags`. Set
+    DRIFT_DEBUG=1 to see the traceback instead.
     """
     try:
         with denormals_as_zero():  # as `train` does, but before torch starts its threads, which inherit it
             main()
     except (ValueError, OSError, FloatingPointError) as error:
-        _refuse(error, " ".join(str(error).split()))
+        _refuse(error, as_flags(" ".join(str(error).split()), without_flags))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        _refuse(error, "out of memory; try a smaller `batch_size`, `micro_batch_size` or `n`")
+        _refuse(error, "out of memory; try a smaller --batch-size, --micro-batch-size or --n")
     except KeyboardInterrupt:
-        print("stopped; continue with --resume", file=sys.stderr)
+        print("stopped; --resume goes on with a training run", file=sys.stderr)
         sys.exit(130)
 
 
 def _refuse(error: Exception, message: str) -> NoReturn:
     if os.environ.get("DRIFT_DEBUG"):
         raise error
-    print(f"error: {as_flags(message)}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def as_flags(message: str) -> str:
-    """Message with the settings named in backticks written as flags."""
-    return re.sub(r"`(\w+)`", lambda name: "--" + name.group(1).replace("_", "-"), message)
+def as_flags(message: str, without_flags: Collection[str] = ()) -> str:
+    """Message with the settings named in backticks written as flags, except those `without_flags`."""
+
+    def flag(found: re.Match[str]) -> str:
+        name = found.group(1)
+        return name if name in without_flags else "--" + name.replace("_", "-")
+
+    return re.sub(r"`(\w+)`", flag, message)

@@ -53,8 +53,7 @@ def particle_flow(
         seed: seed of the sampler's draws.
 
     Raises:
-        ValueError: steps, step_size, max_step or record out of range, or particles or data that are not
-            finite or not on the manifold.
+        ValueError: numbers out of range, or particles or data that are not finite or off the manifold.
         FloatingPointError: the particles are no longer finite.
     """
     if steps < 1 or not step_size > 0:

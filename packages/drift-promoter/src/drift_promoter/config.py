@@ -53,11 +53,9 @@ class PromoterKernelConfig(KernelConfig):
             check_range("condition_clusters", self.condition_clusters, 0)
         if self.crop:
             check_range("crop", self.crop, 2)
-            if self.lengthscale is not None:
-                raise ValueError("`lengthscale` is for whole sequences; crops have `crop_lengthscale`")
-        if self.crop == 0 and self.crop_lengthscale is not None:
-            raise ValueError("`crop_lengthscale` is for crops, and `crop` is 0")
         parse_lengthscales(self.lengthscale or "auto", auto=1.0)
+        if "auto" in (self.crop_lengthscale or ""):
+            raise ValueError(f"`crop_lengthscale` {self.crop_lengthscale}: auto is for `lengthscale`")
         parse_lengthscales(self.crop_lengthscale or "1")
 
 
@@ -160,7 +158,9 @@ class PromoterConfig(DomainConfig):
         if not self.crop and self.kernel.crop_lengthscale is not None:
             raise ValueError("`crop_lengthscale` is for crops, not for whole sequences")
         if self.crop and self.kernel.lengthscale is not None:
-            raise ValueError("`lengthscale` is for whole sequences, with `crop` 0")
+            raise ValueError(
+                "`lengthscale` is for whole sequences, with `crop` 0; crops have `crop_lengthscale`"
+            )
         self._check_positives()
         if self.data.signal_tracks == 1 and not self.network.condition:
             raise ValueError("`signal_tracks` is for conditions, and `condition` is off")

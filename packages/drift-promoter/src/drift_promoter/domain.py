@@ -90,7 +90,7 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
         data = config.data
         return load(data.dataset, data.tss, data.data_dir, tracks=data.signal_tracks)
 
-    def remarks(self, data: Promoters) -> list[str]:
+    def remarks(self, config: PromoterConfig, data: Promoters) -> list[str]:
         """How many windows were left out."""
         return [f"{data.skipped:,} windows with an N were skipped"] if data.skipped else []
 

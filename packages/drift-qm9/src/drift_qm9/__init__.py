@@ -8,16 +8,16 @@ from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
 from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.smi import read_smi, write_smi
-from drift_qm9.tokens import LENGTH, LETTERS, VOCABULARY, decode, encode, to_smiles, tokenize
+from drift_qm9.tokens import LENGTH, QM9_TOKENS, VOCABULARY, decode, encode, to_smiles, tokenize
 from drift_qm9.toy import enumerate_molecules
 
 __all__ = [
     "DATASETS",
     "DESCRIPTORS",
     "LENGTH",
-    "LETTERS",
     "PRESETS",
     "QM9",
+    "QM9_TOKENS",
     "VOCABULARY",
     "Molecule",
     "MoleculeGenerator",

@@ -13,7 +13,7 @@ from drift_core.files import atomic_path
 from drift_core.runs.datasets import cache_folder
 from numpy.typing import NDArray
 
-from drift_qm9.tokens import LETTERS
+from drift_qm9.tokens import VOCABULARY
 
 VERSION = 1
 """Raise this when the same input is to give other tokens; the letters and RDKit's version count already."""
@@ -47,7 +47,7 @@ def _key(content: bytes, settings: dict[str, object]) -> str:
     determined_by = {
         "version": VERSION,
         "rdkit": rdkit.__version__,
-        "letters": LETTERS,
+        "letters": VOCABULARY,
         "content": hashlib.sha256(content).hexdigest(),
         **settings,
     }

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from drift_qm9.tokens import LENGTH, LETTERS
+from drift_qm9.tokens import LENGTH, VOCABULARY
 
 PRESETS: dict[str, dict[str, int]] = {
     "mlp": {"width": 64, "blocks": 0, "heads": 1},
@@ -107,7 +107,7 @@ class MoleculeGenerator(
     def __init__(
         self,
         length: int = LENGTH,
-        vocab_size: int = len(LETTERS),
+        vocab_size: int = len(VOCABULARY),
         width: int = PRESETS["small"]["width"],
         blocks: int = PRESETS["small"]["blocks"],
         heads: int = PRESETS["small"]["heads"],

@@ -9,14 +9,14 @@ from torch import Tensor
 SPECIALS = ("<bos>", "<eos>", "<mask>", "<pad>", "<unk>")
 """Tokens that are not SMILES; ids 0 to 4. <mask> and <unk> keep the published numbering and never occur."""
 
-VOCABULARY = (
+QM9_TOKENS = (
     "#", "(", ")", "-", "1", "2", "3", "4", "5", "=", "C", "F", "N", "O",
     "[C-]", "[CH-]", "[N+]", "[N-]", "[NH+]", "[NH2+]", "[NH3+]", "[O-]",
     "[c-]", "[cH-]", "[n-]", "[nH+]", "[nH]", "c", "n", "o",
 )  # fmt: skip
 """The 30 tokens of canonical QM9, in the order of UDLM's qm9_vocab.json; ids 5 to 34."""
 
-LETTERS = SPECIALS + VOCABULARY
+VOCABULARY = SPECIALS + QM9_TOKENS
 """The K = 35 letters by id (the tokenizer published with UDLM seems to have 5 more, which QM9 never uses)."""
 
 BOS, EOS, PAD = (SPECIALS.index(name) for name in ("<bos>", "<eos>", "<pad>"))
@@ -28,7 +28,7 @@ LENGTH = 32
 _TOKEN = re.compile(
     r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|\%[0-9]{2}|[0-9])"
 )
-_IDS = {letter: i for i, letter in enumerate(LETTERS)}
+_IDS = {letter: i for i, letter in enumerate(VOCABULARY)}
 
 
 def tokenize(smiles: str) -> list[str]:
@@ -49,10 +49,10 @@ def encode(smiles: str, length: int = LENGTH) -> list[int]:
     Raises ValueError for a token outside the vocabulary, and for more than length - 2 tokens.
     """
     tokens = tokenize(smiles)
-    unknown = next((token for token in tokens if token not in VOCABULARY), None)
+    unknown = next((token for token in tokens if token not in QM9_TOKENS), None)
     if unknown is not None:
         raise ValueError(
-            f"{smiles!r} has the token {unknown!r}, which is not among the {len(VOCABULARY)} of QM9"
+            f"{smiles!r} has the token {unknown!r}, which is not among the {len(QM9_TOKENS)} of QM9"
         )
     if len(tokens) > length - 2:
         raise ValueError(f"{smiles!r} has {len(tokens)} tokens; at most {length - 2} fit")
@@ -62,7 +62,7 @@ def encode(smiles: str, length: int = LENGTH) -> list[int]:
 
 def decode(ids: Sequence[int]) -> str:
     """SMILES of a sequence of ids, cut at the first <eos> and without the other special tokens."""
-    return "".join(LETTERS[i] for i in _body(ids) if i >= len(SPECIALS))
+    return "".join(VOCABULARY[i] for i in _body(ids) if i >= len(SPECIALS))
 
 
 def to_smiles(tokens: Int[Tensor, "n length"]) -> list[str]:

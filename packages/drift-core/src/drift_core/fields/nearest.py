@@ -150,7 +150,7 @@ class NearestField(nn.Module):
 
     def __call__(self, batch: Batch) -> Drift:
         """Field of the batch or, after the switch, of the nearest neighbours."""
-        if int(self.filled) == len(self.samples) and self.resolves(batch.progress):
+        if self.resolves(batch.progress) and int(self.filled) == len(self.samples):
             return self._nearest(batch.x, batch.progress)
         return self.field(batch)
 

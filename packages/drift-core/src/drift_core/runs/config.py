@@ -13,7 +13,7 @@ class KernelConfig(Settings):
     kernel: Literal["laplace", "gaussian", "matern", "spectral"] = "laplace"
     """Kernel; spectral is Matern on the sphere, by its eigenfunctions."""
     nu: float | None = None
-    """Smoothness of matern and spectral; inf: the Gaussian or heat kernel; none: 1.5."""
+    """Smoothness of a kernel that has one; inf: Gaussian, heat kernel; none: 1.5."""
     lengthscale: str | None = "0.2"
     """Lengthscale: a number, several (0.2,0.6), annealed (3:0.2), or auto."""
     direction: Literal["gradient", "displacement"] = "gradient"

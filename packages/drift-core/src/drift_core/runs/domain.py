@@ -48,7 +48,7 @@ class Domain(ABC, Generic[C, D, G]):
     name: ClassVar[str]
     """Name of the domain in config.json, and of its folder of runs."""
     config_type: type[C]
-    """Dataclass of the settings; its docstring is shown by --help."""
+    """Dataclass of the settings; its docstring is the description in the help text."""
     generator_type: type[G]
     """Class of the generator, for loading."""
     samples_file: ClassVar[str] = "samples.csv"
@@ -90,7 +90,7 @@ class Domain(ABC, Generic[C, D, G]):
         """Hook for every step of training, see `drift_core.train`."""
         return None
 
-    def remarks(self, data: D) -> list[str]:
+    def remarks(self, config: C, data: D) -> list[str]:
         """Remarks about the data for the user, one line each."""
         return []
 

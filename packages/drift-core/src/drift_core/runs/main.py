@@ -54,7 +54,7 @@ def train_generator(
     generator, field = untrained(domain, config, data), domain.field(config, data)
     longest_step(field.manifold, config.optimizer.max_step)
     folder = open_run(config, domain.name, place, accelerator)
-    for remark in domain.remarks(data):
+    for remark in domain.remarks(config, data):
         warn(accelerator, remark)
     trained = train(
         generator,

@@ -19,7 +19,17 @@ FromFile = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A dataclass of settings or of groups of settings. Names are unique over all groups."""
+    """A dataclass of settings or of groups of settings. Names are unique over all groups.
+
+    Raises ValueError for a value that is not among the choices of its setting.
+    """
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for name, value in self._items():
+            choices = [choice for kind in _alternatives(kinds[name]) for choice in get_args(kind)]
+            if choices and value is not None and value not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(map(str, choices))}; got {value}")
 
     @classmethod
     def of(cls: type[S], **settings: Any) -> S:
@@ -49,6 +59,15 @@ class Settings:
         for name, value in self._items():
             found |= value.flat() if isinstance(value, Settings) else {name: value}
         return found
+
+    def without_flags(self) -> set[str]:
+        """Names of the settings that are `FromFile`."""
+        hints = get_type_hints(type(self), include_extras=True)
+        groups = [value.without_flags() for _, value in self._items() if isinstance(value, Settings)]
+        own = {
+            name for name, hint in hints.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())
+        }
+        return own.union(*groups)
 
     def check(self) -> None:
         """Raise ValueError, with its name in backticks, for a setting that is out of range."""
@@ -207,6 +226,12 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return {name: _plain(value) for name, value in settings._items()}
 
 
+def _alternatives(kind: Any) -> list[Any]:
+    """Literal types that an annotation allows."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return [kind for kind in kinds if get_origin(kind) is Literal]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Settings):
         return to_json(value)
@@ -255,6 +280,8 @@ def setting_from_json(value: Any, kind: Any) -> Any:
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value
+    if get_origin(kind) is Literal:
+        raise ValueError(f"{value!r:.80} is none of {', '.join(map(str, get_args(kind)))}")
     raise ValueError(f"{value!r:.80} is not {getattr(kind, '__name__', kind)}")
 
 

@@ -1,0 +1,275 @@
+"""What the settings of a run make: its field, its generator, and what is refused."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from drift_core import (
+    BalancedField,
+    Batch,
+    Euclidean,
+    Gaussian,
+    KernelField,
+    Laplace,
+    Matern,
+    PullbackField,
+    SumField,
+)
+from drift_core.runs.domain import untrained
+from drift_core.training.config import from_json
+from drift_core.training.loop import Field
+from drift_qm9.config import MoleculeConfig
+from drift_qm9.data import Molecules
+from drift_qm9.domain import MoleculeDomain
+from drift_simplex import CategoricalField, FisherRao
+from torch import Generator
+
+DOMAIN = MoleculeDomain()
+
+
+@pytest.fixture
+def little() -> Molecules:
+    """Random strings over the letters of molecules."""
+    tokens = torch.randint(35, (60, 12), generator=Generator().manual_seed(0))
+    return Molecules(tokens[:40], tokens[40:50], tokens[50:])
+
+
+def checked(**settings):
+    """Settings of a run that is not refused."""
+    config = MoleculeConfig.of(**settings)
+    config.check()
+    return config
+
+
+def make_field(data, **settings):
+    return DOMAIN.field(checked(**settings), data)
+
+
+def make_generator(data, **settings):
+    return untrained(DOMAIN, checked(**settings), data)
+
+
+def positives(data, n=100, **settings):
+    return DOMAIN.data_sampler(checked(**settings), data)(n, Generator())
+
+
+def test_a_run_drifts_by_windows_or_whole_sequences(little):
+    field = make_field(little, window=4, window_lengthscale="2:0.4")
+    assert isinstance(field, SumField)
+    window = field.fields[0]
+    assert isinstance(window, PullbackField)
+    assert window.map(little.train).shape == (40, 4)
+    assert (window.field.product, window.field.vocab_size) == (True, 35)
+    assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
+    whole = make_field(little, lengthscale="0.3,3", direction="displacement", reweight=0.0)
+    assert isinstance(whole, CategoricalField)
+    assert (whole.product, whole.direction, whole.lengthscales.start) == (False, "displacement", (0.3, 3.0))
+    for made in (field, whole):
+        assert isinstance(made, Field)
+        assert isinstance(made.manifold, FisherRao)
+
+
+def test_molecules_are_reweighted_by_their_indices(little):
+    field = make_field(little, reweight=0.6)
+    assert isinstance(field, BalancedField)
+    assert field.until == 0.6
+    assert torch.equal(field.data, little.train)
+    indices = positives(little, reweight=0.6)
+    assert torch.equal(indices, torch.arange(40))
+    plain = make_field(little, reweight=0.0)
+    x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
+    pulls = [
+        f(Batch(x, d, x, torch.arange(3), progress=1.0)) for f, d in ((field, indices), (plain, little.train))
+    ]
+    torch.testing.assert_close(*(pull.field for pull in pulls))  # at the end
+
+
+@pytest.mark.parametrize(
+    "off", [{"window": 4}, {"codebook_size": 0}, {"geometry": "euclidean"}, {"reweight": 0.0}], ids=str
+)
+def test_what_is_not_reweighted_drifts_to_molecules(little, off):
+    assert checked(**off).reweight == 0
+    assert not isinstance(make_field(little, **off), BalancedField)
+    assert positives(little, **off).shape[:2] == (40, 12)
+
+
+def test_settings_that_are_none_suit_the_others():
+    def arguments(**settings):
+        return checked(**settings).network.arguments
+
+    fresh = {"codebook_size": 0}
+    assert (arguments()["position_channels"], arguments(**fresh)["position_channels"]) == (0, 4)
+    assert arguments(position_channels=2)["position_channels"] == 2
+    assert arguments(**fresh, position_channels=0)["position_channels"] == 0
+    sizes = [arguments(**settings)["width"] for settings in ({}, fresh, {"preset": "base"})]
+    assert sizes == [64, 128, 768]  # mlp, small, base
+    outputs = [arguments(**s)["output"] for s in ({}, {"output": "softmax"}, {"geometry": "euclidean"})]
+    assert outputs == ["abs_normalize", "softmax", "softmax"]
+    assert (checked().reweight, checked(reweight=0.2).reweight) == (0.7, 0.2)
+    scales = [checked(**s).kernel.scales for s in ({}, {"window": 4}, {"lengthscale": "auto"})]
+    assert scales == ["1.5:0.15", "1:0.5", "auto"]
+
+
+def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
+    settings = {"geometry": "euclidean", "lengthscale": "1", "direction": "displacement"}
+    field = make_field(little, **settings)
+    assert isinstance(field, KernelField)
+    assert isinstance(field.manifold.base, Euclidean)
+    generator = make_generator(little, **settings)
+    x = generator(generator.latent(5, Generator()))
+    torch.testing.assert_close(x.sum(-1), torch.ones(5, 12))  # distributions, not their roots
+    data = positives(little, **settings)
+    assert field(Batch(x, data, x, torch.arange(5))).field.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "kernel"),
+    [
+        ({"kernel": "laplace"}, Laplace(0.4)),
+        ({"kernel": "gaussian"}, Gaussian(0.4)),
+        ({"kernel": "matern", "nu": 2.5}, Matern(0.4, 2.5)),
+    ],
+)
+def test_the_kernel_is_that_of_the_settings(little, settings, kernel):
+    windows = make_field(little, window=8, window_lengthscale="0.4", **settings)
+    assert windows.fields[0].field.kernel(0.4) == kernel
+    assert make_field(little, lengthscale="0.4", reweight=0.0, **settings).kernel(0.4) == kernel
+
+
+@pytest.mark.parametrize("kernel", ["laplace", "gaussian"])
+@pytest.mark.parametrize(("geometry", "apart"), [("spherical", math.pi / 2), ("euclidean", math.sqrt(2))])
+def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, kernel, geometry, apart):
+    """Seen from one another; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^35."""
+    settings = {"geometry": geometry, "kernel": kernel, "lengthscale": "auto", "reweight": 0.0}
+    (scale,) = make_field(toy, **settings).lengthscales.start
+    rows = torch.randperm(len(toy.train), generator=Generator().manual_seed(1))[:1500]
+    tokens = toy.train[rows]
+    r = apart * (tokens[:200, None] != tokens[200:]).sum(-1).double().sqrt()
+    log_weight = -r / scale if kernel == "laplace" else -(r**2) / (2 * scale**2)
+    spread = (log_weight - log_weight.mean(1, keepdim=True)).square().mean().sqrt()
+    assert float(spread) == pytest.approx(1, abs=0.07)
+
+
+@pytest.mark.parametrize("output", ["abs_normalize", "softmax"])
+def test_the_generator_is_that_of_the_settings(little, output):
+    settings = {"output": output, "codebook_size": 0, "global_channels": 5, "position_channels": 2}
+    generator = make_generator(little, **settings)
+    assert (generator.output, generator.latent_dim, generator.length) == (output, 5 + 24, 12)
+    assert (generator.codebook, len(generator.blocks)) == (None, 4)
+    again = make_generator(little, **settings)
+    assert torch.equal(generator.logits.weight, again.logits.weight)
+    other = make_generator(little, **settings, seed=1)
+    assert not torch.equal(generator.logits.weight, other.logits.weight)
+    coded = make_generator(little, codebook_size=9)
+    assert (coded.codebook.size, len(coded.blocks), coded.latent_dim) == (9, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 1}, "`window` must be at least 2, got 1"),
+        ({"window": 4, "window_lengthscale": "auto"}, "`window_lengthscale` auto: auto is for `lengthscale`"),
+        ({"window": 4, "window_lengthscale": "-1"}, "-1"),
+        ({"lengthscale": "short"}, "short"),
+        ({"lengthscale": "0"}, "0"),
+        ({"codebook_size": -1}, "`codebook_size` must be at least 0, got -1"),
+        ({"codebook_size": 2**24 + 1}, "`codebook_size` must be at most 16777216"),
+        ({"reweight": 1.0}, r"`reweight` must lie in \[0, 1\), got 1.0"),
+        ({"global_channels": 0}, "`global_channels` must be at least 1, got 0"),
+        ({"position_channels": -2}, "`position_channels` must be at least 0, got -2"),
+        ({"eval_draws": 0}, "`eval_draws` must be at least 1"),
+        ({"steps": 0}, "`steps` must be at least 1"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MoleculeConfig.of(**settings).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reweight": 0.5, "window": 4}, "`reweight` is for whole strings .* `window` 0"),
+        ({"reweight": 0.5, "codebook_size": 0}, "`reweight` .* a `codebook_size`"),
+        ({"reweight": 0.5, "geometry": "euclidean"}, "`reweight` .* `geometry` spherical"),
+        ({"window": 4, "geometry": "euclidean"}, "`window` is for the sphere; `geometry` euclidean"),
+        ({"window": 4, "lengthscale": "1"}, "`lengthscale` is for whole strings"),
+        ({"window_lengthscale": "1"}, "`window_lengthscale` is for windows; it needs `window`"),
+        ({"output": "abs_normalize", "geometry": "euclidean"}, "`output` abs_normalize is for the sphere"),
+        ({"preset": "mlp", "codebook_size": 0}, "`preset` mlp reads a codebook, and `codebook_size` is 0"),
+        ({"skip_bad": True}, "`skip_bad` is for files; `dataset` toy is enumerated"),
+        ({"data": Path("mine.smi"), "dataset": "qm9"}, "`data` is a file instead of `dataset` qm9"),
+        ({"kernel": "laplace", "nu": 0.5}, "`nu` is for `kernel` matern .* got laplace"),
+        ({"kernel": "gaussian", "nu": 1.5}, "`nu` is for `kernel` matern .* got gaussian"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_one_another_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MoleculeConfig.of(**settings).check()
+    for name in settings:  # any other of them alone is fine
+        checked(**{key: value for key, value in settings.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reweight": 0.0, "window": 4},
+        {"reweight": 0.0, "geometry": "euclidean"},
+        {"output": "softmax", "geometry": "euclidean"},
+        {"window": 4, "window_lengthscale": "2:0.4"},
+        {"skip_bad": True, "data": Path("mine.smi")},
+        {"skip_bad": True, "dataset": "qm9"},
+        {"kernel": "matern", "nu": math.inf},
+    ],
+    ids=str,
+)
+def test_settings_that_agree_are_taken(settings):
+    checked(**settings)
+
+
+def test_a_kernel_of_one_sphere_is_refused_in_a_file():
+    with pytest.raises(ValueError, match="spectral"):
+        from_json(MoleculeConfig(), {"kernel": {"kernel": "spectral"}})
+
+
+def test_windows_wider_than_the_strings_are_the_strings(little):
+    x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
+    wide, whole = (make_field(little, window=w) for w in (100, 12))
+    pulls = [field(Batch(x, little.train, x, torch.arange(3))).field for field in (wide, whole)]
+    torch.testing.assert_close(*pulls)
+
+
+@pytest.mark.parametrize("recipe", DOMAIN.recipes)
+def test_every_recipe_makes_a_generator_and_its_field(little, recipe):
+    settings = dict(DOMAIN.recipes[recipe])
+    checked(**settings)
+    if settings.get("preset") == "base":
+        settings["preset"] = "small"  # which is faster to make
+    generator, field = make_generator(little, **settings), make_field(little, **settings)
+    x = generator(generator.latent(5, Generator().manual_seed(0)))
+    found = field(Batch(x, positives(little, **settings), x, torch.arange(5)))
+    assert found.field.shape == x.shape == (5, 12, 35)
+    assert found.field.isfinite().all()
+
+
+def test_the_recipes_of_the_paper_are_the_published_settings():
+    """Fresh latents, softmax, the Laplace kernel and a constant learning rate after its warm-up."""
+    for name in ("paper", "paper-euclidean", "reference-gpu"):
+        config = checked(**DOMAIN.recipes[name])
+        arguments = config.network.arguments
+        assert (arguments["codebook_size"], arguments["output"]) == (0, "softmax")
+        assert (config.kernel.kernel, config.reweight) == ("laplace", 0)
+        last = config.optimizer.steps - 1
+        assert config.optimizer.lr_at(config.optimizer.warmup_steps) == config.optimizer.lr_at(last)
+    euclidean = checked(**DOMAIN.recipes["paper-euclidean"])
+    assert (euclidean.network.geometry, euclidean.kernel.direction) == ("euclidean", "displacement")
+    assert checked(**DOMAIN.recipes["reference-gpu"]).network.arguments["width"] == 768
+
+
+def test_the_recipe_is_that_of_the_data():
+    of = [{}, {"dataset": "qm9"}, {"data": Path("mine.smi")}]
+    assert [DOMAIN.default_recipe(checked(**data)) for data in of] == ["toy", "qm9", "qm9"]
+    assert [checked(**DOMAIN.recipes[name]).optimizer.steps for name in ("toy", "qm9")] == [400, 2_400]
