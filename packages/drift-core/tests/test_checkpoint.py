@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
     run(tmp_path)
-    with pytest.raises(ValueError, match="at step 12 already, beyond --steps 5"):
+    with pytest.raises(ValueError, match="at step 12 already, beyond `steps` 5"):
         run(tmp_path, 5, resume=True)
 
 

@@ -81,16 +81,16 @@ def test_each_condition_gets_its_own_law(tmp_path):
     torch.testing.assert_close(found, CENTRES, atol=0.2, rtol=0)
 
 
-@pytest.mark.parametrize("micro_batch_size", [0, 5])
+@pytest.mark.parametrize("micro_batch_size", [None, 5])
 def test_conditions_are_those_of_the_rows_they_come_with(tmp_path, micro_batch_size):
     field, network = Grouped(), Conditional()
     config = settings(3, batch_size=12, num_negatives=7, lr=1e-9, micro_batch_size=micro_batch_size)
     train(network, field, sample, config, tmp_path, sample_condition=conditions)
     for step, batch in enumerate(field.seen):
         own, condition, model_condition = batch.self_index, batch.condition, batch.model_condition
-        expected = conditions(19, generator_for(config.seed, step, CONDITION))
+        expected = conditions(19, generator_for(config.run.seed, step, CONDITION))
         assert torch.equal(model_condition, expected)
         assert torch.equal(condition, expected[own])
         assert torch.equal(batch.model[own], batch.x)
-        noise = network.latent(19, generator_for(config.seed, step, 0))
+        noise = network.latent(19, generator_for(config.run.seed, step, 0))
         torch.testing.assert_close(batch.model, network(noise, expected).detach(), atol=1e-6, rtol=0)

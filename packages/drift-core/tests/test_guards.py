@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,12 +87,12 @@ def test_what_is_not_finite_is_named_before_it_spoils_the_weights(tmp_path, modu
     with pytest.raises(FloatingPointError, match=rf"step 5: {culprit} is not finite.*step_000000004\.pt"):
         train(network, field, sample, CONFIG, tmp_path)
     assert all(bool(p.isfinite().all()) for p in network.parameters())
-    train(Affine(), FIELD, sample, replace(CONFIG, lr=1e-4), tmp_path, resume=True)
+    train(Affine(), FIELD, sample, CONFIG.replace(lr=1e-4), tmp_path, resume=True)
 
 
 def test_without_a_checkpoint_the_message_says_so(tmp_path):
     with pytest.raises(FloatingPointError, match="there is no checkpoint yet"):
-        train(BadSample(), FIELD, sample, replace(CONFIG, save_every=100), tmp_path)
+        train(BadSample(), FIELD, sample, CONFIG.replace(save_every=100), tmp_path)
 
 
 class Collapsed(Affine):
@@ -110,7 +110,7 @@ def test_collapse_is_reported_once(tmp_path, capfd):
 
 
 def test_steps_that_are_all_capped_are_reported_once(tmp_path, capfd):
-    train(Affine(), FIELD, sample, replace(CONFIG, max_step=1e-5), tmp_path)
+    train(Affine(), FIELD, sample, CONFIG.replace(max_step=1e-5), tmp_path)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == 1
     assert lines[0].startswith("warning: step 4: all steps are capped")
@@ -143,8 +143,8 @@ def test_engines_that_would_change_the_batch_or_its_loss_are_refused(monkeypatch
 def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=500)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"checkpoints need 0\.0 MB, 0\.0 MB are free.*--keep"):
-        train(Affine(), FIELD, sample, replace(CONFIG, keep=10), tmp_path)
+    with pytest.raises(OSError, match=r"checkpoints need 0\.0 MB, 0\.0 MB are free.*`keep`"):
+        train(Affine(), FIELD, sample, CONFIG.replace(keep=10), tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert not (tmp_path / "metrics.jsonl").exists()
 

@@ -205,9 +205,9 @@ def test_it_is_less_noisy_than_the_field_of_batches():
     assert error(step(field, x, data[:2], many, None).field) < 0.2 * error(batch)
 
 
-@pytest.mark.parametrize("settings", [{"memory": 0}, {"neighbors": 0}, {"tolerance": 1.0}])
+@pytest.mark.parametrize("settings", [{"buffer_size": 0}, {"neighbors": 0}, {"tolerance": 1.0}])
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ValueError, match="memory and neighbors must be at least 1"):
+    with pytest.raises(ValueError, match="buffer_size and neighbors must be at least 1"):
         NearestField(field_of(Sphere()), torch.eye(3), **settings)
 
 

@@ -63,7 +63,7 @@ def test_micro_batches_bound_the_rows_and_change_nothing(tmp_path):
     networks = [Net(), Net()]
     whole, parts = (
         train(network, FIELD, sample, TrainConfig.of(micro_batch_size=size, **settings), tmp_path / str(size))
-        for network, size in zip(networks, (0, 4), strict=True)
+        for network, size in zip(networks, (None, 4), strict=True)
     )
     assert max(networks[0].rows) == 11
     assert max(networks[1].rows) == 4
@@ -87,7 +87,7 @@ def test_a_repeated_forward_pass_drops_the_same_units():
 )
 def test_outputs_have_single_precision_at_least(inside, outside):
     z = torch.ones(5, 2, dtype=inside)
-    for size in (0, 2):
+    for size in (None, 2):
         assert MicroBatches(nn.Linear(2, 2).to(inside), size)(z).dtype == outside
 
 

@@ -180,6 +180,13 @@ def test_settings_of_another_type_are_refused(name, value, message):
         restore_config(Config, {"domain": "sphere", name: value})
 
 
+def test_what_an_application_reports_is_checked_too():
+    with pytest.raises(ValueError, match="`eval_draws` must be at least 1, got 0"):
+        Config.of(eval_draws=0).check()
+    with pytest.raises(ValueError, match="`nu` is for `kernel` matern or spectral; got laplace"):
+        Config.of(nu=2.5).check()
+
+
 def test_settings_are_changed_by_name_whatever_their_group():
     config = Config.of(steps=3, kernel="matern", data=Path("a"), seed=5)
     found = (config.optimizer.steps, config.kernel.kernel, config.data.data, config.run.seed)

@@ -304,8 +304,7 @@ def test_streams_are_independent_of_one_another():
         ({"keep": 0}, "`keep` must be at least 1, got 0"),
         ({"batch_size": 10**12}, "`batch_size` must be at most 2147483647, got 1000000000000"),
         ({"ema_decay": 1.0}, r"`ema_decay` must lie in \[0, 1\), got 1.0"),
-        ({"eval_draws": 0}, "`eval_draws` must be at least 1, got 0"),
-        ({"resume": True}, "`resume` needs --out"),
+        ({"micro_batch_size": 0}, "`micro_batch_size` must be at least 1, got 0"),
     ],
 )
 def test_settings_are_checked_by_name(settings, message):
