@@ -91,7 +91,7 @@ class ShardedData(OwnSamplesOnly):
 def nearest(field: KernelField) -> NearestField:
     """A field that remembers samples, from the seventh step on."""
     data = sample(field.manifold, torch.float64, 90, torch.Generator().manual_seed(1))
-    return NearestField(field, data, memory=60, neighbors=40, tolerance=0.9)
+    return NearestField(field, data, buffer_size=60, neighbors=40, tolerance=0.9)
 
 
 MANIFOLDS = {"sphere": Sphere(), "simplex": Power(Sphere())}
