@@ -85,24 +85,24 @@ def test_a_run_drifts_by_crops_or_whole_sequences(little):
 
 def test_positives_of_data_other_than_toy_are_counted(little):
     toy, real = PromoterConfig(), PromoterConfig.of(dataset="promoter", seed=3)
-    assert (toy.counted, toy.readout, toy.clusters) == (False, "argmax", 0)
-    assert (real.counted, real.readout, real.clusters) == (True, "sampled", 16)
+    assert (toy.counted, toy.decoding, toy.clusters) == (False, "argmax", 0)
+    assert (real.counted, real.decoding, real.clusters) == (True, "sampled", 16)
     field = DOMAIN.field(real, little)
     assert isinstance(field, KmerField)
     assert (len(field.clusters), field.crops.width, field.seed) == (16, 8, 3)
-    assert DOMAIN.field(toy, little).readout == "argmax"
-    assert make_generator(real, little).readout == "sampled"
-    assert make_generator(toy, little).readout == "argmax"
+    assert DOMAIN.field(toy, little).decoding == "argmax"
+    assert make_generator(real, little).decoding == "sampled"
+    assert make_generator(toy, little).decoding == "argmax"
     alike = PromoterConfig.of(dataset="promoter", condition=False)
     assert (alike.counted, alike.clusters) == (True, 0)
     assert DOMAIN.field(alike, little).clusters is None
     for flags in ({"crop": 0}, {"geometry": "euclidean"}, {"positives": "sampled"}, {"crop": 12}):
         config = PromoterConfig.of(dataset="promoter", **flags)
-        assert (config.counted, config.readout, config.clusters) == (False, "argmax", 0)
+        assert (config.counted, config.decoding, config.clusters) == (False, "argmax", 0)
         assert not isinstance(DOMAIN.field(config, little), KmerField)
     few = DOMAIN.field(PromoterConfig.of(positives="counted", condition_clusters=3), little)
     assert len(few.clusters) == 3
-    assert DOMAIN.field(PromoterConfig.of(readout="sampled"), little).readout == "sampled"
+    assert DOMAIN.field(PromoterConfig.of(decoding="sampled"), little).decoding == "sampled"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ COUNTED = {"positives": "counted"}
             {**COUNTED, "geometry": "euclidean"},
             "`positives` counted needs .* `geometry` spherical, got 0 and euclidean",
         ),
-        ({**COUNTED, "readout": "argmax"}, "`positives` counted needs `readout` sampled, got argmax"),
+        ({**COUNTED, "decoding": "argmax"}, "`positives` counted needs `decoding` sampled, got argmax"),
         (
             {**COUNTED, "condition_clusters": 0},
             "`positives` counted with `condition` needs `condition_clusters` of at least 1, got 0",

@@ -16,7 +16,7 @@ from drift_promoter.data import Windows, load
 from drift_promoter.field import SequenceField
 from drift_promoter.kmer_field import LONGEST_KMER, KmerField
 from drift_promoter.metrics import kmer_correlation, kmer_counts
-from drift_promoter.model import Readout
+from drift_promoter.model import Decoding
 from drift_promoter.similarity import Similarity, features
 from drift_simplex import CategoricalField, abs_normalize, decode
 from torch import Generator, Tensor
@@ -230,8 +230,8 @@ def test_vertices_are_sampled_as_their_letters(conditional, generator):
     x = blurred(tokens[own], 0.2)
     given = {"condition": c[own], "model_condition": c} if conditional else {}
 
-    def repulsion(readout: Readout, own: Tensor | None) -> Tensor:
-        field = CropField(LETTERS, data, ALIKE if conditional else None, 4, readout)
+    def repulsion(decoding: Decoding, own: Tensor | None) -> Tensor:
+        field = CropField(LETTERS, data, ALIKE if conditional else None, 4, decoding)
         return field(Batch(x, indices, pool, own, **given)).repulsion
 
     for index in (own, None, torch.tensor([3, -1, 6])):
@@ -369,12 +369,12 @@ def test_samples_like_the_data_are_not_driven_from_their_own_composition():
     assert mean["all"] < -10
 
 
-@pytest.mark.parametrize("readout", ["argmax", "sampled"])
+@pytest.mark.parametrize("decoding", ["argmax", "sampled"])
 @pytest.mark.parametrize("most", [16_384, 40])
-def test_how_many_crops_are_evaluated_at_once_does_not_matter(most, readout, generator, monkeypatch):
+def test_how_many_crops_are_evaluated_at_once_does_not_matter(most, decoding, generator, monkeypatch):
     data, pool, c = windows(30, 40), soft(6, 40), signals(6, 40)
     indices, own = crop_indices(data, 8)(50, generator), torch.arange(6)
-    field = CropField(LETTERS, data, ALIKE, 8, readout, most)
+    field = CropField(LETTERS, data, ALIKE, 8, decoding, most)
     given = {"condition": c, "model_condition": c}
     whole = field(Batch(pool, indices, pool, own, **given))
     for pairs in (1, 350, 3000):
@@ -595,13 +595,13 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("readout", ["argmax", "sampled"])
-def test_memory_is_linear_in_the_batch(readout, monkeypatch):
+@pytest.mark.parametrize("decoding", ["argmax", "sampled"])
+def test_memory_is_linear_in_the_batch(decoding, monkeypatch):
     """Each of 32 samples of 1,024 bases has 255 crops: weights of all pairs would take 33 MB."""
     monkeypatch.setattr("drift_promoter.crop_field._PAIRS", 2**20)
     data, m = windows(50, 1024), 1024
     indices = crop_indices(data, 8)(m, Generator().manual_seed(0))
-    field = CropField(LETTERS, data, ALIKE, max_negatives=128, readout=readout)
+    field = CropField(LETTERS, data, ALIKE, max_negatives=128, decoding=decoding)
     largest = {}
     for n in (8, 32):
         x, c = soft(n, 1024).float(), signals(n, 1024).float()

@@ -55,10 +55,10 @@ def test_fields_of_whole_sequences(geometry, conditional, data):
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("readout", ["argmax", "sampled"])
+@pytest.mark.parametrize("decoding", ["argmax", "sampled"])
 @pytest.mark.parametrize("most", [16_384, 10], ids=["all", "thinned"])
-def test_fields_of_crops(readout, most, conditional, data):
-    field = CropField(LETTERS, data, ALIKE if conditional else None, 4, readout, most)
+def test_fields_of_crops(decoding, most, conditional, data):
+    field = CropField(LETTERS, data, ALIKE if conditional else None, 4, decoding, most)
     for batch in batches(data, 4, conditional):
         check_field(field, batch, antisymmetric=False)
 

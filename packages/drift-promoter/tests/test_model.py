@@ -84,7 +84,7 @@ def test_samples_depend_on_the_generator_and_the_signal_alone(model):
 @pytest.mark.parametrize("geometry", ["spherical", "euclidean"])
 def test_letters_are_sampled_from_the_distributions_that_points_are(geometry, generator):
     """All samples of one latent: shares of letters are squares on the sphere, coordinates in R^4."""
-    model = tiny(geometry=geometry, readout="sampled", condition=False)
+    model = tiny(geometry=geometry, decoding="sampled", condition=False)
     z = model.latent(1, generator).expand(4000, -1)
     model.latent = lambda n, generator: z[:n]
     x = model(z[:1])[0].detach()
@@ -241,7 +241,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
     assert json.loads((tmp_path / "config.json").read_text())["geometry"] == model.geometry
     again = PromoterGenerator.from_pretrained(tmp_path)
-    for name in ("geometry", "latents", "output", "readout", "tracks"):
+    for name in ("geometry", "latents", "output", "decoding", "tracks"):
         assert getattr(again, name) == getattr(model, name)
     first, second = (
         side.sample(40, Generator().manual_seed(5), signal_for(model, 40)) for side in (again, model)
@@ -301,7 +301,7 @@ def test_a_signal_is_needed_where_it_is_used_and_refused_where_it_is_not(generat
         ({"geometry": "hyperbolic"}, "hyperbolic"),
         ({"latents": "pink"}, "pink"),
         ({"output": "argmax"}, "argmax"),
-        ({"readout": "likeliest"}, "likeliest"),
+        ({"decoding": "likeliest"}, "likeliest"),
         ({"tracks": 0}, "tracks must be 1 or 2, got 0"),
         ({"tracks": 3}, "tracks must be 1 or 2, got 3"),
         ({"global_channels": 0}, "must be at least 1, got 0 and 2"),

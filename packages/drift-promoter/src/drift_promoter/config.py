@@ -17,7 +17,7 @@ from drift_core.training.config import (
 from drift_simplex.generator import Geometry, Latents, Output
 
 from drift_promoter.kmer_field import LONGEST_KMER
-from drift_promoter.model import PRESETS, Readout
+from drift_promoter.model import PRESETS, Decoding
 
 CROP, CLUSTERS = 8, 16
 """Base pairs of crops, and condition clusters, by default."""
@@ -69,7 +69,7 @@ class PromoterNetworkConfig(Settings):
     """The sphere's orthant, or R^4 for whole sequences, at every position."""
     condition: bool = True
     """Generate for a given CAGE signal, or without one."""
-    readout: FromFile[Readout | None] = None
+    decoding: FromFile[Decoding | None] = None
     """Letters of a sequence, where it is read and where it repels: the most likely at each position, or
     sampled from its distributions; none: sampled with counted positives, else argmax."""
     output: FromFile[Output | None] = None
@@ -170,8 +170,8 @@ class PromoterConfig(DomainConfig):
         if self.counted and not 0 < self.crop <= LONGEST_KMER:
             needs = f"`positives` counted needs a `crop` of 2 to {LONGEST_KMER} and `geometry` spherical"
             raise ValueError(f"{needs}, got {self.crop} and {self.network.geometry}")
-        if self.counted and self.readout == "argmax":
-            raise ValueError("`positives` counted needs `readout` sampled, got argmax")
+        if self.counted and self.decoding == "argmax":
+            raise ValueError("`positives` counted needs `decoding` sampled, got argmax")
         if self.counted and conditional and not clusters:
             needs = "`positives` counted with `condition` needs `condition_clusters` of at least 1"
             raise ValueError(f"{needs}, got {clusters}")
@@ -198,6 +198,6 @@ class PromoterConfig(DomainConfig):
         return default if self.kernel.condition_clusters is None else self.kernel.condition_clusters
 
     @property
-    def readout(self) -> Readout:
+    def decoding(self) -> Decoding:
         """How the letters of a sequence are read."""
-        return self.network.readout or ("sampled" if self.counted else "argmax")
+        return self.network.decoding or ("sampled" if self.counted else "argmax")

@@ -1,4 +1,4 @@
-"""The drift field of crops towards crops of the data, given the signal around them."""
+"""Drift field of crops, attracted to sampled crops of the data, given the signal around them."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from drift_promoter.crops import Crops
 from drift_promoter.data import Windows
-from drift_promoter.model import Readout
+from drift_promoter.model import Decoding
 from drift_promoter.similarity import REACH, Similarity, local_features
 
 _PAIRS = 2**23
@@ -59,7 +59,7 @@ class CropField:
     similarity: Similarity | None
     width: int = 8
     """Base pairs of a crop."""
-    readout: Readout = "argmax"
+    decoding: Decoding = "argmax"
     """Tokens of a sample: the most likely, or "sampled" from the distributions that its points are."""
     max_negatives: int = 16_384
     """Crops of the model, evenly spread over its samples, that repel."""
@@ -158,6 +158,6 @@ class CropField:
 
     def _read(self, model: Float[Tensor, "k L 4"], step: int) -> Int64[Tensor, "k L"]:
         """Tokens of samples."""
-        if self.readout == "argmax":
+        if self.decoding == "argmax":
             return decode(model)
         return sample_tokens(model, generator_for(self.seed, step, _TOKENS))

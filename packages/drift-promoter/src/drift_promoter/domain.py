@@ -105,7 +105,7 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
                 f"`codebook_span` must divide the length of a sequence, {length}; got {network.codebook_span}"
             )
         return PromoterGenerator(
-            length=length, tracks=data.train.tracks, readout=config.readout, **network.arguments
+            length=length, tracks=data.train.tracks, decoding=config.decoding, **network.arguments
         )
 
     def field(self, config: PromoterConfig, data: Promoters) -> Field:
@@ -192,7 +192,7 @@ def crop_field(
     scales = checked_lengthscales(config.kernel.crop_lengthscale or "1.3:0.7", kernel)
     tokens = CategoricalField(len(VOCABULARY), kernel, scales, config.kernel.direction, product=True)
     if not config.counted:
-        return CropField(tokens, data, similarity, crop, config.readout, seed=seed)
+        return CropField(tokens, data, similarity, crop, config.decoding, seed=seed)
     count = config.clusters
     clusters = fit_clusters(data, Crops(data.length, crop), count, seed) if count else None
     return KmerField(tokens, data, clusters, crop, seed)

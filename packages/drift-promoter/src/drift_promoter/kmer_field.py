@@ -1,4 +1,4 @@
-"""The drift field of crops towards the counts of all k-mers of the data."""
+"""Drift field of crops, attracted to all k-mers of the data by their counts."""
 
 import math
 from collections.abc import Iterator

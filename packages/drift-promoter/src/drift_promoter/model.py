@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from drift_promoter.layers import Block, Modulation, convolution
 
-Readout = Literal["argmax", "sampled"]
+Decoding = Literal["argmax", "sampled"]
 
 PRESETS: dict[str, dict[str, int]] = {
     "small": {"width": 64, "blocks": 10},
@@ -39,7 +39,7 @@ DILATIONS = (1, 1, 4, 16, 64)
 VOCAB_SIZE, TRACKS = 4, 2
 """Letters of DNA, and all tracks of the signal."""
 
-_CHOICES = {"geometry": Geometry, "latents": Latents, "output": Output, "readout": Readout}
+_CHOICES = {"geometry": Geometry, "latents": Latents, "output": Output, "decoding": Decoding}
 
 _POSITION_STD = 0.02
 
@@ -77,7 +77,7 @@ class PromoterGenerator(
     For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output
     "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
     "euclidean", the baseline, it is softmax(h), in R^4. A sequence is the most likely letter of each
-    position (readout "argmax") or one sampled from the distribution that the point is ("sampled").
+    position (decoding "argmax") or one sampled from the distribution that the point is ("sampled").
 
     Untrained outputs lie near vertices, as the data do, and apart from one another: two samples, or two
     positions, have hardly more letters in common than random DNA has. (Samples that start in one place
@@ -101,7 +101,7 @@ class PromoterGenerator(
         latents: Latents = "bernoulli",
         geometry: Geometry = "spherical",
         output: Output = "abs_normalize",
-        readout: Readout = "argmax",
+        decoding: Decoding = "argmax",
         position: bool = True,
         codebook_size: int = 0,
         codebook_span: int = 64,
@@ -109,12 +109,12 @@ class PromoterGenerator(
         tracks: int = TRACKS,
     ) -> None:
         super().__init__()
-        given = {"geometry": geometry, "latents": latents, "output": output, "readout": readout}
+        given = {"geometry": geometry, "latents": latents, "output": output, "decoding": decoding}
         for name, value in given.items():
             check_choice(name, value, get_args(_CHOICES[name]))
         _check_channels(tracks, global_channels, position_channels)
         _check_codebook(codebook_size, codebook_span, length)
-        self.length, self.conditional, self.bf16, self.readout = length, condition, bf16, readout
+        self.length, self.conditional, self.bf16, self.decoding = length, condition, bf16, decoding
         self.tracks = tracks if condition else 0
         self.global_channels, self.position_channels = global_channels, position_channels
         self.latents, self.geometry, self.output = latents, geometry, output
@@ -221,7 +221,7 @@ class PromoterGenerator(
         return in_batches(draw, self.latent(n, generator), *given, batch_size=batch_size, device=device)
 
     def _read(self, x: Tensor, generator: Generator) -> Tensor:
-        if self.readout == "argmax":
+        if self.decoding == "argmax":
             return decode(x)
         return sample_tokens(x if self.geometry == "spherical" else to_sphere(x), generator)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from drift_core import Batch, Domain, Euclidean, KernelField, NearestField, Sphere
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
-from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
+from drift_core.runs.config import DomainConfig, KernelConfig
 from drift_core.runs.domain import Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
@@ -110,7 +110,6 @@ class SphereConfig(DomainConfig):
     kernel: SphereKernelConfig = field(default_factory=SphereKernelConfig)
     network: SphereNetworkConfig = field(default_factory=SphereNetworkConfig)
     data: SphereDataConfig = field(default_factory=SphereDataConfig)
-    run: ReportedRunConfig = field(default_factory=ReportedRunConfig)
 
 
 _EARTH: dict[str, Any] = {"steps": 9_000, "eval_draws": 100}

@@ -116,7 +116,7 @@ class _Tabulated(RadialKernel):
         return log.masked_fill(r == 0, 0) if self.nu < 0.5 else log
 
     def dlog(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        # 1e-30 and not the smallest number: for nu < 1/2 dlog grows without bound towards 0.
+        # 1e-30 and not the smallest number: for nu < 1/2 dlog diverges at 0.
         least = torch.finfo(r.dtype).tiny if self.nu > 0.5 else 1e-30
         log_x = (r * (1 / self.lengthscale)).clamp(min=least).log()
         return _tables(self.nu)[1](log_x).exp() * (-1 / self.lengthscale)

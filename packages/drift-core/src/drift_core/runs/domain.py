@@ -1,8 +1,7 @@
 """The interface of domains: what the applications need to know about one type of data."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -111,14 +110,7 @@ class Domain(ABC, Generic[C, D, G]):
 
 
 def untrained(domain: Domain[C, D, G], config: C, data: D) -> G:
-    """Untrained generator of a run, determined by its seed."""
-    with seeded(config.run.seed):
+    """Generator of a run before training, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):  # torch's random state is afterwards as it was
+        torch.manual_seed(config.run.seed)
         return domain.generator(config, data)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's random state of the CPU within the context; afterwards it is as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
