@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from drift_core.engine import fused
 from drift_core.kernel import RadialKernel
 from drift_core.manifold import Manifold, Pairs
 from drift_core.manifold.interface import check_clouds
@@ -100,6 +101,17 @@ def smoothed_scores(
     weights = expand_log_weight(log_weight, x, len(y))
     if len(x) == 0:
         return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
+    result = fused(
+        manifold,
+        kernels,
+        x,
+        y,
+        log_weight=weights,
+        self_index=self_index,
+        displacement=direction == "displacement",
+    )
+    if result is not None and result.gradient is not None:
+        return [Score(*parts) for parts in zip(result.log_density, result.gradient, strict=True)]
     columns = min(len(y), chunk_size or _REFERENCES)
     rows = max(1, (_BLOCK_CUDA if x.is_cuda else _BLOCK_CPU) // columns)
     return reduce_blocks(

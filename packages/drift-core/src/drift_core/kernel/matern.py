@@ -41,26 +41,27 @@ class Matern(RadialKernel):
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """log k(r)."""
-        return _form(self.lengthscale, self.nu).log(r)
+        return matern_form(self.lengthscale, self.nu).log(r)
 
     def dlog(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """d/dr log k(r) = -(sqrt(2 nu) / l) K_{nu-1}(a) / K_nu(a)."""
-        return _form(self.lengthscale, self.nu).dlog(r)
+        return matern_form(self.lengthscale, self.nu).dlog(r)
 
 
 @lru_cache(maxsize=256)
-def _form(lengthscale: float, nu: float) -> RadialKernel:
+def matern_form(lengthscale: float, nu: float) -> RadialKernel:
+    """The kernel that computes a Matern kernel: Gaussian, Laplace, a half-integer form or a table."""
     if math.isinf(nu):
         return Gaussian(lengthscale)
     if nu == 0.5:
         return Laplace(lengthscale)
     if (nu - 0.5).is_integer() and nu <= LARGEST_CLOSED_FORM:
-        return _HalfInteger(lengthscale, nu)
+        return HalfInteger(lengthscale, nu)
     return _Tabulated(lengthscale, nu)
 
 
 @dataclass(frozen=True)
-class _HalfInteger(RadialKernel):
+class HalfInteger(RadialKernel):
     """Orders 3/2, 5/2, ... by the recurrence of s_mu(a) = a K_{mu+1}(a) / K_mu(a), free of overflow.
 
     K_{mu+1} = K_{mu-1} + (2 mu/a) K_mu (DLMF 10.29.1) gives s_mu = 2 mu + a^2 / s_{mu-1}, s_{1/2} = 1 + a;
@@ -71,7 +72,8 @@ class _HalfInteger(RadialKernel):
     nu: float
 
     def log(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        a = r * self._rate
+        """log k(r)."""
+        a = r * self.rate
         s = a + 1
         total = torch.log1p(a) - a
         for mu in self._orders:
@@ -81,14 +83,16 @@ class _HalfInteger(RadialKernel):
         return total
 
     def dlog(self, r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        a = r * self._rate
+        """d/dr log k(r)."""
+        a = r * self.rate
         s = a + 1
         for mu in self._orders:
             s = a * (a / s) + 2 * mu
-        return a / s * -self._rate
+        return a / s * -self.rate
 
     @property
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """a / r."""
         return math.sqrt(2 * self.nu) / self.lengthscale
 
     @property

@@ -1,0 +1,90 @@
+"""The CPU engine's shared library: compiled on first use, and kept in the user's cache folder."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from drift_core.files import atomic_path
+
+_SOURCE = Path(__file__).with_name("pairs.c")
+_COMPILERS = "cc", "gcc", "clang"
+_FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-fopenmp-simd", "-ffp-contract=fast"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-shared", "-fPIC", "-pthread"),
+)
+_TIMEOUT = 120
+"""Seconds that the compiler may take; it needs about two."""
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library; None without a C compiler, or if compiling or loading it fails (the reason is logged).
+
+    The compiler is `$CC` if set, else the first of cc, gcc and clang that is installed. The file's name
+    holds a hash of the source, the compiler, its flags and the processor.
+    """
+    compiler = _compiler()
+    if compiler is None:
+        log.info("no C compiler: fields are computed by torch")
+        return None
+    try:
+        return _load(compiler)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("the CPU engine could not be built, fields are computed by torch: %s", error)
+        return None
+
+
+def _compiler() -> str | None:
+    chosen = os.environ.get("CC")
+    found = (shutil.which(name) for name in ([chosen] if chosen else _COMPILERS))
+    return next((path for path in found if path), None)
+
+
+def _load(compiler: str) -> ctypes.CDLL:
+    """Load the library from the cache, or compile it first."""
+    name = f"pairs-{_key(compiler)}.so"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "drift-core"
+        path = folder / name
+        if not path.is_file():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError):  # a folder that cannot be written, or no home
+        with tempfile.TemporaryDirectory() as private:
+            path = Path(private) / name
+            _compile(compiler, path)
+            return ctypes.CDLL(str(path))  # stays mapped after the file is gone
+
+
+def _key(compiler: str) -> str:
+    """Hash of everything that the compiled code depends on."""
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, timeout=_TIMEOUT, check=True
+    ).stdout
+    parts = [_SOURCE.read_bytes(), version, " ".join(_FLAGS).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    return "\n".join([platform.platform(), platform.machine(), platform.processor(), *features])
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compile the library; other processes never see a part of the file."""
+    with atomic_path(path) as part:
+        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part), "-lm"]
+        subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True)
