@@ -23,7 +23,7 @@ from drift_core.manifold import (
 )
 from drift_core.reduction import Score, merge_scores
 from drift_core.runs.domain import Domain
-from drift_core.score import effective_sample_size, smoothed_score, smoothed_scores
+from drift_core.score import effective_sample_size, smoothed_log_density, smoothed_score, smoothed_scores
 from drift_core.training.config import TrainConfig
 from drift_core.training.loop import train
 
@@ -59,6 +59,7 @@ __all__ = [
     "effective_sample_size",
     "longest_step",
     "merge_scores",
+    "smoothed_log_density",
     "smoothed_score",
     "smoothed_scores",
     "train",

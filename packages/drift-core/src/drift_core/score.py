@@ -110,8 +110,8 @@ def smoothed_scores(
         self_index=self_index,
         displacement=direction == "displacement",
     )
-    if result is not None and result.gradient is not None:
-        return [Score(*parts) for parts in zip(result.log_density, result.gradient, strict=True)]
+    if result is not None:
+        return result.scores()
     columns = min(len(y), chunk_size or _REFERENCES)
     rows = max(1, (_BLOCK_CUDA if x.is_cuda else _BLOCK_CPU) // columns)
     return reduce_blocks(
@@ -150,6 +150,25 @@ def pairs_score(
     return softmax_score(logits if log_weight is None else logits + log_weight, sums)
 
 
+def smoothed_log_density(
+    manifold: Manifold,
+    kernel: RadialKernel,
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+) -> Float[Tensor, " n"]:
+    """The log-density of `smoothed_score` without its gradient, log sum_j exp(w_ij) k(x_i, y_j).
+
+    Raises ValueError as `smoothed_score`.
+    """
+    weights = _checked_weights(manifold, kernel, x, y, log_weight)
+    result = fused(manifold, (kernel,), x, y, log_weight=weights, gradient=False)
+    if result is not None:
+        return result.log_density[0]
+    return smoothed_score(manifold, kernel, x, y, log_weight=log_weight).log_density
+
+
 def effective_sample_size(
     manifold: Manifold,
     kernel: RadialKernel,
@@ -162,13 +181,23 @@ def effective_sample_size(
 
     Raises ValueError as `smoothed_score`.
     """
-    check_clouds(manifold, x, y)
-    check_kernels(manifold, (kernel,), x)
-    check_references(y)
+    weights = _checked_weights(manifold, kernel, x, y, log_weight)
     if len(x) == 0:
         return x.new_zeros(0)
+    result = fused(manifold, (kernel,), x, y, log_weight=weights, gradient=False)
+    if result is not None:
+        return result.sample_size[0]
     logits = kernel.log(manifold.cdist(x, y))
-    weights = expand_log_weight(log_weight, x, len(y))
     if weights is not None:
         logits = logits + weights
     return 1 / logits.softmax(dim=1).square().sum(dim=1)
+
+
+def _checked_weights(
+    manifold: Manifold, kernel: RadialKernel, x: Tensor, y: Tensor, log_weight: Tensor | None
+) -> Tensor | None:
+    """Log-weights as [n, m]. Raises ValueError as `smoothed_score`."""
+    check_clouds(manifold, x, y)
+    check_kernels(manifold, (kernel,), x)
+    check_references(y)
+    return expand_log_weight(log_weight, x, len(y))

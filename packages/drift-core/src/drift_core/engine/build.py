@@ -38,7 +38,7 @@ def library() -> ctypes.CDLL | None:
         log.info("no C compiler: fields are computed by torch")
         return None
     try:
-        return _load(compiler)
+        return _load(compiler, f"pairs-{_key(compiler)}.so")
     except (OSError, subprocess.SubprocessError) as error:
         log.info("the CPU engine could not be built, fields are computed by torch: %s", error)
         return None
@@ -50,20 +50,23 @@ def _compiler() -> str | None:
     return next((path for path in found if path), None)
 
 
-def _load(compiler: str) -> ctypes.CDLL:
-    """Load the library from the cache, or compile it first."""
-    name = f"pairs-{_key(compiler)}.so"
+def _load(compiler: str, name: str) -> ctypes.CDLL:
+    """Load the library from the cache, or compile it first; without a usable cache for this process alone."""
+    path = _cache() / name
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "drift-core"
-        path = folder / name
-        if not path.is_file():
-            _compile(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError):  # a folder that cannot be written, or no home
+    except OSError:  # not there, or damaged
+        pass
+    try:
+        return _compile(compiler, path)
+    except OSError:
         with tempfile.TemporaryDirectory() as private:
-            path = Path(private) / name
-            _compile(compiler, path)
-            return ctypes.CDLL(str(path))  # stays mapped after the file is gone
+            return _compile(compiler, Path(private) / name)
+
+
+def _cache() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (needs no home)
+    return Path(folder) / "drift-core"
 
 
 def _key(compiler: str) -> str:
@@ -83,8 +86,9 @@ def _processor() -> str:
     return "\n".join([platform.platform(), platform.machine(), platform.processor(), *features])
 
 
-def _compile(compiler: str, path: Path) -> None:
-    """Compile the library; other processes never see a part of the file."""
+def _compile(compiler: str, path: Path) -> ctypes.CDLL:
+    """Compile and load the library. Its file appears whole or not at all, and only if it can be loaded."""
     with atomic_path(path) as part:
         command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part), "-lm"]
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True)
+        return ctypes.CDLL(str(part))  # stays mapped when the file is renamed or removed

@@ -99,7 +99,7 @@ INLINE float exp_of(float t) {
     return t < -87.0f ? 0.0f : p * scale;
 }
 
-/* log(1 + t) for t >= 0, to 1e-7 relative. */
+/* log(1 + t) for finite t >= 0, to 1e-7 relative. */
 INLINE float log1p_of(float t) {
     float u = 1.0f + t;
     int32_t exponent = (to_bits(u) - 0x3f3504f3) >> 23; /* u = 2^exponent v with v in [sqrt 1/2, sqrt 2) */
@@ -225,7 +225,7 @@ INLINE void hyperboloid_pairs(int dim, const Tile *tile, const double *x, Scratc
         float z = (float)(square * 0.25);
         z = z < 0 ? 0 : z;
         float sinh = 2 * sqrtf(z + z * z);
-        s->r[j] = log1p_of(2 * z + sinh);
+        s->r[j] = z >= 0 ? log1p_of(2 * z + sinh) : z; /* NaN */
         s->inverse[j] = sinh > 0 ? 1 / sinh : 0;
         s->side[j] = 1;
     }
@@ -628,10 +628,11 @@ int drift_scores(const Request *q) {
     int64_t size = tile_size(q->dim), count = (q->m + size - 1) / size, packed = 0;
     Tile *tiles = q->own_references ? NULL : calloc(count, sizeof *tiles);
     int failed = !q->own_references && !tiles;
-    for (; !failed && !q->own_references && packed < count; packed++) {
+    while (!failed && !q->own_references && packed < count) {
         int64_t first = packed * size, left = q->m - first;
-        if (!tile_alloc(q, tiles + packed)) failed = 1;
-        else pack(q, tiles + packed, q->y, first, left < size ? (int)left : (int)size);
+        Tile *tile = tiles + packed++;
+        failed = !tile_alloc(q, tile);
+        if (!failed) pack(q, tile, q->y, first, left < size ? (int)left : (int)size);
     }
     if (!failed) {
         int64_t share = (q->n + q->threads - 1) / q->threads;

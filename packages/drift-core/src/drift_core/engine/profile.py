@@ -28,7 +28,7 @@ class Profile(NamedTuple):
 
     form: Form
     rate: float
-    """1 / l (Laplace), 1 / l^2 (Gaussian), sqrt(2 nu) / l (half-integer), or cells per unit of r (uniform)."""
+    """1 / l (Laplace), 1 / l^2 (Gaussian), sqrt(2 nu) / l (half-integer), cells per unit of r (uniform)."""
     factors: int = 0
     """nu - 1/2 of a half-integer order."""
     first: int = 0

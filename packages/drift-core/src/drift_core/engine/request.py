@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from drift_core.engine.profile import Profile
+from drift_core.reduction import Score
 
 
 class Geometry(IntEnum):
@@ -46,3 +47,8 @@ class Result(NamedTuple):
     """[k, n, d], if requested."""
     sample_size: Tensor
     """Effective numbers of references, 1 / sum_j p_ij^2, [k, n]."""
+
+    def scores(self) -> list[Score]:
+        """One score a kernel, if gradients were requested."""
+        assert self.gradient is not None, "no gradients were requested"
+        return [Score(*parts) for parts in zip(self.log_density, self.gradient, strict=True)]

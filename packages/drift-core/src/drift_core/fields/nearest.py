@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from drift_core.engine import fused
 from drift_core.field import Batch, Drift, diagnostics
 from drift_core.fields.kernel import KernelField, sum_scales
 from drift_core.kernel import RadialKernel
@@ -66,6 +67,9 @@ def nearest_scores(
     """
     check_kernels(manifold, kernels, x)
     check_request(y[0] if len(y) else y, direction, None)
+    result = fused(manifold, kernels, x, y, displacement=direction == "displacement")
+    if result is not None:
+        return result.scores()
     pairs = manifold.near_pairs(x, y)
     return [pairs_score(kernel, pairs, direction) for kernel in kernels]
 

@@ -1,0 +1,416 @@
+"""Fused loops equal the torch form in float64, on every geometry, kernel, direction and weighting."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from drift_core import (
+    Euclidean,
+    Gaussian,
+    Hyperboloid,
+    Laplace,
+    Matern,
+    Mixture,
+    RadialKernel,
+    Sphere,
+    SphericalMatern,
+    effective_sample_size,
+    smoothed_log_density,
+    smoothed_score,
+    smoothed_scores,
+)
+from drift_core.engine import build, disabled, fused
+from drift_core.engine.profile import Form, profile_of
+from drift_core.fields.nearest import nearest_scores
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+SPACES = {
+    **{f"R^{d}": (Euclidean(), d) for d in (1, 2, 3, 4, 5, 17, 64, 100)},
+    **{f"S^{d - 1}": (Sphere(), d) for d in (2, 3, 4, 5, 17, 64)},
+    **{f"H^{d - 1}": (Hyperboloid(), d) for d in (2, 3, 5)},
+}
+
+
+class RationalQuadratic(RadialKernel):
+    """A user's kernel, 1 / (1 + r^2 / l^2), which is no frozen dataclass."""
+
+    def __init__(self, lengthscale: float) -> None:
+        self.lengthscale = lengthscale
+
+    def log(self, r):
+        return -torch.log1p((r / self.lengthscale) ** 2)
+
+    def dlog(self, r):
+        return -2 * r / (self.lengthscale**2 + r**2)
+
+
+KERNELS = {
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+    "matern-3/2": lambda scale: Matern(scale, 1.5),
+    "matern-5/2": lambda scale: Matern(scale, 2.5),
+    "matern-9/2": lambda scale: Matern(scale, 4.5),
+    "matern-0.8": lambda scale: Matern(scale, 0.8),
+    "mixture": lambda scale: Mixture((Laplace(scale), Gaussian(2 * scale)), (0.3, 2.0)),
+    "user": RationalQuadratic,
+}
+SPECTRAL = {
+    "heat": lambda dim: SphericalMatern(0.3, math.inf, dim=dim),
+    "spectral-1/2": lambda dim: SphericalMatern(0.3, 0.5, dim=dim),
+    "spectral-5/2": lambda dim: SphericalMatern(0.3, 2.5, dim=dim),
+}
+LIMIT = 2e-5
+"""Largest relative error of a field (DESIGN, numerics)."""
+
+
+@pytest.fixture(autouse=True)
+def _engine() -> None:
+    if build.library() is None:
+        pytest.skip("there is no C compiler")
+
+
+def cloud(space: str, n: int, seed: int) -> Tensor:
+    manifold, d = SPACES[space]
+    noise = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return manifold.projx(noise)
+
+
+def clusters(space: str, spread: float) -> tuple[Tensor, Tensor]:
+    """Queries and references in four clusters, nearer to one another than `spread`."""
+    manifold, _ = SPACES[space]
+    centres = cloud(space, 4, 5)
+    x, y = (centres.repeat(n, 1) + spread * cloud(space, 4 * n, n) for n in (8, 70))
+    return manifold.projx(x), manifold.projx(y)
+
+
+def check(manifold, kernels, x, y, limit=LIMIT, **request):
+    """Compare with the torch form in float64: log-densities, and gradients by the norm over all queries."""
+    direction = request.get("direction", "gradient")
+    given = {"displacement": direction == "displacement"}
+    assert fused(manifold, kernels, x, y, **given) is not None
+    scores = smoothed_scores(manifold, kernels, x, y, **request)
+    double = {
+        k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in request.items()
+    }
+    with disabled():
+        expected = smoothed_scores(manifold, kernels, *(manifold.projx(t.double()) for t in (x, y)), **double)
+    for score, oracle in zip(scores, expected, strict=True):
+        gap = (score.gradient.double() - oracle.gradient).norm(dim=1)
+        size = oracle.gradient.norm(dim=1)
+        assert gap.norm() <= limit * size.norm(), f"{float(gap.norm() / size.norm()):.1e}"
+        torch.testing.assert_close(score.log_density.double(), oracle.log_density, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("space", SPACES)
+def test_random_clouds(space, name, direction):
+    manifold, d = SPACES[space]
+    kernel = KERNELS[name](0.4 * math.sqrt(d))
+    check(manifold, [kernel], cloud(space, 37, 0), cloud(space, 611, 1), direction=direction)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-5])
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("space", SPACES)
+def test_near_coincident_clouds(space, name, spread):
+    manifold = SPACES[space][0]
+    check(manifold, [KERNELS[name](0.5 * spread), KERNELS[name](1.0)], *clusters(space, spread))
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3])
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("space", [s for s in SPACES if s.startswith("S")])
+def test_near_antipodal_clouds(space, name, spread):
+    x, y = clusters(space, spread)
+    check(Sphere(), [KERNELS[name](0.3)], x[:4], -y[:4], 1e-4 if name == "user" else LIMIT)
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("spread", [2.0, 1e-2])
+@pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.parametrize("space", ["S^1", "S^2", "S^4"])
+def test_kernels_of_a_sphere(space, name, spread, direction):
+    kernel = SPECTRAL[name](SPACES[space][1] - 1)
+    x, y = clusters(space, spread)
+    check(Sphere(), [kernel], x, y, direction=direction)
+    check(Sphere(), [kernel], x[:4], -y[:4], direction=direction)
+
+
+WEIGHTS = {
+    "references": lambda n, m, g: torch.randn(m, generator=g),
+    "queries": lambda n, m, g: torch.randn(n, 1, generator=g),
+    "pairs": lambda n, m, g: torch.randn(n, m, generator=g),
+    "transposed": lambda n, m, g: torch.randn(m, n, generator=g).T,
+    "excluded": lambda n, m, g: torch.randn(n, m, generator=g).masked_fill(
+        torch.rand(n, m, generator=g) < 0.7, -math.inf
+    ),
+}
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("space", ["R^2", "R^17", "S^2", "S^16", "H^2"])
+def test_log_weights_and_self_exclusion(space, weights, own):
+    x, y = cloud(space, 37, 0), cloud(space, 300, 1)
+    log_weight = WEIGHTS[weights](len(x), len(y), torch.Generator().manual_seed(3))
+    index = torch.arange(290, 290 + len(x)) if own else None  # some outside 0..299: nothing is excluded
+    check(SPACES[space][0], [Laplace(0.5)], x, y, log_weight=log_weight, self_index=index)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_rows_without_references_have_no_density_and_no_gradient(space):
+    x, y = cloud(space, 5, 0), cloud(space, 40, 1)
+    weights = torch.zeros(5, 40)
+    weights[2] = -math.inf
+    score = smoothed_score(SPACES[space][0], Laplace(0.5), x, y, log_weight=weights)
+    assert score.log_density[2] == -math.inf
+    assert not score.gradient[2].any()
+    assert score.gradient[[0, 1, 3, 4]].any(1).all()
+
+
+@pytest.mark.parametrize("name", [n for n in KERNELS if n != "user"])
+@pytest.mark.parametrize("space", ["R^3", "S^2", "H^2"])
+def test_rows_whose_weights_underflow_follow_their_nearest_reference(space, name):
+    manifold = SPACES[space][0]
+    x, y = cloud(space, 20, 0), cloud(space, 9, 1)
+    gaps = manifold.cdist(x, y).sort(1).values
+    assert ((gaps[:, 1] - gaps[:, 0]) > 2e-3).all()
+    score = smoothed_score(manifold, KERNELS[name](1e-4), x, y, direction="displacement")
+    nearest = manifold.cdist(x, y).argmin(1)
+    torch.testing.assert_close(score.gradient, manifold.logmap(x, y[nearest]))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_coincident_and_antipodal_pairs_have_no_direction(space):
+    manifold = SPACES[space][0]
+    x = cloud(space, 6, 0)
+    score = smoothed_score(manifold, Laplace(0.5), x, x[:1])
+    assert score.log_density[0] > -1e-6
+    assert score.gradient[0].norm() < 1e-6
+    if isinstance(manifold, Sphere):
+        score = smoothed_score(manifold, Laplace(0.5), x[:1], -x[:1])
+        torch.testing.assert_close(score.log_density, torch.tensor([-math.pi / 0.5]))
+        assert not score.gradient.any()
+
+
+@pytest.mark.parametrize("space", ["R^2", "R^17", "S^2", "S^16", "H^2"])
+def test_a_query_depends_on_nothing_but_the_references(space):
+    """Not on the other queries, the number of threads, or the kernels that share the pass: to the bit."""
+    manifold = SPACES[space][0]
+    x, y = cloud(space, 101, 0), cloud(space, 999, 1)
+    kernels = [Laplace(0.3), Matern(0.5, 1.5), Matern(0.5, 0.8)]
+    together = smoothed_scores(manifold, kernels, x, y)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 5):
+            torch.set_num_threads(count)
+            rows = [0, 50, 100]
+            for kernel, score in zip(kernels, together, strict=True):
+                alone = smoothed_score(manifold, kernel, x[rows], y)
+                assert torch.equal(alone.gradient, score.gradient[rows])
+                assert torch.equal(alone.log_density, score.log_density[rows])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_nan_reaches_every_query(space):
+    x, y = cloud(space, 4, 0), cloud(space, 300, 1)
+    y[7] = math.nan
+    for kernel in (Laplace(0.5), Gaussian(0.5), Matern(0.5, 2.5), Matern(0.5, 0.8)):
+        score = smoothed_score(SPACES[space][0], kernel, x, y)
+        assert score.log_density.isnan().all()
+        assert score.gradient.isnan().any(1).all()
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("space", ["R^2", "R^17", "S^2", "S^16", "H^2"])
+def test_separate_references_of_every_query(space, direction):
+    manifold = SPACES[space][0]
+    x, y = cloud(space, 21, 0), cloud(space, 21 * 300, 1).unflatten(0, (21, 300))
+    kernels = [Laplace(0.4), Matern(0.4, 1.5)]
+    assert fused(manifold, kernels, x, y) is not None
+    scores = nearest_scores(manifold, kernels, x, y, direction=direction)
+    for i, own in enumerate(y):
+        for score, kernel in zip(scores, kernels, strict=True):
+            alone = smoothed_score(manifold, kernel, x[i : i + 1], own, direction=direction)
+            assert torch.equal(score.gradient[i], alone.gradient[0])
+
+
+@pytest.mark.parametrize("space", ["R^2", "R^17", "S^2", "S^16", "H^2"])
+def test_log_densities_and_effective_sample_sizes(space):
+    manifold = SPACES[space][0]
+    x, y = cloud(space, 30, 0), cloud(space, 400, 1)
+    weights = torch.randn(400, generator=torch.Generator().manual_seed(2))
+    for kernel in (Laplace(0.5), Matern(0.5, 0.8)):
+        density = smoothed_log_density(manifold, kernel, x, y, log_weight=weights)
+        size = effective_sample_size(manifold, kernel, x, y, log_weight=weights)
+        assert torch.equal(density, smoothed_score(manifold, kernel, x, y, log_weight=weights).log_density)
+        with disabled():
+            double = (x.double(), y.double())
+            expected = smoothed_log_density(manifold, kernel, *double, log_weight=weights.double())
+            sizes = effective_sample_size(manifold, kernel, *double, log_weight=weights.double())
+        torch.testing.assert_close(density.double(), expected, rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(size.double(), sizes, rtol=1e-5, atol=0)
+
+
+@given(
+    space=st.sampled_from(list(SPACES)),
+    name=st.sampled_from(list(KERNELS)),
+    n=st.integers(1, 40),
+    m=st.integers(1, 600),
+    scale=st.floats(-2, 1),
+    seed=st.integers(0, 2**31),
+    displacement=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_case(space, name, n, m, scale, seed, displacement):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(n, m, generator=generator).masked_fill(
+        torch.rand(n, m, generator=generator) < 0.3, -math.inf
+    )
+    direction = "displacement" if displacement else "gradient"
+    x, y = cloud(space, n, seed), cloud(space, m, seed + 1)
+    manifold, d = SPACES[space]
+    kernel = KERNELS[name](10**scale * math.sqrt(d))
+    check(manifold, [kernel], x, y, 1e-4, direction=direction, log_weight=weights)
+
+
+def test_what_has_no_fused_loop_is_computed_by_torch():
+    x, y = cloud("S^2", 4, 0), cloud("S^2", 9, 1)
+
+    class Compact(RadialKernel):
+        def log(self, r):
+            return torch.log((1 - r).clamp(min=0))
+
+        def dlog(self, r):
+            return -1 / (1 - r)
+
+    assert fused(Sphere(), [Laplace(0.5)], x, y) is not None
+    assert fused(Sphere(), [Laplace(0.5)], x.double(), y.double()) is None
+    assert fused(Sphere(), [Laplace(0.5)], x.clone().requires_grad_(), y) is None
+    assert fused(Sphere(), [Laplace(0.5), Compact()], x, y) is None
+    with torch.no_grad():
+        assert fused(Sphere(), [Laplace(0.5)], x.clone().requires_grad_(), y) is not None
+    with disabled():
+        assert fused(Sphere(), [Laplace(0.5)], x, y) is None
+
+
+def test_a_kernel_that_changes_is_tabulated_anew():
+    x, y = cloud("R^2", 4, 0), cloud("R^2", 9, 1)
+    kernel = RationalQuadratic(0.5)
+    smoothed_score(Euclidean(), kernel, x, y)
+    kernel.lengthscale = 2.0
+    check(Euclidean(), [kernel], x, y)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "form"),
+    [
+        (Laplace(0.5), Form.LAPLACE),
+        (Matern(0.5, 0.5), Form.LAPLACE),
+        (Matern(0.5, math.inf), Form.GAUSSIAN),
+        (Matern(0.5, 3.5), Form.HALF_INTEGER),
+        (Matern(0.5, 0.7), Form.OCTAVES),
+        (SphericalMatern(0.05, math.inf), Form.UNIFORM),
+    ],
+)
+def test_forms_of_kernels(kernel, form):
+    profile = profile_of(kernel)
+    assert profile is not None
+    assert profile.form == form
+
+
+@pytest.mark.parametrize("kernel", [Matern(0.3, 0.3), Matern(2.0, 30.2), KERNELS["mixture"](0.1)])
+def test_tables_are_accurate_between_the_points_where_they_were_checked(kernel):
+    profile = profile_of(kernel)
+    octave = torch.logspace(-20, 8, 200_003, base=2, dtype=torch.float64).float()
+    cell = (octave.view(torch.int32) >> profile.shift) - profile.first
+    low = octave.view(torch.int32) & ((1 << profile.shift) - 1)
+    powers = (low.double() / 2**profile.shift)[:, None] ** torch.arange(4)
+    log, slope = (profile.cubics.double()[cell].unflatten(1, (2, 4)) * powers[:, None]).sum(2).T
+    r = octave.double()
+    torch.testing.assert_close(log, kernel.log(r), rtol=5e-7, atol=5e-7)
+    torch.testing.assert_close(slope, kernel.dlog(r), rtol=1e-5, atol=0)
+
+
+@pytest.fixture
+def new_library():
+    """The library is looked for anew, and once more after the test."""
+    build.library.cache_clear()
+    yield
+    build.library.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false", "true"])
+@pytest.mark.usefixtures("new_library")
+def test_without_a_working_compiler_torch_computes(compiler, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x, y = cloud("S^2", 4, 0), cloud("S^2", 9, 1)
+    assert fused(Sphere(), [Laplace(0.5)], x, y) is None
+    assert smoothed_score(Sphere(), Laplace(0.5), x, y).gradient.isfinite().all()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("new_library")
+def test_without_a_cache_folder_the_library_is_compiled_for_the_process(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    x, y = cloud("S^2", 4, 0), cloud("S^2", 9, 1)
+    assert fused(Sphere(), [Laplace(0.5)], x, y) is not None
+
+
+@pytest.mark.usefixtures("new_library")
+def test_a_damaged_library_is_compiled_anew(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert build.library() is not None
+    (path,) = tmp_path.rglob("*.so")
+    good = path.read_bytes()
+    path.unlink()  # loaded here: overwriting it would crash this process
+    path.write_bytes(b"damaged")
+    build.library.cache_clear()
+    assert build.library() is not None
+    assert len(path.read_bytes()) == len(good)
+
+
+_USE = """
+import torch
+from drift_core import Laplace, Sphere, smoothed_score
+from drift_core.engine.build import library
+x = torch.nn.functional.normalize(torch.randn(64, 3), dim=-1)
+assert library() is not None
+assert smoothed_score(Sphere(), Laplace(0.5), x, x).gradient.isfinite().all()
+"""
+
+
+def test_processes_that_compile_at_once_do_not_disturb_one_another(tmp_path):
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    started = [subprocess.Popen([sys.executable, "-c", _USE], env=environment) for _ in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert [path.suffix for path in (tmp_path / "drift-core").iterdir()] == [".so"]
+
+
+_PEAK = """
+import resource, torch
+from drift_core import Laplace, Sphere, smoothed_score
+x = torch.nn.functional.normalize(torch.randn(20_000, 3), dim=-1)
+smoothed_score(Sphere(), Laplace(0.5), x[:100], x)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+smoothed_score(Sphere(), Laplace(0.5), x, x)
+print(peak() - before)
+"""
+
+
+def test_memory_is_linear_in_the_clouds():
+    """20,000 x 20,000 float32 numbers would be 1.6 GB."""
+    out = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True).stdout
+    assert float(out) < 32
