@@ -62,6 +62,8 @@ def fused(
     tensors = [t for t in (x, y, log_weight) if t is not None]
     if not _enabled or geometry is None or not _plain(tensors):
         return None
+    if x.shape[-1] < (1 if geometry == Geometry.EUCLIDEAN else 2):  # no dimension
+        return None
     profiles = [profile_of(kernel) for kernel in kernels]
     known = [profile for profile in profiles if profile is not None]
     if len(known) < len(profiles):

@@ -16,7 +16,7 @@ from drift_core.files import atomic_path
 _SOURCE = Path(__file__).with_name("pairs.c")
 _COMPILERS = "cc", "gcc", "clang"
 _FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-fopenmp-simd", "-ffp-contract=fast"),
+    *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-shared", "-fPIC", "-pthread"),
 )

@@ -1,8 +1,8 @@
 /* Kernel-smoothed log-densities and their gradients over all pairs of two float32 clouds, in one pass.
 
    References are packed into tiles that fit the first-level cache, one row per coordinate. For a tile and one
-   query three loops, each vectorised by the compiler, find distances and directions, kernel values, and
-   the sums of an online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). Sums over a tile are
+   query three loops over vectors find distances and directions, kernel values, and the sums of an online
+   softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). Sums over a tile are
    float32, sums of tiles float64. Directions are sums of differences y - x, never of y alone, so that
    near-coincident points keep their digits; on the sphere y + x takes their place beyond a right angle.
    Hyperboloids are float64 up to the distance: their coordinates grow like exp(radius).
@@ -15,11 +15,21 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define TILE 256 /* most references in a tile */
 #define WIDTH 16 /* references and coordinates are padded to a multiple of it */
 #define SMALL 4  /* dimensions up to it have loops of their own */
+#define GROUP 8  /* queries that share a tile in the first-level cache */
 #define INLINE static inline __attribute__((always_inline))
+
+/* Vectors as GCC and Clang have them; the compiler splits them where the processor's are shorter. */
+typedef float Vector __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float))));
+typedef double Doubles __attribute__((vector_size(WIDTH / 2 * sizeof(double))));
 
 enum { EUCLIDEAN, SPHERE, HYPERBOLOID };
 enum { LAPLACE, GAUSSIAN, HALF_INTEGER, TABLE_BY_OCTAVE, TABLE_UNIFORM };
@@ -70,61 +80,6 @@ typedef struct {
 
 /* ------------------------------------------------------------------ functions */
 
-INLINE float from_bits(int32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-INLINE int32_t to_bits(float value) {
-    int32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-/* exp(t) for t <= 0, to 1e-7; 0 below -87, NaN for NaN. */
-INLINE float exp_of(float t) {
-    float safe = t < -87.0f ? -87.0f : t;
-    float shifted = safe * 1.44269504f + 12582912.0f; /* rounds to the nearest integer */
-    float whole = shifted - 12582912.0f;
-    float f = (safe - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    float p = 1.395605435e-3f;
-    p = p * f + 8.375130130e-3f;
-    p = p * f + 4.166608362e-2f;
-    p = p * f + 1.666641546e-1f;
-    p = p * f + 5.000000168e-1f;
-    p = p * f + 1.0f;
-    p = p * f + 1.0f;
-    float scale = from_bits((to_bits(shifted) + 127 - 0x4b400000) << 23);
-    return t < -87.0f ? 0.0f : p * scale;
-}
-
-/* log(1 + t) for finite t >= 0, to 1e-7 relative. */
-INLINE float log1p_of(float t) {
-    float u = 1.0f + t;
-    int32_t exponent = (to_bits(u) - 0x3f3504f3) >> 23; /* u = 2^exponent v with v in [sqrt 1/2, sqrt 2) */
-    float v = from_bits(to_bits(u) - (exponent << 23)) - 1.0f;
-    float f = exponent == 0 ? t : v;
-    float p = -7.830716258e-2f;
-    p = p * f + 1.301909958e-1f;
-    p = p * f - 1.321227883e-1f;
-    p = p * f + 1.416073102e-1f;
-    p = p * f - 1.661034128e-1f;
-    p = p * f + 2.000320609e-1f;
-    p = p * f - 2.500157098e-1f;
-    p = p * f + 3.333330241e-1f;
-    p = p * f - 4.999998832e-1f;
-    p = p * f + 1.0f;
-    return p * f + (float)exponent * 0.693147181f;
-}
-
-/* Coordinates with padding. */
-INLINE int width_of(int dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
-
-/* ------------------------------------------------------------------ distances */
-
-typedef float Vector __attribute__((vector_size(WIDTH * sizeof(float))));
-
 INLINE Vector load(const float *p) {
     Vector v;
     memcpy(&v, p, sizeof v);
@@ -133,72 +88,190 @@ INLINE Vector load(const float *p) {
 
 INLINE void store(float *p, Vector v) { memcpy(p, &v, sizeof v); }
 
-/* `count` vectors from j on of x . y, or of |y - side x|^2, in any dimension. */
-INLINE void vectors(int product, int sided, int count, int dim, const Tile *tile, const float *x, Scratch *s,
-                    int j) {
+INLINE Doubles load_doubles(const double *p) {
+    Doubles v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE Doubles load_half(const float *p) {
+    Half v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, Doubles);
+}
+
+INLINE Vector choose(Ints condition, Vector yes, Vector no) {
+    return (Vector)((condition & (Ints)yes) | (~condition & (Ints)no));
+}
+
+INLINE float sum_of(Vector v) {
+    float sum = 0;
+    for (int k = 0; k < WIDTH; k++) sum += v[k];
+    return sum;
+}
+
+INLINE double sum_of_doubles(Doubles v) {
+    double sum = 0;
+    for (int k = 0; k < WIDTH / 2; k++) sum += v[k];
+    return sum;
+}
+
+/* 1 / sqrt(v) to 2e-7, and 0 for NaN and where v is 0 or too small for a float32. */
+INLINE Vector inverse_root(Vector v) {
+    Vector y;
+#ifdef __AVX512F__
+    y = (Vector)_mm512_rsqrt14_ps((__m512)v);
+    y *= 1.5f - 0.5f * v * y * y; /* Newton's step */
+#else
+    for (int k = 0; k < WIDTH; k++) y[k] = 1 / sqrtf(v[k]);
+#endif
+    return (Vector)((Ints)y & (v > 1e-36f));
+}
+
+/* exp(t) for t <= 0, to 1e-7; 0 below -87, NaN for NaN. */
+INLINE Vector exp_of(Vector t) {
+    Ints tiny = t < -87.0f;
+    t = (Vector)((Ints)t & ~tiny);
+    Vector shifted = t * 1.44269504f + 12582912.0f; /* rounds to the nearest integer */
+    Vector whole = shifted - 12582912.0f;
+    Vector f = (t - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Vector p = f * 1.395605435e-3f + 8.375130130e-3f;
+    p = p * f + 4.166608362e-2f;
+    p = p * f + 1.666641546e-1f;
+    p = p * f + 5.000000168e-1f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    Vector power = (Vector)(((Ints)shifted + (127 - 0x4b400000)) << 23);
+    return (Vector)((Ints)(p * power) & ~tiny);
+}
+
+/* log(1 + t) for finite t >= 0, to 1e-7 relative; NaN for NaN. */
+INLINE Vector log1p_of(Vector t) {
+    Vector u = t + 1.0f;
+    Ints exponent = ((Ints)u - 0x3f3504f3) >> 23; /* u = 2^exponent v with v in [sqrt 1/2, sqrt 2) */
+    Vector v = (Vector)((Ints)u - (exponent << 23)) - 1.0f;
+    Vector f = choose((exponent == 0) | (t != t), t, v);
+    Vector p = f * -7.830716258e-2f + 1.301909958e-1f;
+    p = p * f - 1.321227883e-1f;
+    p = p * f + 1.416073102e-1f;
+    p = p * f - 1.661034128e-1f;
+    p = p * f + 2.000320609e-1f;
+    p = p * f - 2.500157098e-1f;
+    p = p * f + 3.333330241e-1f;
+    p = p * f - 4.999998832e-1f;
+    p = p * f + 1.0f;
+    return p * f + __builtin_convertvector(exponent, Vector) * 0.693147181f;
+}
+
+/* Coordinates with padding. */
+INLINE int width_of(int dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
+
+/* ------------------------------------------------------------------ distances */
+
+/* Hand over pairs: what the sums need if the only kernel is Laplace or Gaussian, else their distances. */
+INLINE void emit(int form, const Kernel *kernel, int j, Vector r, Vector inverse, Scratch *s) {
+    if (form == LAPLACE) {
+        store(s->logit + j, r * -kernel->rate);
+        store(s->slope + j, inverse * kernel->rate);
+    } else if (form == GAUSSIAN) {
+        store(s->logit + j, r * r * (-0.5f * kernel->rate));
+        store(s->slope + j, r * inverse * kernel->rate);
+    } else {
+        store(s->r + j, r);
+        store(s->inverse + j, inverse);
+    }
+}
+
+/* `count` vectors from j on of x . y, or of |y - side x|^2, of one or two queries in any dimension. */
+INLINE void vectors(int product, int sided, int count, int queries, int dim, const Tile *tile, const float *x,
+                    Scratch *s, int j) {
     const float *y = tile->columns + j;
-    Vector sums[4] = {{0}}, side[4], d;
-    for (int v = 0; v < count; v++) side[v] = load(s->side + j + v * WIDTH);
+    int width = width_of(dim);
+    Vector sums[2][4] = {{{0}}}, side[2][4], d;
+    for (int c = 0; sided && c < queries; c++)
+        for (int v = 0; v < count; v++) side[c][v] = load(s[c].side + j + v * WIDTH);
     for (int k = 0; k < dim; k++, y += tile->size)
-        for (int v = 0; v < count; v++) {
-            d = load(y + v * WIDTH);
-            if (product) sums[v] += d * x[k];
-            else {
-                if (sided) d -= side[v] * x[k];
-                else d -= x[k];
-                sums[v] += d * d;
+        for (int v = 0; v < count; v++)
+            for (int c = 0; c < queries; c++) {
+                d = load(y + v * WIDTH);
+                if (product) sums[c][v] += d * x[c * width + k];
+                else {
+                    if (sided) d -= side[c][v] * x[c * width + k];
+                    else d -= x[c * width + k];
+                    sums[c][v] += d * d;
+                }
             }
-        }
-    for (int v = 0; v < count; v++) store(s->r + j + v * WIDTH, sums[v]);
+    for (int c = 0; c < queries; c++)
+        for (int v = 0; v < count; v++) store(s[c].r + j + v * WIDTH, sums[c][v]);
 }
 
-INLINE void all_vectors(int product, int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
+INLINE void all_vectors(int product, int sided, int queries, int dim, const Tile *tile, const float *x,
+                        Scratch *s) {
     int j = 0;
-    for (; j + 4 * WIDTH <= tile->padded; j += 4 * WIDTH) vectors(product, sided, 4, dim, tile, x, s, j);
-    for (; j < tile->padded; j += WIDTH) vectors(product, sided, 1, dim, tile, x, s, j);
+    for (; j + 4 * WIDTH <= tile->padded; j += 4 * WIDTH)
+        vectors(product, sided, 4, queries, dim, tile, x, s, j);
+    for (; j < tile->padded; j += WIDTH) vectors(product, sided, 1, queries, dim, tile, x, s, j);
 }
 
-static void dots(int dim, const Tile *tile, const float *x, Scratch *s) { all_vectors(1, 0, dim, tile, x, s); }
+/* Squared lengths |y - side x|^2 in s->r, and sides, of one or two queries. */
+INLINE void find_squares(int queries, int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
+    if (sided) {
+        all_vectors(1, 0, queries, dim, tile, x, s);
+        for (int c = 0; c < queries; c++)
+            for (int j = 0; j < tile->padded; j++) s[c].side[j] = s[c].r[j] < 0 ? -1.0f : 1.0f;
+        all_vectors(0, 1, queries, dim, tile, x, s);
+    } else
+        all_vectors(0, 0, queries, dim, tile, x, s);
+}
 
-static void squares(int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
-    if (sided) all_vectors(0, 1, dim, tile, x, s);
-    else all_vectors(0, 0, dim, tile, x, s);
+/* The same of a group of queries. */
+static void find_all_squares(int queries, int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
+    int c = 0, width = width_of(dim);
+    for (; c + 2 <= queries; c += 2) find_squares(2, sided, dim, tile, x + c * width, s + c);
+    if (c < queries) find_squares(1, sided, dim, tile, x + c * width, s + c);
 }
 
 /* `dim` is a constant up to `SMALL`, and 0 if s->r holds the squares. */
-INLINE void euclidean_pairs(int dim, const Tile *tile, const float *x, Scratch *s) {
-    for (int j = 0; j < tile->padded; j++) {
-        float square = dim ? 0 : s->r[j];
+INLINE void euclidean_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const float *x, Scratch *s) {
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector square = dim ? (Vector){0} : load(s->r + j);
         for (int k = 0; k < dim; k++) {
-            float d = tile->columns[k * tile->size + j] - x[k];
+            Vector d = load(tile->columns + k * tile->size + j) - x[k];
             square += d * d;
         }
-        float r = sqrtf(square);
-        s->r[j] = r;
-        s->inverse[j] = r > 0 ? 1 / r : 0;
-        s->side[j] = 1;
+        if (form == GAUSSIAN) { /* without the distance: its slope is proportional to it */
+            store(s->logit + j, square * (-0.5f * kernel->rate));
+            store(s->slope + j, square * 0 + kernel->rate);
+        } else {
+            Vector inverse = inverse_root(square);
+            emit(form, kernel, j, square * inverse, inverse, s);
+        }
     }
 }
 
 /* With e the chord to y, or to -y beyond a right angle, sin(theta) = e sqrt(1 - e^2/4), and theta, or pi less
-   it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 2e-8). Vectors are not exactly of length one: a radial difference is removed.
-   `dim` is a constant up to `SMALL`, and 0 if s->r holds the squares and s->side the sides. */
-INLINE void sphere_pairs(int dim, const Tile *tile, const float *x, const Query *q, Scratch *s) {
-    for (int j = 0; j < tile->padded; j++) {
-        float dot = 0, square = 0;
-        for (int k = 0; k < dim; k++) dot += x[k] * tile->columns[k * tile->size + j];
-        float side = dim == 0 ? s->side[j] : dot < 0 ? -1.0f : 1.0f;
-        if (dim == 0) square = s->r[j];
+   it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 2e-8). Vectors are
+   not exactly of length one: a radial difference is removed. `dim` is a constant up to `SMALL`, and 0 if
+   s->r holds the squares and s->side the sides. */
+INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const float *x, const Query *q,
+                         Scratch *s) {
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector dot = {0}, square = {0}, side;
+        for (int k = 0; k < dim; k++) dot += load(tile->columns + k * tile->size + j) * x[k];
+        if (dim == 0) {
+            side = load(s->side + j);
+            square = load(s->r + j);
+        } else
+            side = (Vector)(((Ints)dot & INT32_MIN) | 0x3f800000); /* 1 with the sign of the product */
         for (int k = 0; k < dim; k++) {
-            float d = tile->columns[k * tile->size + j] - side * x[k];
+            Vector d = load(tile->columns + k * tile->size + j) - side * x[k];
             square += d * d;
         }
-        float radial = tile->excess[j] - q->excess;
-        square = (square - radial * radial) * (q->inverse * tile->inverse[j]);
-        square = square < 0 ? 0 : square;
-        float sine = sqrtf(square - 0.25f * square * square);
-        float p = 2.302840839e-5f;
-        p = p * square - 1.382919113e-4f;
+        Vector radial = load(tile->excess + j) - q->excess, norm = load(tile->inverse + j);
+        square = (square - radial * radial) * (norm * q->inverse);
+        square = (Vector)((Ints)square & ~(square < 0));
+        Vector sine2 = square - square * square * 0.25f, inverse = inverse_root(sine2);
+        Vector p = square * 2.302840839e-5f - 1.382919113e-4f;
         p = p * square + 4.392040122e-4f;
         p = p * square - 6.065905230e-4f;
         p = p * square + 1.035720742e-3f;
@@ -207,74 +280,82 @@ INLINE void sphere_pairs(int dim, const Tile *tile, const float *x, const Query 
         p = p * square + 3.331172113e-2f;
         p = p * square + 1.666680555e-1f;
         p = p * square + 1.0f;
-        float angle = sine * p;
-        s->r[j] = side < 0 ? 3.14159265f - angle : angle;
-        s->inverse[j] = sine > 0 ? tile->inverse[j] / sine : 0;
-        s->side[j] = side;
+        Vector angle = sine2 * inverse * p;
+        angle = angle * side + (Vector)((Ints)(angle * 0 + 3.14159265f) & (side < 0));
+        store(s->side + j, side);
+        emit(form, kernel, j, angle, inverse * norm, s);
     }
 }
 
-/* z = sinh^2(r/2) = <y - x, y - x>_L / 4, sinh(r) = 2 sqrt(z + z^2), r = log(cosh(r) + sinh(r)). x is lifted, time first. */
-INLINE void hyperboloid_pairs(int dim, const Tile *tile, const double *x, Scratch *s) {
-    for (int j = 0; j < tile->padded; j++) {
-        double time = tile->lifted[j] - x[0], square = -time * time;
+/* z = sinh^2(r/2) = <y - x, y - x>_L / 4, sinh(r) = 2 sqrt(z + z^2), r = log(cosh(r) + sinh(r)). x is lifted,
+   time first. */
+INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const double *x,
+                              Scratch *s) {
+    for (int j = 0; j < tile->padded; j += WIDTH / 2) {
+        Doubles time = load_doubles(tile->lifted + j) - x[0], square = -time * time;
         for (int k = 1; k < dim; k++) {
-            double d = tile->lifted[k * tile->size + j] - x[k];
+            Doubles d = load_doubles(tile->lifted + k * tile->size + j) - x[k];
             square += d * d;
         }
-        float z = (float)(square * 0.25);
-        z = z < 0 ? 0 : z;
-        float sinh = 2 * sqrtf(z + z * z);
-        s->r[j] = z >= 0 ? log1p_of(2 * z + sinh) : z; /* NaN */
-        s->inverse[j] = sinh > 0 ? 1 / sinh : 0;
-        s->side[j] = 1;
+        Half z = __builtin_convertvector(square * 0.25, Half);
+        memcpy(s->r + j, &z, sizeof z);
+    }
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector z = load(s->r + j);
+        z = (Vector)((Ints)z & ~(z < 0));
+        Vector half2 = z + z * z, inverse = inverse_root(half2);
+        emit(form, kernel, j, log1p_of(2 * (z + half2 * inverse)), inverse * 0.5f, s);
     }
 }
 
 /* ------------------------------------------------------------------ kernels */
 
-/* (1/a) d/da of log k in closed form for nu = factors + 1/2, as `HalfInteger` in kernel/matern.py. */
+/* log k in closed form for nu = factors + 1/2, and its slope times -1, as `HalfInteger` in kernel/matern.py. */
 static void half_integer(const Kernel *kernel, int count, Scratch *s) {
-    float *a = s->weight; /* free until the sums */
-    for (int j = 0; j < count; j++) {
-        a[j] = s->r[j] * kernel->rate;
-        s->slope[j] = 1 + a[j];
-        s->logit[j] = log1p_of(a[j]) - a[j];
-    }
-    for (int factor = 1; factor < kernel->factors; factor++) {
-        float order = factor + 0.5f, inverse = 0.5f / order;
-        for (int j = 0; j < count; j++) {
-            float excess = a[j] * (a[j] / s->slope[j]);
-            s->logit[j] += log1p_of(excess * inverse);
-            s->slope[j] = excess + 2 * order;
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector a = load(s->r + j) * kernel->rate, ratio = a + 1.0f, total = log1p_of(a) - a;
+        for (int factor = 1; factor < kernel->factors; factor++) {
+            Vector excess = a * (a / ratio);
+            total += log1p_of(excess / (2.0f * factor + 1));
+            ratio = excess + (2.0f * factor + 1);
         }
+        store(s->logit + j, total);
+        store(s->slope + j, a / ratio * kernel->rate);
     }
-    for (int j = 0; j < count; j++) s->slope[j] = a[j] / s->slope[j] * kernel->rate;
+}
+
+/* The cells of distances in a table, and the positions in them, from 0 to 1. NaN stays NaN. */
+static void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_t *cells, float *positions) {
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector r = load(s->r + j), position;
+        Ints cell;
+        if (kernel->form == TABLE_UNIFORM) {
+            Vector u = r * kernel->rate;
+            cell = __builtin_convertvector(u, Ints);
+            cell = cell & (cell >= 0); /* NaN converts to a negative number */
+            cell = (cell & (cell <= kernel->last)) | (kernel->last & (cell > kernel->last));
+            position = u - __builtin_convertvector(cell, Vector);
+        } else { /* high bits name the cell, low bits the position in it */
+            Ints bits = (Ints)r, low = bits & ((1 << kernel->shift) - 1);
+            cell = (bits >> kernel->shift) - kernel->first;
+            position = (Vector)((low << (23 - kernel->shift)) | 0x3f800000) - 1.0f;
+            position = choose(r == r, (Vector)((Ints)position & (cell >= 0)), r);
+            cell = cell & (cell >= 0);
+            int32_t last = kernel->last - kernel->first;
+            cell = (cell & (cell <= last)) | (last & (cell > last));
+        }
+        memcpy(cells + j, &cell, sizeof cell);
+        store(positions + j, position);
+    }
 }
 
 static void tabulated(const Kernel *kernel, int count, Scratch *s) {
-    int32_t cell[TILE];
-    float cubics[TILE][8], *offset = s->weight;
-    if (kernel->form == TABLE_UNIFORM)
-        for (int j = 0; j < count; j++) {
-            float u = s->r[j] * kernel->rate;
-            int32_t i = (int32_t)u;
-            i = i > kernel->last ? kernel->last : i;
-            cell[j] = i < 0 ? 0 : i; /* NaN converts to a negative number */
-            offset[j] = u - (float)i;
-        }
-    else
-        for (int j = 0; j < count; j++) { /* high bits of r name the cell, low bits the position in it */
-            int32_t bits = to_bits(s->r[j]), i = bits >> kernel->shift, low = bits & ((1 << kernel->shift) - 1);
-            float position = from_bits(0x3f800000 | low << (23 - kernel->shift)) - 1;
-            position = i < kernel->first ? 0 : s->r[j] == s->r[j] ? position : s->r[j];
-            i = i < kernel->first ? kernel->first : i;
-            cell[j] = (i > kernel->last ? kernel->last : i) - kernel->first;
-            offset[j] = position;
-        }
-    for (int j = 0; j < count; j++) memcpy(cubics[j], kernel->cubics + 8 * cell[j], sizeof cubics[j]);
+    int32_t cells[TILE];
+    float cubics[TILE][8], positions[TILE];
+    find_cells(kernel, count, s, cells, positions);
+    for (int j = 0; j < count; j++) memcpy(cubics[j], kernel->cubics + 8 * (int64_t)cells[j], sizeof cubics[j]);
     for (int j = 0; j < count; j++) {
-        const float *c = cubics[j], t = offset[j];
+        const float *c = cubics[j], t = positions[j];
         s->logit[j] = ((c[3] * t + c[2]) * t + c[1]) * t + c[0];
         s->slope[j] = -(((c[7] * t + c[6]) * t + c[5]) * t + c[4]);
     }
@@ -282,150 +363,147 @@ static void tabulated(const Kernel *kernel, int count, Scratch *s) {
 
 /* logit = log k, slope = -d log k / dr (or r, for displacements) over the length of the direction. */
 static void evaluate(const Kernel *kernel, int displacement, int count, Scratch *s) {
-    float rate = kernel->rate;
-    if (kernel->form == LAPLACE)
-        for (int j = 0; j < count; j++) {
-            s->logit[j] = s->r[j] * -rate;
-            s->slope[j] = rate * s->inverse[j];
-        }
-    else if (kernel->form == GAUSSIAN)
-        for (int j = 0; j < count; j++) {
-            s->logit[j] = s->r[j] * s->r[j] * (-0.5f * rate);
-            s->slope[j] = s->r[j] * rate * s->inverse[j];
-        }
-    else {
-        if (kernel->form == HALF_INTEGER) half_integer(kernel, count, s);
-        else tabulated(kernel, count, s);
-        for (int j = 0; j < count; j++) s->slope[j] *= s->inverse[j];
+    if (kernel->form == HALF_INTEGER) half_integer(kernel, count, s);
+    if (kernel->form > HALF_INTEGER) tabulated(kernel, count, s);
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector r = load(s->r + j), inverse = load(s->inverse + j);
+        if (kernel->form == LAPLACE) emit(LAPLACE, kernel, j, r, inverse, s);
+        else if (kernel->form == GAUSSIAN) emit(GAUSSIAN, kernel, j, r, inverse, s);
+        else store(s->slope + j, load(s->slope + j) * inverse);
+        if (displacement) store(s->slope + j, r * inverse);
     }
-    if (displacement)
-        for (int j = 0; j < count; j++) s->slope[j] = s->r[j] * s->inverse[j];
 }
 
 /* ------------------------------------------------------------------ sums */
 
-INLINE void add_small(int dim, const Tile *tile, const float *x, Scratch *s, float largest, double *sums) {
-    float total = 0, squares = 0, a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    const float *y = tile->columns;
-    int size = tile->size;
-#pragma omp simd reduction(+ : total, squares, a0, a1, a2, a3)
-    for (int j = 0; j < tile->padded; j++) {
-        float w = exp_of(s->logit[j] - largest);
+/* `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side is 1. */
+INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, const Scratch *s, float largest,
+                      double *sums) {
+    Vector total = {0}, squares = {0}, parts[SMALL] = {{0}};
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector w = exp_of(load(s->logit + j) - largest), a = w * load(s->slope + j);
         total += w;
         squares += w * w;
-        float a = w * s->slope[j], side = s->side[j];
-        if (dim > 0) a0 += a * (y[j] - side * x[0]);
-        if (dim > 1) a1 += a * (y[size + j] - side * x[1]);
-        if (dim > 2) a2 += a * (y[2 * size + j] - side * x[2]);
-        if (dim > 3) a3 += a * (y[3 * size + j] - side * x[3]);
+        for (int k = 0; k < dim; k++) {
+            Vector d = load(tile->columns + k * tile->size + j);
+            if (sided) d -= load(s->side + j) * x[k];
+            else d -= x[k];
+            parts[k] += a * d;
+        }
     }
-    sums[1] += total;
-    sums[2] += squares;
-    float parts[SMALL] = {a0, a1, a2, a3};
-    for (int k = 0; k < dim; k++) sums[3 + k] += parts[k];
+    sums[1] += sum_of(total);
+    sums[2] += sum_of(squares);
+    for (int k = 0; k < dim; k++) sums[3 + k] += sum_of(parts[k]);
 }
 
 /* Weights, and their products with the slopes in s->weight. */
 static void add_weights(int count, Scratch *s, float largest, double *sums) {
-    float total = 0, squares = 0;
-#pragma omp simd reduction(+ : total, squares)
-    for (int j = 0; j < count; j++) {
-        float w = exp_of(s->logit[j] - largest);
+    Vector total = {0}, squares = {0};
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector w = exp_of(load(s->logit + j) - largest);
         total += w;
         squares += w * w;
-        s->weight[j] = w * s->slope[j];
+        store(s->weight + j, w * load(s->slope + j));
     }
-    sums[1] += total;
-    sums[2] += squares;
+    sums[1] += sum_of(total);
+    sums[2] += sum_of(squares);
 }
 
-/* Sums of a (y - side x) over a tile for `count` vectors of coordinates; several sums of few, so that
-   additions need not wait for one another. */
-INLINE void directions(int sided, int count, int width, const Tile *tile, const float *x, const Scratch *s,
-                       double *sums) {
-    const float *y = tile->rows;
+/* Sums of a (y - side x) over a tile for `count` vectors of coordinates of one or two queries; several sums of
+   few, so that additions need not wait for one another. */
+INLINE void directions(int sided, int count, int queries, int width, const Tile *tile, const float *x,
+                       const Scratch *s, double **sums, int first) {
+    const float *y = tile->rows + first;
     int lanes = 4 / count;
-    Vector total[4] = {{0}}, at[4];
-    for (int v = 0; v < count; v++) at[v] = load(x + v * WIDTH);
+    Vector total[2][4] = {{{0}}}, at[2][4];
+    for (int c = 0; c < queries; c++)
+        for (int v = 0; v < count; v++) at[c][v] = load(x + c * width + first + v * WIDTH);
     for (int j = 0; j < tile->padded; j += lanes)
         for (int i = 0; i < lanes; i++, y += width)
-            for (int v = 0; v < count; v++) {
-                Vector d = load(y + v * WIDTH) - (sided ? s->side[j + i] * at[v] : at[v]);
-                total[i * count + v] += s->weight[j + i] * d;
-            }
-    for (int i = 1; i < lanes; i++)
-        for (int v = 0; v < count; v++) total[v] += total[i * count + v];
-    for (int v = 0; v < count; v++)
-        for (int k = 0; k < WIDTH; k++) sums[v * WIDTH + k] += total[v][k];
+            for (int v = 0; v < count; v++)
+                for (int c = 0; c < queries; c++) {
+                    Vector d = load(y + v * WIDTH);
+                    if (sided) d -= s[c].side[j + i] * at[c][v];
+                    else d -= at[c][v];
+                    total[c][i * count + v] += s[c].weight[j + i] * d;
+                }
+    for (int c = 0; c < queries; c++)
+        for (int v = 0; v < count; v++) {
+            for (int i = 1; i < lanes; i++) total[c][v] += total[c][i * count + v];
+            for (int k = 0; k < WIDTH; k++) sums[c][first + v * WIDTH + k] += total[c][v][k];
+        }
 }
 
-INLINE void add_directions(int sided, int width, const Tile *tile, const float *x, const Scratch *s,
-                           double *sums) {
-    Tile part = *tile;
+INLINE void add_directions(int sided, int queries, int width, const Tile *tile, const float *x, const Scratch *s,
+                           double **sums) {
     int k = 0;
-    for (; k + 4 * WIDTH <= width; k += 4 * WIDTH, part.rows += 4 * WIDTH)
-        directions(sided, 4, width, &part, x + k, s, sums + k);
-    for (; k + 2 * WIDTH <= width; k += 2 * WIDTH, part.rows += 2 * WIDTH)
-        directions(sided, 2, width, &part, x + k, s, sums + k);
-    if (k < width) directions(sided, 1, width, &part, x + k, s, sums + k);
+    for (; k + 4 * WIDTH <= width; k += 4 * WIDTH)
+        directions(sided, 4, queries, width, tile, x, s, sums, k);
+    for (; k + 2 * WIDTH <= width; k += 2 * WIDTH)
+        directions(sided, 2, queries, width, tile, x, s, sums, k);
+    if (k < width) directions(sided, 1, queries, width, tile, x, s, sums, k);
 }
 
+/* The same of a group of queries. */
+INLINE void add_all_directions(int sided, int queries, int width, const Tile *tile, const float *x,
+                               const Scratch *s, double **sums) {
+    int c = 0;
+    for (; c + 2 <= queries; c += 2) add_directions(sided, 2, width, tile, x + c * width, s + c, sums + c);
+    if (c < queries) add_directions(sided, 1, width, tile, x + c * width, s + c, sums + c);
+}
+
+/* Sums on the hyperboloid, with the weights in s->weight; `dim` may be a constant. */
 INLINE void add_lifted(int dim, const Tile *tile, const Scratch *s, double *sums) {
-    for (int k = 0; k < dim; k++) {
-        const double *y = tile->lifted + k * tile->size;
-        double total = 0;
-#pragma omp simd reduction(+ : total)
-        for (int j = 0; j < tile->padded; j++) total += s->weight[j] * y[j];
-        sums[3 + k] += total;
+    for (int first = 0; first < dim; first += 3) {
+        Doubles parts[3] = {{0}};
+        for (int j = 0; j < tile->padded; j += WIDTH / 2) {
+            Doubles a = load_half(s->weight + j);
+            for (int k = 0; k < 3 && first + k < dim; k++)
+                parts[k] += a * load_doubles(tile->lifted + (first + k) * tile->size + j);
+        }
+        for (int k = 0; k < 3 && first + k < dim; k++) sums[3 + first + k] += sum_of_doubles(parts[k]);
     }
 }
 
 /* ------------------------------------------------------------------ a query and a tile */
 
-static void find_pairs(const Request *q, const Tile *tile, const float *x, const double *lifted,
+/* `form` is a constant: of the only kernel, or -1. */
+INLINE void find_pairs(int form, const Request *q, const Tile *tile, const float *x, const double *lifted,
                        const Query *query, Scratch *s) {
     int dim = q->dim;
+    const Kernel *kernel = q->kernel;
     if (q->geometry == HYPERBOLOID) {
-        if (dim == 3) hyperboloid_pairs(3, tile, lifted, s);
-        else hyperboloid_pairs(dim, tile, lifted, s);
+        if (dim == 3) hyperboloid_pairs(3, form, kernel, tile, lifted, s);
+        else hyperboloid_pairs(dim, form, kernel, tile, lifted, s);
     } else if (q->geometry == SPHERE) {
-        if (dim == 2) sphere_pairs(2, tile, x, query, s);
-        else if (dim == 3) sphere_pairs(3, tile, x, query, s);
-        else if (dim == 4) sphere_pairs(4, tile, x, query, s);
-        else {
-            dots(dim, tile, x, s);
-            for (int j = 0; j < tile->padded; j++) s->side[j] = s->r[j] < 0 ? -1.0f : 1.0f;
-            squares(1, dim, tile, x, s);
-            sphere_pairs(0, tile, x, query, s);
-        }
-    } else {
-        if (dim == 1) euclidean_pairs(1, tile, x, s);
-        else if (dim == 2) euclidean_pairs(2, tile, x, s);
-        else if (dim == 3) euclidean_pairs(3, tile, x, s);
-        else if (dim == 4) euclidean_pairs(4, tile, x, s);
-        else {
-            squares(0, dim, tile, x, s);
-            euclidean_pairs(0, tile, x, s);
-        }
-    }
+        if (dim == 2) sphere_pairs(2, form, kernel, tile, x, query, s);
+        else if (dim == 3) sphere_pairs(3, form, kernel, tile, x, query, s);
+        else if (dim == 4) sphere_pairs(4, form, kernel, tile, x, query, s);
+        else sphere_pairs(0, form, kernel, tile, x, query, s);
+    } else if (dim == 1) euclidean_pairs(1, form, kernel, tile, x, s);
+    else if (dim == 2) euclidean_pairs(2, form, kernel, tile, x, s);
+    else if (dim == 3) euclidean_pairs(3, form, kernel, tile, x, s);
+    else if (dim == 4) euclidean_pairs(4, form, kernel, tile, x, s);
+    else euclidean_pairs(0, form, kernel, tile, x, s);
 }
 
+/* Add the weights and, in few dimensions, the directions of a query. */
 static void add(const Request *q, const Tile *tile, const float *x, Scratch *s, float largest, double *sums) {
-    int dim = q->gradient ? q->dim : 0, width = width_of(q->dim);
-    if (dim == 0) add_small(0, tile, x, s, largest, sums);
+    int dim = q->gradient ? q->dim : 0, sided = q->geometry == SPHERE;
+    if (dim == 0) add_small(0, 0, tile, x, s, largest, sums);
     else if (q->geometry == HYPERBOLOID) {
         add_weights(tile->padded, s, largest, sums);
         if (dim == 3) add_lifted(3, tile, s, sums);
         else add_lifted(dim, tile, s, sums);
-    } else if (dim == 1) add_small(1, tile, x, s, largest, sums);
-    else if (dim == 2) add_small(2, tile, x, s, largest, sums);
-    else if (dim == 3) add_small(3, tile, x, s, largest, sums);
-    else if (dim == 4) add_small(4, tile, x, s, largest, sums);
-    else {
-        add_weights(tile->padded, s, largest, sums);
-        if (q->geometry == SPHERE) add_directions(1, width, tile, x, s, sums + 3);
-        else add_directions(0, width, tile, x, s, sums + 3);
-    }
+    } else if (dim > SMALL) add_weights(tile->padded, s, largest, sums);
+    else if (sided) {
+        if (dim == 2) add_small(1, 2, tile, x, s, largest, sums);
+        else if (dim == 3) add_small(1, 3, tile, x, s, largest, sums);
+        else add_small(1, 4, tile, x, s, largest, sums);
+    } else if (dim == 1) add_small(0, 1, tile, x, s, largest, sums);
+    else if (dim == 2) add_small(0, 2, tile, x, s, largest, sums);
+    else if (dim == 3) add_small(0, 3, tile, x, s, largest, sums);
+    else add_small(0, 4, tile, x, s, largest, sums);
 }
 
 /* Add the log-weights to the logits, and return the largest (ignoring NaN). */
@@ -439,27 +517,53 @@ static float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *s) {
         if (own >= 0 && own < tile->count) s->logit[own] = -INFINITY;
     }
     for (int j = tile->count; j < tile->padded; j++) s->logit[j] = -INFINITY;
+    Vector most = load(s->logit);
+    for (int j = WIDTH; j < tile->padded; j += WIDTH) {
+        Vector logit = load(s->logit + j);
+        most = choose(logit > most, logit, most);
+    }
     float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int j = 0; j < tile->padded; j++) largest = s->logit[j] > largest ? s->logit[j] : largest;
+    for (int k = 0; k < WIDTH; k++) largest = most[k] > largest ? most[k] : largest;
     return largest;
 }
 
-static void accumulate(const Request *q, const Tile *tile, int64_t i, const float *x, const double *lifted,
-                       Query *query, Scratch *s) {
-    find_pairs(q, tile, x, lifted, query, s);
+/* Raise the largest logit of a query, to which its sums are relative. */
+static float raise(int width, float largest, double *sums) {
+    if (largest > sums[0]) {
+        double factor = exp(sums[0] - largest);
+        sums[0] = largest;
+        sums[1] *= factor;
+        sums[2] *= factor * factor;
+        for (int k = 0; k < width; k++) sums[3 + k] *= factor;
+    }
+    return sums[0] == -INFINITY ? 0 : (float)sums[0];
+}
+
+/* Add a tile to the sums of queries i, i + 1, ..., at most `GROUP` of them. */
+static void accumulate(int queries, const Request *q, const Tile *tile, int64_t i, const float *x,
+                       const double *lifted, Query *query, Scratch *s) {
+    int dim = q->dim, width = width_of(dim), sided = q->geometry == SPHERE;
+    int form = q->kernels == 1 && !q->displacement ? q->kernel->form : -1;
+    int many = dim > SMALL && q->geometry != HYPERBOLOID;
+    if (many) find_all_squares(queries, sided, dim, tile, x, s);
+    for (int c = 0; c < queries; c++)
+        if (form == LAPLACE) find_pairs(LAPLACE, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
+        else if (form == GAUSSIAN) find_pairs(GAUSSIAN, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
+        else find_pairs(-1, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
     for (int k = 0; k < q->kernels; k++) {
-        double *sums = query->sums + (int64_t)k * (3 + width_of(q->dim));
-        evaluate(q->kernel + k, q->displacement, tile->padded, s);
-        float largest = weigh(q, tile, i, s);
-        if (largest > sums[0]) {
-            double factor = exp(sums[0] - largest);
-            sums[0] = largest;
-            sums[1] *= factor;
-            sums[2] *= factor * factor;
-            for (int d = 0; d < q->dim; d++) sums[3 + d] *= factor;
+        double *sums[GROUP];
+        for (int c = 0; c < queries; c++) {
+            double *own = query[c].sums + (int64_t)k * (3 + width);
+            if (form != LAPLACE && form != GAUSSIAN)
+                evaluate(q->kernel + k, q->displacement, tile->padded, s + c);
+            float largest = raise(width, weigh(q, tile, i + c, s + c), own);
+            add(q, tile, x + c * width, s + c, largest, own);
+            sums[c] = own + 3;
         }
-        add(q, tile, x, s, sums[0] == -INFINITY ? 0 : (float)sums[0], sums);
+        if (many && q->gradient) {
+            if (sided) add_all_directions(1, queries, width, tile, x, s, sums);
+            else add_all_directions(0, queries, width, tile, x, s, sums);
+        }
     }
 }
 
@@ -579,15 +683,18 @@ static void run_block(const Work *work, int64_t i, int64_t end, Query *queries, 
             queries[b].inverse = (float)(1 / norm);
         }
     }
+    int64_t group = own || q->dim <= SMALL ? 1 : GROUP;
     for (int64_t t = 0; t < work->tile_count; t++)
-        for (int64_t b = 0; b < end - i; b++) {
+        for (int64_t b = 0; b < end - i; b += group) {
             const Tile *tile = work->tiles + t;
             if (own) {
                 int64_t first = t * own->size, left = q->m - first;
                 pack(q, own, q->y + (i + b) * q->m * q->dim, first, left < own->size ? (int)left : own->size);
                 tile = own;
             }
-            accumulate(q, tile, i + b, points + b * width, lifted + b * q->dim, queries + b, scratch);
+            int64_t left = end - i - b;
+            accumulate(left < group ? (int)left : (int)group, q, tile, i + b, points + b * width,
+                       lifted + b * q->dim, queries + b, scratch);
         }
     for (int64_t b = 0; b < end - i; b++)
         finish(q, i + b, q->x + (i + b) * q->dim, lifted + b * q->dim, queries + b);
@@ -601,7 +708,7 @@ static void *run_blocks(void *argument) {
     Query *queries = calloc(block, sizeof *queries);
     double *sums = calloc(block * per_query, sizeof *sums), *lifted = calloc(block * q->dim, sizeof *lifted);
     float *points = calloc(block * width, sizeof *points);
-    Scratch *scratch = calloc(1, sizeof *scratch);
+    Scratch *scratch = calloc(GROUP, sizeof *scratch);
     Tile own;
     int ready = queries && sums && lifted && points && scratch;
     if (q->own_references) ready &= tile_alloc(q, &own);
