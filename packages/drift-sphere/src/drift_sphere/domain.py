@@ -110,6 +110,9 @@ class SphereConfig(DomainConfig):
 _EARTH: dict[str, Any] = {"steps": 9_000, "eval_draws": 100}
 
 
+SphereRun = Run[SphereConfig, Points, SphereGenerator]
+
+
 class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
     """Events on the Earth."""
 
@@ -171,9 +174,7 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
 
         return unbiased
 
-    def sample(
-        self, run: Run[SphereConfig, Points, SphereGenerator], n: int, seed: int
-    ) -> Float[Tensor, "n 3"]:
+    def sample(self, run: SphereRun, n: int, seed: int) -> Float[Tensor, "n 3"]:
         """Draw n unit vectors with a seed."""
         return draw(run.generator, n, seed)
 
@@ -181,12 +182,12 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         """Write samples as latitude and longitude in degrees (CSV)."""
         write_csv(path, sphere_to_latlon(samples))
 
-    def metrics(self, run: Run[SphereConfig, Points, SphereGenerator], draws: int, on: Split) -> Metrics:
+    def metrics(self, run: SphereRun, draws: int, on: Split) -> Metrics:
         """Two-sample statistics against held-out points."""
         held_out = run.data.test if on == "test" else run.data.val
         return evaluate(run.generator.sample, run.data.train, held_out, draws, run.config.run.seed)
 
-    def figures(self, run: Run[SphereConfig, Points, SphereGenerator], samples: Float[Tensor, "n 3"]) -> None:
+    def figures(self, run: SphereRun, samples: Float[Tensor, "n 3"]) -> None:
         """Draw samples and densities on the map, and the field before and after training."""
         folder, train = run.folder / "figures", run.data.train
         samples_figure(train, samples, folder / "samples.png")
