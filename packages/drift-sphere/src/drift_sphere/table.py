@@ -53,14 +53,20 @@ def write_csv(path: str | Path, latlon: Float64[Tensor, "n 2"]) -> None:
 
 def _rows(path: Path, text: str) -> Iterator[Row]:
     """Line numbers and fields of the lines that are neither blank nor comments."""
-    lines = (line.strip() and line for line in re.split("\r\n|\r|\n", text))
-    reader = csv.reader("" if line.lstrip().startswith("#") else line for line in lines)
+    numbers = array("q")
+
+    def content() -> Iterator[str]:
+        for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                numbers.append(number)
+                yield line
+
+    reader = csv.reader(content())
     try:
         for fields in reader:
-            if fields:
-                yield reader.line_num, fields
+            yield numbers[-1], fields
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        raise ValueError(f"{path}, line {numbers[-1]}: {error}") from None
 
 
 def _columns(path: Path, rows: Iterator[Row]) -> tuple[tuple[int, int, int], list[Row]]:
