@@ -62,14 +62,12 @@ class Block(nn.Module):
         modulation = rearrange(self.modulation(c), "n (six d) -> six n 1 d", six=6)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         h = h + gate * self.attention((1 + scale) * self.norm(h) + shift)
-        update: Tensor = mlp_gate * self.mlp((1 + mlp_scale) * self.norm(h) + mlp_shift)
-        return h + update
+        return h + mlp_gate * self.mlp((1 + mlp_scale) * self.norm(h) + mlp_shift)
 
     def attention(self, h: Float[Tensor, "n length width"]) -> Tensor:
         """Self-attention of all positions to all."""
         q, k, v = rearrange(self.qkv(h), "n l (three a d) -> three n a l d", three=3, a=self.heads)
-        mixed: Tensor = self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
-        return mixed
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
 
 
 class MoleculeGenerator(
@@ -165,8 +163,7 @@ class MoleculeGenerator(
         for block in self.blocks:
             h = block(h, c)
         shift, scale = rearrange(self.modulation(c), "n (two d) -> two n 1 d", two=2)
-        logits: Tensor = self.logits((1 + scale) * self.norm(h) + shift)
-        return logits
+        return self.logits((1 + scale) * self.norm(h) + shift)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents with a generator of any device."""
