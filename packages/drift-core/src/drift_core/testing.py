@@ -111,7 +111,6 @@ def check_field(
     model, and vanishes if they are equal.
 
     Args:
-        field: the field.
         batch: samples and data and, if the field wants them, conditions.
         swapped: the batch with data and model exchanged; None: made from the batch, if its data are points.
         equal: the batch with a model that equals the data; None: made from the batch, if its data are points.

@@ -79,20 +79,17 @@ class MoleculeGenerator(
 ):
     """Transformer from latents [n, latent_dim] to one point per position, [n, length, vocab_size].
 
-    `global_channels` latent channels modulate every block, where DiT has its time. `position_channels` (0 for
-    none) enter at each position, where DiT has its noisy tokens. The latents are Bernoulli (+-1)
-    ("bernoulli") or standard normal ("gaussian"). There are no valid points between two strings, so that a
-    continuous map of Gaussian latents wastes some of them on each boundary; signs leave no boundary.
+    `global_channels` latent channels (`draw_latents`) modulate every block, where DiT has its time.
+    `position_channels` (0 for none) enter at each position, where DiT has its noisy tokens.
 
     With a codebook (`codebook_size` > 0), the index of a learned entry (`Codebook`) replaces the global
     channels. An MLP of the entry is then added at every position, and the network may have no blocks.
     Without position channels such a generator makes at most `codebook_size` different strings.
 
-    Network outputs become points by `drift_simplex.generator.output_points`, and `sample` takes the argmax.
-
-    Untrained outputs vary over samples with standard deviation 4: samples start far from one another and,
-    by softmax, near vertices, as the data are. Samples that start in one place repel one another too
-    evenly to spread. Unlike DiT's, the modulation therefore does not start at zero.
+    Outputs become points by `output_points`, and `sample` takes the argmax. Untrained outputs vary over
+    samples with standard deviation 4, apart from one another and, by softmax, near vertices, as the data are:
+    samples that start in one place repel one another too evenly to spread. Unlike DiT's, the modulation
+    therefore does not start at zero.
 
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64.
     Points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
