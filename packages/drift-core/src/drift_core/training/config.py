@@ -64,7 +64,8 @@ class Settings:
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
         for name, value in self._items():
-            choices = [choice for kind in _alternatives(kinds[name]) for choice in get_args(kind)]
+            literals = [part for part in _parts(kinds[name]) if get_origin(part) is Literal]
+            choices = [choice for literal in literals for choice in get_args(literal)]
             if choices and value is not None and value not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(map(str, choices))}; got {value}")
 
@@ -101,9 +102,7 @@ class Settings:
         """Names of the settings that are `FromFile`."""
         hints = get_type_hints(type(self), include_extras=True)
         groups = [value.without_flags() for _, value in self._items() if isinstance(value, Settings)]
-        own = {
-            name for name, hint in hints.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())
-        }
+        own = {name for name, hint in hints.items() if tyro.conf.Suppress in _parts(hint)}
         return own.union(*groups)
 
     def check(self) -> None:
@@ -113,8 +112,9 @@ class Settings:
             if isinstance(value, Settings):
                 value.check()
             elif value is not None:
-                for check in _checks(kinds[name]):
-                    check.function(name, value)
+                for part in _parts(kinds[name]):
+                    if isinstance(part, Check):
+                        part.function(name, value)
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         return ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
@@ -226,19 +226,11 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return {name: _plain(value) for name, value in settings._items()}
 
 
-def _alternatives(kind: Any) -> list[Any]:
-    """Literal types that an annotation allows."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return [kind for kind in kinds if get_origin(kind) is Literal]
-
-
-def _checks(kind: Any) -> Iterator[Check]:
-    """Checks in an annotation, at any depth."""
+def _parts(kind: Any) -> Iterator[Any]:
+    """An annotation and its arguments, at any depth."""
+    yield kind
     for part in get_args(kind):
-        if isinstance(part, Check):
-            yield part
-        else:
-            yield from _checks(part)
+        yield from _parts(part)
 
 
 def _plain(value: Any) -> Any:
