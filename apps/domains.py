@@ -16,8 +16,7 @@ _CLASSES = {
 
 
 def _make(name: str) -> Domain[Any, Any, Any]:
-    domain: Domain[Any, Any, Any] = getattr(import_module(f"drift_{name}.domain"), _CLASSES[name])()
-    return domain
+    return getattr(import_module(f"drift_{name}.domain"), _CLASSES[name])()
 
 
 DOMAINS: dict[str, Callable[[], Domain[Any, Any, Any]]] = {name: partial(_make, name) for name in _CLASSES}

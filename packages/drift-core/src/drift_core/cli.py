@@ -125,7 +125,7 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
     Raises:
         ValueError: invalid flags, or an invalid file.
     """
-    defaults, command = domain.config_type(), _training_command(domain)
+    defaults, command = domain.config_type(), partial(_training_command, domain)
     parsed = partial(parse, description=inspect.cleandoc(domain.config_type.__doc__ or ""))
     try:
         config, place, recipe, file = parsed(command(defaults))
@@ -146,10 +146,9 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
 
 def _with_hint(message: str, settings: DomainConfig) -> str:
     """Error message, which for a setting without a flag says where to set it."""
-    name = re.match(r"Unrecognized options: --([\w-]+)", message)
-    if name is None or name.group(1).replace("-", "_") not in settings.flat():
-        return message
-    return f"{name.group(1).replace('-', '_')} has no flag; set it in a file, `config` FILE.json"
+    found = re.match(r"Unrecognized options: --([\w-]+)", message)
+    name = found.group(1).replace("-", "_") if found else ""
+    return f"{name} has no flag; set it in a file, `config` FILE.json" if name in settings.flat() else message
 
 
 def _in_file(file: Path | None, default: DomainConfig, entries: Mapping[str, Any]) -> DomainConfig:
@@ -162,35 +161,32 @@ def _in_file(file: Path | None, default: DomainConfig, entries: Mapping[str, Any
 Parsed = tuple[DomainConfig, Place, str | None, Path | None]
 
 
-def _training_command(domain: AnyDomain) -> Callable[[DomainConfig], Callable[..., Parsed]]:
-    """Function that maps default settings to the function whose arguments are the flags."""
+def _training_command(domain: AnyDomain, defaults: DomainConfig) -> Callable[..., Parsed]:
+    """Function whose arguments are the flags, with default settings."""
     config_type: Any = domain.config_type
     recipes: Any = Literal[tuple(domain.recipes) or ("default",)]
 
-    def command(defaults: DomainConfig) -> Callable[..., Parsed]:
-        def start(
-            settings: Annotated[config_type, tyro.conf.arg(name="")] = defaults,
-            recipe: recipes | None = None,
-            config: Path | None = None,
-            out: Path | None = None,
-            resume: tyro.conf.FlagCreatePairsOff[bool] = False,
-            allow_changes: tyro.conf.FlagCreatePairsOff[bool] = False,
-        ) -> Parsed:
-            """Train.
+    def start(
+        settings: Annotated[config_type, tyro.conf.arg(name="")] = defaults,
+        recipe: recipes | None = None,
+        config: Path | None = None,
+        out: Path | None = None,
+        resume: tyro.conf.FlagCreatePairsOff[bool] = False,
+        allow_changes: tyro.conf.FlagCreatePairsOff[bool] = False,
+    ) -> Parsed:
+        """Train.
 
-            Args:
-                settings: all settings.
-                recipe: Named group of settings; none: the one for the data.
-                config: JSON file of settings, in the format of a run's config.json.
-                out: Folder of the run; none: runs/<domain>/<time>.
-                resume: Continue the run in --out from its newest checkpoint.
-                allow_changes: With --resume: accept settings that differ from those of the run.
-            """
-            return settings, Place(out, resume, allow_changes), recipe, config
+        Args:
+            settings: all settings.
+            recipe: Named group of settings; none: the one for the data.
+            config: JSON file of settings, in the format of a run's config.json.
+            out: Folder of the run; none: runs/<domain>/<time>.
+            resume: Continue the run in --out from its newest checkpoint.
+            allow_changes: With --resume: accept settings that differ from those of the run.
+        """
+        return settings, Place(out, resume, allow_changes), recipe, config
 
-        return start
-
-    return command
+    return start
 
 
 def parse(command: Callable[..., T], description: str | None = None) -> T:

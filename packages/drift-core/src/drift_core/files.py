@@ -1,4 +1,4 @@
-"""Atomic writing of files: whole or not at all."""
+"""Reading text, and writing files atomically: whole or not at all."""
 
 import json
 import math
@@ -60,6 +60,25 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Text of a UTF-8 file, without a byte-order mark; `expected` says in messages what the file should be.
+
+    Raises:
+        ValueError: the path is a folder, or a line, which is named, is not UTF-8.
+        FileNotFoundError: there is no such file.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, not {expected}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 text") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -111,7 +111,6 @@ def check_field(
     model, and vanishes if they are equal.
 
     Args:
-        field: the field.
         batch: samples and data and, if the field wants them, conditions.
         swapped: the batch with data and model exchanged; None: made from the batch, if its data are points.
         equal: the batch with a model that equals the data; None: made from the batch, if its data are points.
@@ -139,11 +138,13 @@ def check_field(
 
 
 def _check_unchanged(field: Field, batch: Batch) -> None:
-    before = _state(field)
-    first = field(batch)
+    state = nn.ModuleList(modules_of(field)).state_dict()
+    before, first = copy.deepcopy(state), field(batch)
     found = diagnostics(field, batch.head(max(1, len(batch.x) // 2)))
     _law(all(math.isfinite(value) for value in found.values()), "diagnostics are finite numbers")
-    _law(_same(before, _state(field)), "evaluating a field does not change it")
+    state = nn.ModuleList(modules_of(field)).state_dict()
+    unchanged = before.keys() == state.keys() and all(map(torch.equal, before.values(), state.values()))
+    _law(unchanged, "evaluating a field does not change it")
     _law(all(map(torch.equal, first, field(batch))), "a field is the same when it is asked for again")
     observe(copy.deepcopy(field), batch)
 
@@ -186,15 +187,6 @@ def _check_antisymmetry(
     if equal is not None:
         v = field(equal).field
         _close(v, torch.zeros_like(v), size, "equal clouds exert no drift")
-
-
-def _state(field: Field) -> dict[str, Tensor]:
-    """State of a field."""
-    return copy.deepcopy(nn.ModuleList(modules_of(field)).state_dict())
-
-
-def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _check_projections(manifold: Manifold, x: Tensor, y: Tensor, tol: float) -> None:

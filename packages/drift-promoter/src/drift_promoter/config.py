@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
@@ -10,8 +10,9 @@ from drift_core.training.config import (
     BatchConfig,
     FromFile,
     OptimizerConfig,
+    Positive,
     Settings,
-    check_positive,
+    at_least,
     check_range,
 )
 from drift_simplex.generator import Geometry, Latents, Output
@@ -39,18 +40,15 @@ class PromoterKernelConfig(KernelConfig):
     positives: FromFile[Literal["counted", "sampled"] | None] = None
     """Crops that attract: all of the data, counted as k-mers of up to 10 base pairs, or those of sampled
     windows; none: sampled on toy, counted on other data where the crops are short enough."""
-    signal_lengthscale: FromFile[float] = 0.05
+    signal_lengthscale: FromFile[Positive] = 0.05
     """Lengthscale of the Laplace kernel that compares signals, whose shapes are vectors of length 1."""
-    condition_clusters: FromFile[int | None] = None
+    condition_clusters: FromFile[Annotated[int, at_least(0)] | None] = None
     """Clusters of the signals around crops, for each of which k-mers are counted; none: 16 with counted
     positives and conditions, else 0."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or has no effect."""
         super().check()
-        check_positive("signal_lengthscale", self.signal_lengthscale)
-        if self.condition_clusters is not None:
-            check_range("condition_clusters", self.condition_clusters, 0)
         if self.crop:
             check_range("crop", self.crop, 2)
         parse_lengthscales(self.lengthscale or "auto", auto=1.0)
@@ -77,42 +75,31 @@ class PromoterNetworkConfig(Settings):
     the sphere, and softmax, the only one, in R^4."""
     latents: FromFile[Latents] = "bernoulli"
     """Latents: Bernoulli (+-1), or normal numbers."""
-    global_channels: FromFile[int] = 32
+    global_channels: FromFile[Annotated[int, at_least(1)]] = 32
     """Latent channels of a sequence, which modulate every block."""
-    position_channels: FromFile[int] = 8
+    position_channels: FromFile[Annotated[int, at_least(1)]] = 8
     """Latent channels of each position."""
-    codebook_size: FromFile[int] = 0
+    codebook_size: FromFile[Annotated[int, at_least(0)]] = 0
     """Codebook entries that sequences start from, one for each `codebook_span` positions; 0: none."""
-    codebook_span: FromFile[int] = 64
+    codebook_span: FromFile[Annotated[int, at_least(1)]] = 64
     """Base pairs of a codebook entry."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or contradicts another."""
-        check_range("global_channels", self.global_channels, 1)
-        check_range("position_channels", self.position_channels, 1)
-        check_range("codebook_size", self.codebook_size, 0)
-        check_range("codebook_span", self.codebook_span, 1)
+        super().check()
         if self.geometry == "euclidean" and self.output == "abs_normalize":
             raise ValueError("`output` abs_normalize is for the sphere; `geometry` is euclidean")
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of `PromoterGenerator` that do not depend on the data or the field."""
-        normalized = self.geometry == "spherical"
-        return {
-            **PRESETS[self.preset],
-            "condition": self.condition,
-            "global_channels": self.global_channels,
-            "position_channels": self.position_channels,
-            "latents": self.latents,
-            "geometry": self.geometry,
-            "output": self.output or ("abs_normalize" if normalized else "softmax"),
-            "codebook_size": self.codebook_size,
-            "codebook_span": self.codebook_span,
-            "bf16": self.bf16,
-        }
+        given = self.flat()
+        size = PRESETS[given.pop("preset")]
+        del given["decoding"]
+        given["output"] = self.output or ("abs_normalize" if self.geometry == "spherical" else "softmax")
+        return size | given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,7 @@ class _CropBatch(NamedTuple):
 class CropField:
     """Drift field of crops; its data are crop indices (`crop_indices`).
 
-    Sequences of a thousand letters are all about equally far from one another, and no training set holds two
-    neighbours; crops of eight recur about a thousand times. The field of a sequence is the mean, at each
+    Crops recur where whole sequences have no near neighbours. The field of a sequence is the mean, at each
     position, of the fields of the crops that cover it. Each is attracted to crops of the data, and repelled
     by crops of the other samples as tokens. References count by the similarity of the signal around them;
     without `similarity` all count alike.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,8 @@ from jaxtyping import Bool, Float16, Float32, Int64, Shaped, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from drift_promoter.genome.benchmark import LENGTH, MARGIN, SPLITS, find_sources
+from drift_promoter.genome.benchmark import MARGIN, SPLITS, find_sources
 from drift_promoter.toy import TOY_LENGTH, generate
-
-__all__ = ["DATASETS", "LENGTH", "MARGIN", "TRACKS", "Promoters", "Windows", "load"]
 
 DATASETS = ("toy", "promoter")
 """The names that `load` knows."""
@@ -135,8 +133,7 @@ def load(
     each of the first 100,000 start sites; chromosomes 8 and 9 for testing, 10 for validation. Its files, or
     those of a miniature, are looked for as `find_sources` does. `tss` is another table (columns chr, TSS,
     strand) in the coordinates of those files. With `tracks=1` signals are those of the same strand alone.
-    Windows are extracted once, by `workers` processes (as many as
-    there are cores if None), and kept in the user's cache.
+    Windows are extracted once, by `workers` processes (None: one a core), and kept in the user's cache.
 
     Raises:
         ValueError: an unknown name; tracks that are not 1 or 2; a file that is damaged or does not fit the
@@ -170,12 +167,5 @@ def _split(whole: Windows, sizes: Iterable[int]) -> Iterator[Windows]:
     low = 0
     for size in sizes:
         rows = slice(low, low := low + size)
-        yield Windows(
-            whole.bases[rows],
-            whole.signal[rows],
-            whole.chrom[rows],
-            whole.tss[rows],
-            whole.strand[rows],
-            whole.margin,
-            whole.tracks,
-        )
+        columns = {name: getattr(whole, name)[rows] for name in ("bases", "signal", "chrom", "tss", "strand")}
+        yield replace(whole, **columns)

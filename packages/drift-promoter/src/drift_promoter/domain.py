@@ -43,6 +43,9 @@ _AUTO_REFERENCES = 2_048
 _TILED: dict[str, Any] = {"steps": 300, "lr": 2e-3, "decay_fraction": 0.5, "batch_size": 32}
 _NEGATIVES: dict[str, Any] = {"batch_size": 16, "num_negatives": 48}
 
+KernelOf = Callable[[float], RadialKernel]
+"""Maps a lengthscale to a kernel."""
+
 PromoterRun = Run[PromoterConfig, Promoters, PromoterGenerator]
 
 
@@ -111,12 +114,10 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
     def field(self, config: PromoterConfig, data: Promoters) -> Field:
         """Field of crops or of whole sequences; raises ValueError for a kernel or lengthscale."""
         kernel = partial(make_kernel, config.kernel.kernel, nu=config.kernel.smoothness)
-        similarity = None
+        near = None
         if config.network.condition and not config.counted:
-            similarity = Similarity(Laplace(config.kernel.signal_lengthscale))
-        if config.crop:
-            return crop_field(config, kernel, data.train, similarity)
-        return sequence_field(config, kernel, data.train, similarity)
+            near = Similarity(Laplace(config.kernel.signal_lengthscale))
+        return (crop_field if config.crop else sequence_field)(config, kernel, data.train, near)
 
     def data_sampler(self, config: PromoterConfig, data: Promoters) -> Sampler:
         """Sampler of crop indices of the training data."""
@@ -181,44 +182,29 @@ def generate(
     return generator.sample(len(signals), random, signals if generator.conditional else None)
 
 
-def crop_field(
-    config: PromoterConfig,
-    kernel: Callable[[float], RadialKernel],
-    data: Windows,
-    similarity: Similarity | None,
-) -> CropField | KmerField:
+def crop_field(config: PromoterConfig, kernel: KernelOf, data: Windows, near: Similarity | None) -> Field:
     """Field of crops, of which all of the data or those of sampled windows attract."""
     crop, seed = config.crop, config.run.seed
     scales = checked_lengthscales(config.kernel.crop_lengthscale or "1.3:0.7", kernel)
     tokens = CategoricalField(len(VOCABULARY), kernel, scales, config.kernel.direction, product=True)
     if not config.counted:
-        return CropField(tokens, data, similarity, crop, config.decoding, seed=seed)
+        return CropField(tokens, data, near, crop, config.decoding, seed=seed)
     count = config.clusters
     clusters = fit_clusters(data, Crops(data.length, crop), count, seed) if count else None
     return KmerField(tokens, data, clusters, crop, seed)
 
 
-def sequence_field(
-    config: PromoterConfig,
-    kernel: Callable[[float], RadialKernel],
-    data: Windows,
-    similarity: Similarity | None,
-) -> SequenceField:
+def sequence_field(config: PromoterConfig, kernel: KernelOf, data: Windows, near: Similarity | None) -> Field:
     """Field of whole sequences."""
-    text, direction = config.kernel.lengthscale or "auto", config.kernel.direction
-    auto = auto_lengthscale(config, kernel, data) if "auto" in text else None
+    text, direction, auto = config.kernel.lengthscale or "auto", config.kernel.direction, None
+    if "auto" in text:
+        order = torch.randperm(len(data), generator=generator_for(config.run.seed, _AUTO))
+        references = data.tokens(order[:_AUTO_REFERENCES])
+        auto = onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
     scales = checked_lengthscales(text, kernel, auto)
     if config.network.geometry == "spherical":
-        tokens = CategoricalField(len(VOCABULARY), kernel, scales, direction)
-        return SequenceField(tokens, data, similarity)
-    return SequenceField(KernelField(Power(Euclidean()), kernel, scales, direction), data, similarity)
-
-
-def auto_lengthscale(config: PromoterConfig, kernel: Callable[[float], RadialKernel], data: Windows) -> float:
-    """Spread of the distances between training windows, which is what weights depend on."""
-    order = torch.randperm(len(data), generator=generator_for(config.run.seed, _AUTO))
-    references = data.tokens(order[:_AUTO_REFERENCES])
-    return onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
+        return SequenceField(CategoricalField(len(VOCABULARY), kernel, scales, direction), data, near)
+    return SequenceField(KernelField(Power(Euclidean()), kernel, scales, direction), data, near)
 
 
 def shuffled_rows(windows: Windows, n: int, seed: int) -> Int64[Tensor, " n"]:

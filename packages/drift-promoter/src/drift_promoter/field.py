@@ -7,7 +7,6 @@ import torch
 from drift_core import Batch, Drift, KernelField, Manifold
 from drift_core.field import diagnostics
 from drift_simplex import CategoricalField
-from torch import Tensor
 from torch.nn import functional as F
 
 from drift_promoter.data import Windows
@@ -50,15 +49,11 @@ class SequenceField:
 
     def _of_windows(self, batch: Batch) -> Batch:
         """The batch with windows as the inner field takes them, weighed by how like their signals are."""
-        points, near = self._references(batch.data, batch.x, batch.condition)
-        return replace(batch, data=points, data_log_weight=near)
-
-    def _references(self, data: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Windows as the field takes them, and the log-similarity of their signals with the conditions."""
-        row, shift, _ = data.cpu().unbind(1)  # where training leaves them
+        row, shift, _ = batch.data.cpu().unbind(1)  # where training leaves them
+        x, condition, near = batch.x, batch.condition, None
         tokens = self.data.tokens(row, shift).to(x.device)
         points = tokens if isinstance(self.field, CategoricalField) else F.one_hot(tokens, x.shape[2]).to(x)
-        if condition is None or self.similarity is None:
-            return points, None
-        signals = self.data.signals(row, shift).to(condition)
-        return points, self.similarity.log(whole_features(condition), whole_features(signals))
+        if condition is not None and self.similarity is not None:
+            signals = self.data.signals(row, shift).to(condition)
+            near = self.similarity.log(whole_features(condition), whole_features(signals))
+        return replace(batch, data=points, data_log_weight=near)

@@ -75,25 +75,25 @@ class KmerField(nn.Module):
         """Attraction to the k-mers of the data, and repulsion from those of the model, given conditions."""
         x, (model, own) = batch.x, batch.negatives()
         there = batch.condition if batch.model is None else batch.model_condition
-        queries, here = self.crops.cut(x), self._assign(batch.condition)
+        queries, here = self.crops.cut(x), self._assign(x, batch.condition)
         attraction = self._attraction(queries, here, self.counts, batch.progress)
         kmers = self._sample(model, batch.step)
-        repulsion = self._repulsion(queries, here, kmers, self._assign(there), own, batch.progress)
+        repulsion = self._repulsion(queries, here, kmers, self._assign(model, there), own, batch.progress)
         return Drift(self.crops.join(attraction), self.crops.join(repulsion))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Mean effective number of k-mers of the data per crop (ess)."""
-        queries, clusters = self.crops.cut(batch.x), self._assign(batch.condition)
+        queries, clusters = self.crops.cut(batch.x), self._assign(batch.x, batch.condition)
         sizes = [
             len(rows) * self.field.effective_kmers(queries[rows], self.counts[cluster], batch.progress)
-            for cluster, rows in _groups(clusters, queries)
+            for cluster, rows in _groups(clusters)
         ]
         return {"ess": sum(sizes) / max(1, len(queries))}
 
-    def _assign(self, condition: Tensor | None) -> Int64[Tensor, " nS"] | None:
-        """Cluster of the condition of each crop, if there are clusters."""
+    def _assign(self, x: Float[Tensor, "n L 4"], condition: Tensor | None) -> Int64[Tensor, " nS"]:
+        """Cluster of the condition of each crop; without clusters all are of one."""
         if self.clusters is None:
-            return None
+            return torch.zeros(len(x) * len(self.crops), dtype=torch.long, device=x.device)
         if condition is None:
             raise ValueError("the field has clusters of conditions: the batch needs conditions")
         return self.clusters.assign(condition).flatten()
@@ -101,14 +101,14 @@ class KmerField(nn.Module):
     def _attraction(
         self,
         queries: Float[Tensor, "nS w 4"],
-        clusters: Int64[Tensor, " nS"] | None,
+        clusters: Int64[Tensor, " nS"],
         counts: Shaped[Tensor, "clusters kmers"],
         progress: float,
         own: Int64[Tensor, "nS r w"] | None = None,
     ) -> Float[Tensor, "nS w 4"]:
         """Attraction of each crop to the k-mers that are counted for its cluster, but its own."""
         attraction = torch.empty_like(queries)
-        for cluster, rows in _groups(clusters, queries):
+        for cluster, rows in _groups(clusters):
             without = None if own is None else own[rows]
             attraction[rows] = self.field.attraction_to_kmers(
                 queries[rows], counts[cluster], progress, own=without
@@ -118,9 +118,9 @@ class KmerField(nn.Module):
     def _repulsion(
         self,
         queries: Float[Tensor, "nS w 4"],
-        clusters: Int64[Tensor, " nS"] | None,
+        clusters: Int64[Tensor, " nS"],
         kmers: Int64[Tensor, "r k S w"],
-        kmer_clusters: Int64[Tensor, " kS"] | None,
+        kmer_clusters: Int64[Tensor, " kS"],
         own: Int64[Tensor, " n"] | None,
         progress: float,
     ) -> Float[Tensor, "nS w 4"]:
@@ -133,8 +133,7 @@ class KmerField(nn.Module):
         rows = known.repeat_interleave(len(self.crops))
         themselves = rearrange(kmers[:, own[known]], "r n S w -> (n S) r w")
         for some, without in ((rows, themselves), (~rows, None)):
-            here = None if clusters is None else clusters[some]
-            repulsion[some] = self._attraction(queries[some], here, counts, progress, without)
+            repulsion[some] = self._attraction(queries[some], clusters[some], counts, progress, without)
         return repulsion
 
     def _sample(self, model: Float[Tensor, "k L 4"], step: int) -> Int64[Tensor, "r k S w"]:
@@ -144,7 +143,7 @@ class KmerField(nn.Module):
         return tokens[..., self.crops.indices(device=model.device)]
 
     def _count(
-        self, kmers: Int64[Tensor, "r k S w"], clusters: Int64[Tensor, " kS"] | None
+        self, kmers: Int64[Tensor, "r k S w"], clusters: Int64[Tensor, " kS"]
     ) -> Float64[Tensor, "clusters kmers"]:
         """How often each k-mer was sampled, for each cluster."""
         digit = torch.arange(self.crops.width - 1, -1, -1, device=kmers.device)
@@ -164,17 +163,16 @@ def count_kmers(
     counts = torch.zeros(shape, dtype=torch.float64)
     blocks = torch.split(torch.arange(len(data)), _WINDOWS)
     for rows in tqdm(blocks, desc="count k-mers", leave=False, delay=2):
-        assigned = None if clusters is None else clusters.assign(data.signals(rows))[:, crop]
+        assigned = crop * 0 if clusters is None else clusters.assign(data.signals(rows))[:, crop]
         counts += _tabulate(kmer_codes(data.tokens(rows), crops.width), assigned, shape)
     return _share(counts)
 
 
 def _tabulate(
-    codes: Int64[Tensor, "..."], clusters: Int64[Tensor, "..."] | None, shape: torch.Size
+    codes: Int64[Tensor, "..."], clusters: Int64[Tensor, "..."], shape: torch.Size
 ) -> Int64[Tensor, "clusters kmers"]:
     """How often each k-mer occurs, for each cluster."""
-    codes = codes if clusters is None else codes + shape[1] * clusters
-    return codes.flatten().bincount(minlength=shape.numel()).view(shape)
+    return (codes + shape[1] * clusters).flatten().bincount(minlength=shape.numel()).view(shape)
 
 
 def _share(counts: Shaped[Tensor, "clusters kmers"]) -> Float64[Tensor, "clusters kmers"]:
@@ -183,13 +181,8 @@ def _share(counts: Shaped[Tensor, "clusters kmers"]) -> Float64[Tensor, "cluster
     return counts + _OTHERS * (counts.sum(0) - counts)
 
 
-def _groups(
-    clusters: Int64[Tensor, " nS"] | None, queries: Float[Tensor, "nS w 4"]
-) -> Iterator[tuple[int, Int64[Tensor, " rows"]]]:
-    """Each cluster that there is with its rows; all rows are of one where there are no clusters."""
-    if clusters is None:
-        yield 0, torch.arange(len(queries), device=queries.device)
-        return
+def _groups(clusters: Int64[Tensor, " nS"]) -> Iterator[tuple[int, Int64[Tensor, " rows"]]]:
+    """Each cluster that there is with its rows."""
     order = clusters.argsort(stable=True)
     found, sizes = torch.unique(clusters, return_counts=True)
     yield from zip(found.tolist(), torch.split(order, sizes.tolist()), strict=True)

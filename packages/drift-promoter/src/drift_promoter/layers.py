@@ -27,8 +27,7 @@ class Block(nn.Module):
 
     def forward(self, h: Float[Tensor, "n width length"], c: Float[Tensor, "n c"]) -> Tensor:
         """Hidden states after this block."""
-        update: Tensor = F.silu(self.conv(self.modulation(h, c)))
-        return h + update
+        return h + F.silu(self.conv(self.modulation(h, c)))
 
 
 class Modulation(nn.Module):

@@ -57,31 +57,23 @@ class PromoterGenerator(
     """Dilated CNN from latents [n, latent_dim] and signal [n, length, tracks] to points [n, length, 4].
 
     The network is that of the benchmark (Avdeyev et al. 2023) without time: a convolution of 9 taps, residual
-    blocks (`Block`), and two pointwise layers. Beyond it, hidden states are normalised once more before
-    those, so that outputs do not depend on the depth. With `position`, a learnt vector for each position is
-    added after the first convolution, because promoters have a place (the TSS is in the middle).
+    blocks (`Block`), and two pointwise layers, before which hidden states are normalised once more, so that
+    outputs do not depend on the depth. With `position`, a learnt vector for each position is added after the
+    first convolution, because promoters have a place (the TSS is in the middle).
 
-    The `position_channels` of the latents enter at each position, as the published noise does. The
-    `global_channels` modulate every block, for what concerns the whole sequence.
-
-    Latents are Bernoulli (+-1, equally likely) or standard normal ("gaussian"). Between two sequences there
-    is no point to land on, so a continuous map of Gaussian latents spends some of them on each boundary.
-    Bernoulli latents leave no boundary. With `condition` the signal, log10(1 + x), enters beside the position
-    channels: both tracks or, with `tracks=1`, that of the same strand alone.
+    The `position_channels` of the latents (`draw_latents`) enter at each position, as the published noise
+    does. The `global_channels` modulate every block, for what concerns the whole sequence. With `condition`
+    the signal, log10(1 + x), enters beside the position channels: both tracks or, with `tracks=1`, that of
+    the same strand alone.
 
     With `codebook_size`, a sequence starts from entries of a learnt codebook of that size, one at random for
     each `codebook_span` positions. The outputs of an entry, random at first, are part of the network's input
-    (as points) and are added to its outputs, which start at zero. What recurs, such as repeats of hundreds of
-    letters, is then kept in the codebook rather than computed.
+    (as points) and are added to its outputs, which start at zero. What recurs is kept rather than computed.
 
-    For network outputs h, a position's point with geometry "spherical" is |h| / ||h|| (output
-    "abs_normalize") or sqrt(softmax(h)) ("softmax"), on the positive orthant of the unit sphere; with
-    "euclidean", the baseline, it is softmax(h), in R^4. A sequence is the most likely letter of each
-    position (decoding "argmax") or one sampled from the distribution that the point is ("sampled").
-
-    Untrained outputs lie near vertices, as the data do, and apart from one another: two samples, or two
-    positions, have hardly more letters in common than random DNA has. (Samples that start in one place
-    repel one another too evenly to spread.) For that, the modulation does not start at zero.
+    Outputs become points by `output_points`. A sequence is the most likely letter of each position (decoding
+    "argmax") or one sampled from the distribution that the point is ("sampled"). Untrained outputs lie near
+    vertices, as the data do, and apart from one another: samples that start in one place repel one another
+    too evenly to spread. For that, the modulation does not start at zero.
 
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64;
     points always have the weights' dtype.

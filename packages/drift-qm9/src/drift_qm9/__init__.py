@@ -1,8 +1,7 @@
 """QM9 molecules as SMILES: data, generator, metrics and figures."""
 
 from drift_qm9.chemistry import DESCRIPTORS, Molecule, canonical, molecule
-from drift_qm9.data import DATASETS, Molecules, load, split, tokenise
-from drift_qm9.datasets import QM9
+from drift_qm9.data import DATASETS, QM9, Molecules, load, split, tokenise
 from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import frechet, quality, total_variation, wasserstein

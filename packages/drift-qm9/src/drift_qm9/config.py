@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
 from drift_core.training.config import (
     BatchConfig,
+    Fraction,
     FromFile,
     OptimizerConfig,
     Settings,
-    check_fraction,
+    at_least,
     check_range,
 )
 from drift_simplex import MAX_CODEBOOK_SIZE
@@ -33,14 +34,13 @@ class MoleculeKernelConfig(KernelConfig):
     """Positions of the windows whose drift samples follow; 0: whole strings, as published."""
     window_lengthscale: FromFile[str | None] = None
     """Lengthscale of a window's kernel, a product over its positions; none: 1:0.5."""
-    reweight: FromFile[float | None] = None
+    reweight: FromFile[Fraction | None] = None
     """Fraction of the training in which data are reweighted so that each attracts an equal share of the
     samples; none: 0.7 for whole strings on the sphere with a codebook, else 0."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or has no effect."""
         super().check()
-        check_fraction("reweight", self.reweight)
         if self.window == 0 and self.window_lengthscale is not None:
             raise ValueError("`window_lengthscale` is for windows; it needs `window`")
         if self.window:
@@ -63,7 +63,7 @@ class MoleculeKernelConfig(KernelConfig):
 class MoleculeNetworkConfig(Settings):
     """The generator, and the geometry of its outputs."""
 
-    codebook_size: int = 4_096
+    codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 4_096
     """Codebook entries, one of which a string is made from; 0, as published: fresh latents."""
     preset: Literal["mlp", "small", "base"] | None = None
     """mlp for a codebook, or a transformer of 1.2 million (small) or 92 million parameters (base, as
@@ -75,19 +75,16 @@ class MoleculeNetworkConfig(Settings):
     the sphere, and softmax, the only one, in R^35."""
     latents: FromFile[Latents] = "bernoulli"
     """Latents: Bernoulli (+-1), or normal numbers."""
-    global_channels: FromFile[int] = 32
+    global_channels: FromFile[Annotated[int, at_least(1)]] = 32
     """Latent channels of a string, where there is no codebook."""
-    position_channels: FromFile[int | None] = None
+    position_channels: FromFile[Annotated[int, at_least(0)] | None] = None
     """Latent channels of each position; none: 0 with a codebook, 4 without."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or contradicts another."""
-        check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
-        check_range("global_channels", self.global_channels, 1)
-        if self.position_channels is not None:
-            check_range("position_channels", self.position_channels, 0)
+        super().check()
         if self.preset == "mlp" and not self.codebook_size:
             raise ValueError("`preset` mlp reads a codebook, and `codebook_size` is 0; take small or base")
         if self.geometry == "euclidean" and self.output == "abs_normalize":
@@ -96,18 +93,12 @@ class MoleculeNetworkConfig(Settings):
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of `MoleculeGenerator`."""
-        coded, spherical = self.codebook_size > 0, self.geometry == "spherical"
-        channels = 0 if coded else 4
-        return {
-            **PRESETS[self.preset or ("mlp" if coded else "small")],
-            "global_channels": self.global_channels,
-            "position_channels": channels if self.position_channels is None else self.position_channels,
-            "latents": self.latents,
-            "codebook_size": self.codebook_size,
-            "geometry": self.geometry,
-            "output": self.output or ("abs_normalize" if spherical else "softmax"),
-            "bf16": self.bf16,
-        }
+        given, coded = self.flat(), self.codebook_size > 0
+        size = PRESETS[given.pop("preset") or ("mlp" if coded else "small")]
+        given["output"] = self.output or ("abs_normalize" if self.geometry == "spherical" else "softmax")
+        if self.position_channels is None:
+            given["position_channels"] = 0 if coded else 4
+        return size | given
 
 
 @dataclass(frozen=True, kw_only=True)

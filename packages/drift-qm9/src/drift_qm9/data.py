@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drift_core.runs.datasets import PublishedFile
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from drift_qm9.cache import Tokenised, stored
 from drift_qm9.chemistry import canonical
-from drift_qm9.datasets import QM9
 from drift_qm9.smi import Line, read_smi
 from drift_qm9.tokens import LENGTH, encode
 from drift_qm9.toy import RULES, TOY_LENGTH, enumerate_molecules
+
+QM9 = PublishedFile(
+    "qm9",
+    "qm9_smiles.txt",
+    "https://raw.githubusercontent.com/john-bradshaw/GraphVAE/3a92baa6ed8a4ca3c94e3d0d11bd2aab90fcd148/qm9_smiles.txt",
+    "85f2f11ebb242a5bac7dfbb331479223582395fe8e4b6369973e47ea41627bbb",
+)
+"""The 133,885 SMILES; the README at this commit names figshare file 3195389, QM9 itself, as the source."""
 
 DATASETS = ("toy", "qm9")
 """The names that `load` knows."""

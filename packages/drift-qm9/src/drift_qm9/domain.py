@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from drift_core import Domain, Euclidean, Field, Power, RadialKernel
+from drift_core import Domain, Euclidean, Field, Power
 from drift_core.fields import BalancedField, KernelField
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales
@@ -16,7 +16,7 @@ from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
 from drift_core.training.loop import resample
 from drift_simplex import CategoricalField, onehot_lengthscale, window_field
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -91,7 +91,11 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         """Field of windows or of whole strings, reweighted or not."""
         settings = config.kernel
         kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
-        auto = auto_lengthscale(config, kernel, data) if "auto" in settings.scales else None
+        auto = None
+        if "auto" in settings.scales:
+            order = torch.randperm(len(data.train), generator=generator_for(config.run.seed, _AUTO))
+            references = data.train[order[:_AUTO_REFERENCES]]
+            auto = onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
         scales = checked_lengthscales(settings.scales, kernel, auto)
         if config.network.geometry == "euclidean":
             return KernelField(Power(Euclidean()), kernel, scales, settings.direction)
@@ -111,7 +115,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         draw = resample(data.train)
         if config.network.geometry == "spherical":
             return draw
-        return lambda n, generator: onehot(draw(n, generator))
+        return lambda n, generator: one_hot(draw(n, generator), len(VOCABULARY)).float()
 
     def validation(self, config: MoleculeConfig, data: Molecules) -> Callable[[MoleculeGenerator], float]:
         """Total variation of bigrams to the validation split: repetition, length and grammar."""
@@ -140,17 +144,3 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         strings, real, folder = to_smiles(samples), to_smiles(run.data.train), run.folder / "figures"
         molecules_figure(strings, frozenset(real), folder / "molecules.png")
         properties_figure(real[: self.num_samples], strings, folder / "properties.png")
-
-
-def auto_lengthscale(
-    config: MoleculeConfig, kernel: Callable[[float], RadialKernel], data: Molecules
-) -> float:
-    """Spread of the distances between training molecules, which is what weights depend on."""
-    order = torch.randperm(len(data.train), generator=generator_for(config.run.seed, _AUTO))
-    references = data.train[order[:_AUTO_REFERENCES]]
-    return onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
-
-
-def onehot(tokens: Int64[Tensor, "m length"]) -> Float[Tensor, "m length vocab"]:
-    """Vertices of the simplex, which are the same points in both geometries."""
-    return one_hot(tokens, len(VOCABULARY)).float()

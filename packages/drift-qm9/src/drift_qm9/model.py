@@ -62,14 +62,12 @@ class Block(nn.Module):
         modulation = rearrange(self.modulation(c), "n (six d) -> six n 1 d", six=6)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         h = h + gate * self.attention((1 + scale) * self.norm(h) + shift)
-        update: Tensor = mlp_gate * self.mlp((1 + mlp_scale) * self.norm(h) + mlp_shift)
-        return h + update
+        return h + mlp_gate * self.mlp((1 + mlp_scale) * self.norm(h) + mlp_shift)
 
     def attention(self, h: Float[Tensor, "n length width"]) -> Tensor:
         """Self-attention of all positions to all."""
         q, k, v = rearrange(self.qkv(h), "n l (three a d) -> three n a l d", three=3, a=self.heads)
-        mixed: Tensor = self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
-        return mixed
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "n a l d -> n l (a d)"))
 
 
 class MoleculeGenerator(
@@ -81,20 +79,17 @@ class MoleculeGenerator(
 ):
     """Transformer from latents [n, latent_dim] to one point per position, [n, length, vocab_size].
 
-    `global_channels` latent channels modulate every block, where DiT has its time. `position_channels` (0 for
-    none) enter at each position, where DiT has its noisy tokens. The latents are Bernoulli (+-1)
-    ("bernoulli") or standard normal ("gaussian"). There are no valid points between two strings, so that a
-    continuous map of Gaussian latents wastes some of them on each boundary; signs leave no boundary.
+    `global_channels` latent channels (`draw_latents`) modulate every block, where DiT has its time.
+    `position_channels` (0 for none) enter at each position, where DiT has its noisy tokens.
 
     With a codebook (`codebook_size` > 0), the index of a learned entry (`Codebook`) replaces the global
     channels. An MLP of the entry is then added at every position, and the network may have no blocks.
     Without position channels such a generator makes at most `codebook_size` different strings.
 
-    Network outputs become points by `drift_simplex.generator.output_points`, and `sample` takes the argmax.
-
-    Untrained outputs vary over samples with standard deviation 4: samples start far from one another and,
-    by softmax, near vertices, as the data are. Samples that start in one place repel one another too
-    evenly to spread. Unlike DiT's, the modulation therefore does not start at zero.
+    Outputs become points by `output_points`, and `sample` takes the argmax. Untrained outputs vary over
+    samples with standard deviation 4, apart from one another and, by softmax, near vertices, as the data are:
+    samples that start in one place repel one another too evenly to spread. Unlike DiT's, the modulation
+    therefore does not start at zero.
 
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64.
     Points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
@@ -165,8 +160,7 @@ class MoleculeGenerator(
         for block in self.blocks:
             h = block(h, c)
         shift, scale = rearrange(self.modulation(c), "n (two d) -> two n 1 d", two=2)
-        logits: Tensor = self.logits((1 + scale) * self.norm(h) + shift)
-        return logits
+        return self.logits((1 + scale) * self.norm(h) + shift)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Draw `n` latents with a generator of any device."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from drift_core.files import atomic_path
+from drift_core.files import atomic_path, read_text
 
 Line = tuple[int, str]
 """A line number, counted from 1, and the SMILES of that line."""
@@ -20,7 +20,7 @@ def read_smi(path: Path) -> list[Line]:
     """
     lines = [
         (number, line.split()[0])
-        for number, line in enumerate(_text(path).splitlines(), start=1)
+        for number, line in enumerate(read_text(path, "a file of SMILES").splitlines(), start=1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if lines and lines[0][1].lower() == "smiles":
@@ -34,16 +34,3 @@ def write_smi(path: Path, smiles: Iterable[str]) -> None:
     """Write one SMILES a line, as it is."""
     with atomic_path(path) as part:
         part.write_text("".join(f"{line}\n" for line in smiles), encoding="utf-8")
-
-
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder, not a file of SMILES")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text") from None

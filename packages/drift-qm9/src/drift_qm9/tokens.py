@@ -1,7 +1,8 @@
 """SMILES as fixed-length sequences of integer tokens, and back."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import takewhile
 
 from jaxtyping import Int
 from torch import Tensor
@@ -62,16 +63,10 @@ def encode(smiles: str, length: int = LENGTH) -> list[int]:
 
 def decode(ids: Sequence[int]) -> str:
     """SMILES of a sequence of ids, cut at the first <eos> and without the other special tokens."""
-    return "".join(VOCABULARY[i] for i in _body(ids) if i >= len(SPECIALS))
+    body = takewhile(lambda i: i != EOS, ids)
+    return "".join(VOCABULARY[i] for i in body if i >= len(SPECIALS))
 
 
 def to_smiles(tokens: Int[Tensor, "n length"]) -> list[str]:
     """Decode each row: what a generator wrote, molecule or not; possibly the empty string."""
     return [decode(row) for row in tokens.tolist()]
-
-
-def _body(ids: Sequence[int]) -> Iterator[int]:
-    for i in ids:
-        if i == EOS:
-            return
-        yield i

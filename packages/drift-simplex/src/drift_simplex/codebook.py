@@ -31,8 +31,7 @@ class Codebook(nn.Module):
 
     def forward(self, index: Float[Tensor, " n"]) -> Float[Tensor, "n width"]:
         """Entries with the given indices; their initial mean square is 1."""
-        vectors: Tensor = _GAIN * self.vectors(index.long())
-        return vectors
+        return _GAIN * self.vectors(index.long())
 
     def draw(self, n: int, generator: Generator) -> Float[Tensor, " n"]:
         """Sample the indices of n entries uniformly, with a generator on any device."""

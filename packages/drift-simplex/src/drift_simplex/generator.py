@@ -45,7 +45,11 @@ def silu_mlp(*widths: int) -> nn.Sequential:
 def draw_latents(
     shape: tuple[int, int], kind: Latents, generator: Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "n channels"]:
-    """Sample latents on the generator's device: Bernoulli (+-1) or standard normal numbers."""
+    """Sample latents on the generator's device: Bernoulli (+-1) or standard normal numbers.
+
+    Between two sequences there is no point to land on, so that a continuous map of Gaussian latents spends
+    some of them on each boundary. Bernoulli latents leave no boundary.
+    """
     device = generator.device
     if kind == "gaussian":
         return torch.randn(shape, generator=generator, device=device).to(dtype)

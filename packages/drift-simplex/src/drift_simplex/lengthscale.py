@@ -33,10 +33,8 @@ def spread_lengthscale(
     Args:
         kernel: maps a lengthscale to a kernel, whose log gets flatter as the lengthscale grows.
         x: queries, [n, L, K]; 256 of them are used. For training pass the data,
-            `onehot_to_sphere(tokens[:256], K)`. From the centre of the orthant, where an untrained generator
-            starts, all strings are almost equally far (on QM9 the spread is 0.02, but 0.5 among the data);
-            so small a lengthscale would later leave each sample one neighbour. References that coincide
-            with a query are left out.
+            `onehot_to_sphere(tokens[:256], K)`: an untrained generator starts near the centre of the orthant,
+            from where all strings are almost equally far. References that coincide with a query are left out.
         tokens: data, shape [m, L]; 2,048 of them are used.
         product: the kernel is used as a product kernel.
 

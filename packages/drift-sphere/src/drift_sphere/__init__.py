@@ -1,8 +1,7 @@
 """Events on the Earth: data, generator, metrics and figures on the sphere."""
 
 from drift_sphere.coordinates import latlon_to_sphere, sphere_to_latlon, spiral_grid
-from drift_sphere.data import DATASETS, Points, load, split
-from drift_sphere.earth import EARTH, load_earth
+from drift_sphere.data import DATASETS, EARTH, Points, load, load_earth, split
 from drift_sphere.evaluate import evaluate
 from drift_sphere.figures import density_figure, field_figure, samples_figure
 from drift_sphere.metrics import mmd, mmd2_unbiased, nn_accuracy, sinkhorn

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from drift_core import Batch, Domain, Euclidean, KernelField, NearestField, Sphere
 from drift_core.kernel.by_name import make_kernel
@@ -14,7 +14,7 @@ from drift_core.runs.config import DomainConfig, KernelConfig
 from drift_core.runs.domain import Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
-from drift_core.training.config import FromFile, OptimizerConfig, Settings, check_range
+from drift_core.training.config import FromFile, OptimizerConfig, Settings, at_least
 from drift_core.training.learner import Sampler
 from drift_core.training.loop import resample
 from jaxtyping import Float
@@ -48,14 +48,13 @@ class SphereKernelConfig(KernelConfig):
     (spectral: 2:0.02, above nu 2.5 2:0.05)."""
     anneal: FromFile[float] = 0.6
     """Fraction of the steps, at the beginning, over which an annealed lengthscale decreases."""
-    neighbors: FromFile[int] = 128
+    neighbors: FromFile[Annotated[int, at_least(0)]] = 128
     """Nearest neighbours of each sample at the end of training (`NearestField`), unless a batch holds all
     data; 0: batches throughout."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range."""
         super().check()
-        check_range("neighbors", self.neighbors, 0)
         if not 0 < self.anneal <= 1:
             raise ValueError(f"`anneal` must lie in (0, 1], got {self.anneal}")
 
@@ -70,14 +69,10 @@ class SphereKernelConfig(KernelConfig):
 class SphereNetworkConfig(Settings):
     """The generator, and the geometry of its outputs."""
 
-    codebook_size: int = 2_048
+    codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 2_048
     """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
     geometry: Geometry = "spherical"
     """The sphere, or R^3 with Euclidean distances and a projection at the end."""
-
-    def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
-        check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +85,12 @@ class SphereDataConfig(Settings):
     """CSV file of latitude and longitude in degrees instead of a data set."""
     data_dir: Path | None = None
     """Folder of the data sets; none: $DRIFT_DATA_DIR, else a download."""
-    split_seed: int = 42
+    split_seed: Annotated[int, at_least(0)] = 42
     """Seed of the split into training, validation and test points."""
 
     def check(self) -> None:
         """Raise ValueError for a number that is out of range, and for two data sets at once."""
-        check_range("split_seed", self.split_seed, 0)
+        super().check()
         if self.data is not None and self.dataset != "toy":
             raise ValueError(f"`data` is a file instead of `dataset` {self.dataset}; give one of them")
 
@@ -113,6 +108,9 @@ class SphereConfig(DomainConfig):
 
 
 _EARTH: dict[str, Any] = {"steps": 9_000, "eval_draws": 100}
+
+
+SphereRun = Run[SphereConfig, Points, SphereGenerator]
 
 
 class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
@@ -176,9 +174,7 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
 
         return unbiased
 
-    def sample(
-        self, run: Run[SphereConfig, Points, SphereGenerator], n: int, seed: int
-    ) -> Float[Tensor, "n 3"]:
+    def sample(self, run: SphereRun, n: int, seed: int) -> Float[Tensor, "n 3"]:
         """Draw n unit vectors with a seed."""
         return draw(run.generator, n, seed)
 
@@ -186,12 +182,12 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         """Write samples as latitude and longitude in degrees (CSV)."""
         write_csv(path, sphere_to_latlon(samples))
 
-    def metrics(self, run: Run[SphereConfig, Points, SphereGenerator], draws: int, on: Split) -> Metrics:
+    def metrics(self, run: SphereRun, draws: int, on: Split) -> Metrics:
         """Two-sample statistics against held-out points."""
         held_out = run.data.test if on == "test" else run.data.val
         return evaluate(run.generator.sample, run.data.train, held_out, draws, run.config.run.seed)
 
-    def figures(self, run: Run[SphereConfig, Points, SphereGenerator], samples: Float[Tensor, "n 3"]) -> None:
+    def figures(self, run: SphereRun, samples: Float[Tensor, "n 3"]) -> None:
         """Draw samples and densities on the map, and the field before and after training."""
         folder, train = run.folder / "figures", run.data.train
         samples_figure(train, samples, folder / "samples.png")

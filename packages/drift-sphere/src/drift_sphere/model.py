@@ -28,27 +28,18 @@ class SphereGenerator(
     """MLP from latents [n, latent] to points [n, 3], nearly uniform before training.
 
     A latent is the index of a branch, sampled uniformly, and three standard normal numbers. Each of the
-    `codebook_size` learned entries has `branches`. A residual network maps the entry to a point; the branch
-    adds a learned step in R^3, initially zero, and the normal numbers one of `spread` radians. Events cluster
-    on coasts and faults: a continuous map of Gaussian latents would place samples in the gaps between
-    clusters, a codebook need not.
+    `codebook_size` learned entries has `branches` (none: 16). A residual network of `blocks` maps the entry
+    to a point; the branch adds a learned step in R^3, initially zero, and the normal numbers one of `spread`
+    radians (none: 1e-3). Events cluster on coasts and faults: a continuous map of Gaussian latents would
+    place samples in the gaps between clusters, a codebook need not.
 
-    With `codebook_size` 0, as published, a latent is `latent_dim` standard normal numbers, which a plain MLP
-    of `blocks` hidden layers with SiLU maps to the point, without further steps.
+    With `codebook_size` 0, as published, a latent is `latent_dim` (none: 16) standard normal numbers, which a
+    plain MLP of `blocks` hidden layers with SiLU maps to the point, without further steps.
 
     With geometry "spherical" the outputs are unit vectors. With "euclidean", the baseline, they are free
     in R^3 while training, and only `sample` projects them. The defaults have 0.5 million parameters (the
     paper's are not published). `save_pretrained(folder)` and `from_pretrained(folder)` keep the weights
     (safetensors) and the arguments (config.json).
-
-    Args:
-        codebook_size: learned entries; 0 for Gaussian latents through a plain MLP.
-        branches: branches per entry; none: 16.
-        width: width of the hidden layers.
-        blocks: residual blocks, or hidden layers of the plain MLP.
-        geometry: "spherical" or "euclidean".
-        spread: scale of the normal step, in radians; none: 1e-3.
-        latent_dim: normal numbers in a latent without a codebook; none: 16.
 
     Raises:
         ValueError: an unknown geometry, a number out of range, branches or a spread without a codebook, or a

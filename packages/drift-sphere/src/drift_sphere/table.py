@@ -1,13 +1,14 @@
 """Tables of latitude and longitude: reading and writing CSV files."""
 
 import csv
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import torch
-from drift_core.files import atomic_path
+from drift_core.files import atomic_path, read_text
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def read_csv(path: str | Path) -> Float64[Tensor, "n 2"]:
     finite or out of range, or there are fewer than 10 rows.
     """
     path = Path(path)
-    rows = _rows(path, _text(path))
+    rows = _rows(path, read_text(path, "a CSV file"))
     columns, first = _columns(path, rows)
     lines, latlon = _numbers(path, chain(first, rows), columns)
     if len(lines) < MIN_ROWS:
@@ -50,26 +51,12 @@ def write_csv(path: str | Path, latlon: Float64[Tensor, "n 2"]) -> None:
         file.writelines(f"{latitude:.6f},{longitude:.6f}\n" for latitude, longitude in latlon.tolist())
 
 
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder, not a CSV file")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def _rows(path: Path, text: str) -> Iterator[Row]:
     """Line numbers and fields of the lines that are neither blank nor comments."""
     numbers = array("q")
 
     def content() -> Iterator[str]:
-        for number, line in enumerate(text.split("\n"), start=1):
+        for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
             if line.strip() and not line.lstrip().startswith("#"):
                 numbers.append(number)
                 yield line

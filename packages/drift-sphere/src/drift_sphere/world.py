@@ -6,7 +6,6 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,8 +24,8 @@ def world_axes(figure: Figure, index: int, title: str) -> Axes:
     axes.grid(True, color="#b0b0b0", linewidth=0.5, alpha=0.7)
     axes.set_xticks(np.radians(np.arange(-120, 121, 60)))
     axes.set_yticks(np.radians(np.arange(-60, 61, 30)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _degrees(x, "E", "W")))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _degrees(y, "N", "S")))
+    axes.xaxis.set_major_formatter(lambda x, _: _degrees(x, "E", "W"))
+    axes.yaxis.set_major_formatter(lambda y, _: _degrees(y, "N", "S"))
     axes.tick_params(labelsize=8, labelcolor="#444444")
     for label in axes.get_xticklabels():  # these lie on the map
         label.set(fontsize=7, path_effects=[withStroke(linewidth=2, foreground="white")])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from drift_core import Batch, Domain, Euclidean, KernelField, Sphere
 from drift_core.kernel.by_name import make_kernel
@@ -14,7 +14,7 @@ from drift_core.runs.config import DomainConfig, KernelConfig
 from drift_core.runs.domain import Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
-from drift_core.training.config import OptimizerConfig, Settings, check_range
+from drift_core.training.config import OptimizerConfig, Settings, at_least
 from drift_core.training.learner import Sampler
 from jaxtyping import Float
 from torch import Tensor
@@ -59,14 +59,10 @@ class SyntheticKernelConfig(KernelConfig):
 class SyntheticNetworkConfig(Settings):
     """The generator, and the geometry of its outputs."""
 
-    codebook_size: int = 2_048
+    codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 2_048
     """Codebook entries; 0, as published: Gaussian latents through a plain MLP."""
     geometry: Geometry = "intrinsic"
     """Drift on the space, or in its ambient space with Euclidean distances and a projection at the end."""
-
-    def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
-        check_range("codebook_size", self.codebook_size, 0, MAX_CODEBOOK_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)

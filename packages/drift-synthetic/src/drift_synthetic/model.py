@@ -26,10 +26,10 @@ class SyntheticGenerator(
 ):
     """MLP from latents [n, latent] to points [n, d] of a space, the same network for every variant.
 
-    A latent is the index of a codebook entry, sampled uniformly, and `latent_dim` standard normal numbers.
-    The input of a residual MLP is the sum of the entry and a linear map of the numbers. Black squares meet at
-    their corners only: a continuous map of Gaussian latents would place samples in the white ones, a codebook
-    need not.
+    A latent is the index of one of `codebook_size` learned entries, sampled uniformly, and `latent_dim`
+    standard normal numbers. The input of a residual MLP of `blocks` is the sum of the entry and a linear map
+    of the numbers. Black squares meet at their corners only: a continuous map of Gaussian latents would place
+    samples in the white ones, a codebook need not.
 
     With `codebook_size` 0, as published, a latent is the normal numbers alone, which a plain MLP of `blocks`
     hidden layers with SiLU maps to the point.
@@ -39,14 +39,6 @@ class SyntheticGenerator(
     "euclidean", the baseline, they are free in the ambient space while training, and only `sample` projects
     them. On the plane both are the same. The defaults have 0.4 million parameters. `save_pretrained(folder)`
     and `from_pretrained(folder)` keep the weights (safetensors) and the arguments (config.json).
-
-    Args:
-        space: "plane", "sphere" or "hyperboloid".
-        geometry: "intrinsic" or "euclidean".
-        codebook_size: learned entries; 0 for Gaussian latents through a plain MLP.
-        latent_dim: normal numbers in a latent.
-        width: width of the hidden layers.
-        blocks: residual blocks, or hidden layers of the plain MLP.
 
     Raises:
         ValueError: an unknown space or geometry, or an empty latent.

@@ -14,13 +14,7 @@ FOLDER = "snapshots"
 
 
 def write_snapshots(space: Space, run: Path, steps: int) -> Callable[[Batch], None]:
-    """Hook for `train` that saves the samples of a few steps; a resumed run writes the same files.
-
-    Args:
-        space: space of the samples.
-        run: folder of the run.
-        steps: steps of the training.
-    """
+    """Hook for `train` that saves the samples of a few of its steps; a resumed run writes the same files."""
 
     def write(batch: Batch) -> None:
         if batch.step in snapshot_steps(steps):

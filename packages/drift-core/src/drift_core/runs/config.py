@@ -1,9 +1,9 @@
 """Settings of an application: training, kernel and reporting."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from drift_core.training.config import RunConfig, Settings, TrainConfig, check_positive, check_range
+from drift_core.training.config import RunConfig, Settings, TrainConfig, at_least, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class KernelConfig(Settings):
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or has no effect."""
+        super().check()
         if self.nu is None:
             return
         if self.kernel not in ("matern", "spectral"):
@@ -38,15 +39,10 @@ class KernelConfig(Settings):
 class ReportedRunConfig(RunConfig):
     """Seed, logging, checkpoints and reporting of a run."""
 
-    eval_draws: int = 20
+    eval_draws: Annotated[int, at_least(1)] = 20
     """Draws over which metrics are averaged."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Where to log besides metrics.jsonl."""
-
-    def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
-        super().check()
-        check_range("eval_draws", self.eval_draws, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 """Helpers for the figures of all domains; matplotlib comes with `drift-core[figures]`."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from drift_core.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Record = Mapping[str, float | int | None]
+"""A line of metrics.jsonl."""
 
 DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR = "#0072B2", "#D55E00", "#009E73"
 """Blue, vermillion and green of the palette of Okabe and Ito (2008), safe for colour-blind readers."""
@@ -37,7 +41,7 @@ def written_figure(path: str | Path, height: float, width: float = 11.0) -> "Ite
         figure.savefig(part, dpi=150, format="png")
 
 
-def training_figure(records: Sequence[Mapping[str, float | int | None]], path: str | Path) -> None:
+def training_figure(records: Sequence[Record], path: str | Path) -> None:
     """Draw loss, field and effective sample size against the step, from the lines of metrics.jsonl.
 
     Records have the keys step, loss, drift_norm, attraction_norm, repulsion_norm, ess and clipped; values
@@ -52,27 +56,15 @@ def training_figure(records: Sequence[Mapping[str, float | int | None]], path: s
             axes.set_xlabel("step")
 
 
-def _curves(
-    axes: "Axes",
-    records: Sequence[Mapping[str, float | int | None]],
-    curves: Mapping[str, str],
-    logarithmic: bool,
-) -> None:
+def _curves(axes: "Axes", records: Sequence[Record], curves: Mapping[str, str], logarithmic: bool) -> None:
     """Draw the curves {key: label} against the step, from 0 or, if possible, on a logarithmic axis."""
     drawn: list[float] = []
     for (key, label), colour in zip(curves.items(), (DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR), strict=False):
         found = [(record["step"], record.get(key)) for record in records]
-        points = [(s, v) for s, v in found if s is not None and v is not None and math.isfinite(v)]
-        axes.plot(
-            [s for s, _ in points],
-            [v for _, v in points],
-            color=colour,
-            linewidth=1.4,
-            label=label,
-            clip_on=False,
-            zorder=3,
-        )
-        drawn += [v for _, v in points]
+        points = [(s, v) for s, v in found if s is not None and v is not None and np.isfinite(v)]
+        steps, values = np.array(points).reshape(-1, 2).T
+        axes.plot(steps, values, color=colour, linewidth=1.4, label=label, clip_on=False, zorder=3)
+        drawn += values.tolist()
     if logarithmic and drawn and min(drawn) > 0:
         axes.set_yscale("log")
     else:

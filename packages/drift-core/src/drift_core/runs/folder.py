@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from accelerate import Accelerator
 
 from drift_core.files import PART, write_json
-from drift_core.training.config import Settings, TrainConfig, from_json, to_json
+from drift_core.training.config import TrainConfig, from_json, to_json
 from drift_core.training.parallel import on_main, warn
 
 CONFIG = "config.json"
@@ -54,15 +54,9 @@ def open_run(config: TrainConfig, domain: str, place: Place, accelerator: Accele
     work = partial(_open_run, config, domain, place._replace(out=out), partial(warn, accelerator))
     out = on_main(accelerator, work)
     accelerator.project_configuration.logging_dir = str(out)
-    accelerator.init_trackers(domain, {"domain": domain, **_for_trackers(config)})
+    plain = {key: v if isinstance(v, int | float) else str(v) for key, v in config.flat().items()}
+    accelerator.init_trackers(domain, {"domain": domain, **plain})
     return out
-
-
-def _for_trackers(config: Settings) -> dict[str, Any]:
-    """Settings as numbers and text, the types that trackers accept."""
-    return {
-        key: value if isinstance(value, int | float) else str(value) for key, value in config.flat().items()
-    }
 
 
 def _open_run(config: TrainConfig, domain: str, place: Place, notify: Callable[[str], None]) -> Path:

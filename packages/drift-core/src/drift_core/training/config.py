@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,42 @@ FromFile = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
 """Type of a rarely changed setting, which is set in a file or in code and has no flag."""
 
 
+@dataclass(frozen=True)
+class Check:
+    """Annotation of a setting: a function of its name and value, unless none, that `Settings.check` calls."""
+
+    function: Callable[[str, Any], None]
+
+
+def check_range(name: str, value: int, least: int, most: int = 2**31 - 1) -> None:
+    """Raise ValueError, naming the setting, for a number outside least..most."""
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"`{name}` must be at most {most}, got {value}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError, naming the setting, for a number that is not positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+
+
+def check_fraction(name: str, value: float | None) -> None:
+    """Raise ValueError, naming the setting, for a number outside [0, 1)."""
+    if value is not None and not 0 <= value < 1:
+        raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
+
+
+def at_least(least: int, most: int = 2**31 - 1) -> Check:
+    """Annotation of a setting: a number in least..most."""
+    return Check(partial(check_range, least=least, most=most))
+
+
+Positive = Annotated[float, Check(check_positive)]
+Fraction = Annotated[float, Check(check_fraction)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A dataclass of settings or of groups of settings. Names are unique over all groups.
@@ -27,7 +64,8 @@ class Settings:
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
         for name, value in self._items():
-            choices = [choice for kind in _alternatives(kinds[name]) for choice in get_args(kind)]
+            literals = [part for part in _parts(kinds[name]) if get_origin(part) is Literal]
+            choices = [choice for literal in literals for choice in get_args(literal)]
             if choices and value is not None and value not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(map(str, choices))}; got {value}")
 
@@ -64,16 +102,19 @@ class Settings:
         """Names of the settings that are `FromFile`."""
         hints = get_type_hints(type(self), include_extras=True)
         groups = [value.without_flags() for _, value in self._items() if isinstance(value, Settings)]
-        own = {
-            name for name, hint in hints.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())
-        }
+        own = {name for name, hint in hints.items() if tyro.conf.Suppress in _parts(hint)}
         return own.union(*groups)
 
     def check(self) -> None:
         """Raise ValueError, with its name in backticks, for a setting that is out of range."""
-        for _, value in self._items():
+        kinds = get_type_hints(type(self), include_extras=True)
+        for name, value in self._items():
             if isinstance(value, Settings):
                 value.check()
+            elif value is not None:
+                for part in _parts(kinds[name]):
+                    if isinstance(part, Check):
+                        part.function(name, value)
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         return ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
@@ -83,46 +124,39 @@ class Settings:
 class OptimizerConfig(Settings):
     """Optimiser, learning rate, and step size along the drift."""
 
-    steps: int = 4000
+    steps: Annotated[int, at_least(1)] = 4000
     """Training steps."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Learning rate."""
-    step_size: float = 0.05
+    step_size: Positive = 0.05
     """Step of a sample, as a multiple of its drift."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW, or Adam, where weight decay is an L2 penalty."""
-    max_step: FromFile[float | None] = None
+    max_step: FromFile[Positive | None] = None
     """Longest step of a sample; none: just below the injectivity radius."""
-    warmup_steps: FromFile[int] = 100
+    warmup_steps: FromFile[Annotated[int, at_least(0)]] = 100
     """Steps of linear warm-up of the learning rate."""
-    decay_fraction: FromFile[float] = 0.0
+    decay_fraction: FromFile[Fraction] = 0.0
     """Fraction of the steps, at the end, over which the learning rate decays to zero; 0: never."""
-    decay_power: FromFile[float] = 1.0
+    decay_power: FromFile[Positive] = 1.0
     """Shape of the decay: the learning rate is proportional to this power of the steps left; 1 is linear."""
-    beta1: FromFile[float] = 0.9
+    beta1: FromFile[Fraction] = 0.9
     """Decay per step of the mean of the gradient."""
-    beta2: FromFile[float] = 0.999
+    beta2: FromFile[Fraction] = 0.999
     """Decay per step of the mean of the squared gradient."""
     weight_decay: FromFile[float | None] = None
     """Weight decay; none: 0.01 with adamw, and no decay with adam."""
-    clip_norm: FromFile[float] = 1.0
+    clip_norm: FromFile[Positive] = 1.0
     """Largest norm of the gradient of the weights."""
-    ema_decay: FromFile[float | None] = None
+    ema_decay: FromFile[Fraction | None] = None
     """Decay per step of the moving average of the weights, which is evaluated and saved; none: 1 - 9 / steps,
     an average over a ninth of the training."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range."""
-        check_range("steps", self.steps, 1)
-        check_range("warmup_steps", self.warmup_steps, 0)
-        for name in ("lr", "clip_norm", "step_size", "decay_power"):
-            check_positive(name, getattr(self, name))
-        for name in ("ema_decay", "decay_fraction", "beta1", "beta2"):
-            check_fraction(name, getattr(self, name))
+        super().check()
         if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"`weight_decay` must be finite and not negative, got {self.weight_decay}")
-        if self.max_step is not None:
-            check_positive("max_step", self.max_step)
 
     @property
     def averaging(self) -> float:
@@ -149,22 +183,14 @@ class OptimizerConfig(Settings):
 class BatchConfig(Settings):
     """Numbers of samples and data points per step, over all processes."""
 
-    batch_size: int = 1024
+    batch_size: Annotated[int, at_least(2)] = 1024
     """Samples per step."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Annotated[int, at_least(1)] | None = None
     """Rows that go through the network at once: less memory, one more forward pass; none: all."""
-    num_positives: FromFile[int | None] = None
+    num_positives: FromFile[Annotated[int, at_least(1)] | None] = None
     """Data points that attract at each step; none: the batch size."""
-    num_negatives: FromFile[int] = 0
+    num_negatives: FromFile[Annotated[int, at_least(0)]] = 0
     """Additional samples per step, which repel but are not trained."""
-
-    def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
-        check_range("batch_size", self.batch_size, 2)
-        check_range("num_negatives", self.num_negatives, 0)
-        for name in ("micro_batch_size", "num_positives"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 1)
 
     @property
     def positives(self) -> int:
@@ -176,20 +202,14 @@ class BatchConfig(Settings):
 class RunConfig(Settings):
     """Seed, logging and checkpoints of a run."""
 
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of the initial weights, the latents and the data order."""
-    save_every: int = 1000
+    save_every: Annotated[int, at_least(1)] = 1000
     """Steps between two checkpoints."""
-    log_every: FromFile[int] = 50
+    log_every: FromFile[Annotated[int, at_least(1)]] = 50
     """Steps between two lines of metrics.jsonl."""
-    keep: FromFile[int] = 2
+    keep: FromFile[Annotated[int, at_least(1)]] = 2
     """Number of checkpoints that are kept, the newest."""
-
-    def check(self) -> None:
-        """Raise ValueError for a number that is out of range."""
-        check_range("seed", self.seed, 0)
-        for name in ("save_every", "log_every", "keep"):
-            check_range(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,35 +221,16 @@ class TrainConfig(Settings):
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def check_range(name: str, value: int, least: int, most: int = 2**31 - 1) -> None:
-    """Raise ValueError, naming the setting, for a number outside least..most."""
-    if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}")
-    if value > most:
-        raise ValueError(f"`{name}` must be at most {most}, got {value}")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError, naming the setting, for a number that is not positive and finite."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"`{name}` must be positive and finite, got {value}")
-
-
-def check_fraction(name: str, value: float | None) -> None:
-    """Raise ValueError, naming the setting, for a number outside [0, 1)."""
-    if value is not None and not 0 <= value < 1:
-        raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
-
-
 def to_json(settings: Settings) -> dict[str, Any]:
     """Settings as a JSON object, nested by group; paths and infinities become text."""
     return {name: _plain(value) for name, value in settings._items()}
 
 
-def _alternatives(kind: Any) -> list[Any]:
-    """Literal types that an annotation allows."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return [kind for kind in kinds if get_origin(kind) is Literal]
+def _parts(kind: Any) -> Iterator[Any]:
+    """An annotation and its arguments, at any depth."""
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from drift_core.runs.datasets import cache_folder
 from tqdm.auto import tqdm
 
 from drift_promoter.genome.benchmark import NAMES
+from drift_promoter.genome.digests import digest
 from drift_promoter.genome.locks import locked
 
 URL = "https://zenodo.org/api/records/7943307/files/data.tar.gz/content"
@@ -64,7 +65,7 @@ def _fetch(archive: Path) -> None:
                 raise ConnectionError(
                     f"{URL} sends no more{why}; {part} has {have:,} of {SIZE:,} bytes, run again to continue"
                 )
-    if _md5(part) != MD5:
+    if digest(part, hashlib.md5(usedforsecurity=False), _bar("md5", SIZE)) != MD5:
         part.unlink()
         raise ValueError(f"{URL}: what was downloaded does not have md5 {MD5}; it was removed, run again")
     part.replace(archive)
@@ -86,15 +87,6 @@ def _append(part: Path, have: int, bar: tqdm) -> str:
     except _NETWORK_ERRORS as error:
         return f" ({type(error).__name__}: {error})"
     return ""
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file, _bar("md5", path.stat().st_size) as bar:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 def _unpack(archive: Path, folder: Path, names: set[str]) -> None:

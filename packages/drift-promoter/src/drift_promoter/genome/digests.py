@@ -43,14 +43,15 @@ def _recall(memory: Path) -> dict[str, object]:
 
 
 def _computed(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
-    with (
-        path.open("rb") as file,
-        tqdm(
-            total=size, desc=f"sha256 of {path.name}", unit="B", unit_scale=True, leave=False, delay=1
-        ) as bar,
-    ):
+    what = f"sha256 of {path.name}"
+    bar = tqdm(total=size, desc=what, unit="B", unit_scale=True, leave=False, delay=1)
+    return digest(path, hashlib.sha256(), bar)
+
+
+def digest(path: Path, algorithm: "hashlib._Hash", bar: tqdm) -> str:
+    """Digest of a file in hexadecimal, with a progress bar."""
+    with path.open("rb") as file, bar:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+            algorithm.update(chunk)
             bar.update(len(chunk))
-    return digest.hexdigest()
+    return algorithm.hexdigest()
