@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -15,7 +17,7 @@ from drift_core.runs.metrics import check_draws
 Floors = list[dict[str, float]]
 """Floors of the metrics by name, for each draw."""
 
-Key = Mapping[str, Tensor | str | int | float]
+Key = Mapping[str, Shaped[np.ndarray, "..."] | Tensor | str | int | float]
 """What determines floors, by name: the data, the settings, and the version of the metrics."""
 
 
@@ -51,8 +53,10 @@ def _digest(key: Key) -> str:
     """Digest of the names and values, whatever their order."""
     digest = hashlib.sha256()
     for name, value in sorted(key.items()):
-        if isinstance(value, Tensor):
-            content = value.detach().cpu().contiguous().numpy()
+        if isinstance(value, Tensor | np.ndarray):
+            content = np.ascontiguousarray(
+                value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            )
             digest.update(f"{name}: {content.dtype.str} {content.shape} ".encode())
             digest.update(content.data)
         else:
