@@ -6,7 +6,7 @@ import pytest
 import torch
 from drift_core.runs.metrics import Metric
 from drift_promoter.data import Promoters, Windows
-from drift_promoter.evaluate import evaluate
+from drift_promoter.evaluate import Measure, evaluate
 from drift_promoter.metrics import kmer_correlation, kmer_counts
 
 LENGTHS = ("kmer_correlation", *(f"kmer{k}_correlation" for k in (3, 4, 5, 7, 8)))
@@ -156,3 +156,19 @@ def test_what_cannot_be_evaluated_is_refused(toy):
     empty = Promoters(toy.train, first(toy.val, 0), toy.test)
     with pytest.raises(ValueError, match=r"no windows to evaluate on .*'val'"):
         evaluate(letters, empty, on="val")
+
+
+def test_floors_come_from_the_cache_and_are_those_of_the_data(toy, monkeypatch, empty_cache):
+    small = Promoters(first(toy.train, 900), toy.val, first(toy.test, 300), motifs=True)
+    computed = evaluate(letters, small, draws=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Measure, "floor", None)  # not called again
+        assert evaluate(letters, small, draws=2) == computed
+    other = dataclasses.replace(small, train=first(toy.train, 901))
+    assert evaluate(letters, other, draws=2)["kmer_correlation"].floor != computed["kmer_correlation"].floor
+    one_track = dataclasses.replace(
+        small,
+        train=dataclasses.replace(small.train, tracks=1),
+        test=dataclasses.replace(small.test, tracks=1),
+    )
+    assert evaluate(letters, one_track, draws=2)["conditioning"].floor != computed["conditioning"].floor

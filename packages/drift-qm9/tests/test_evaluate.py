@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -105,3 +106,13 @@ def test_evaluation_depends_on_the_seed_alone(toy):
 def test_no_draws_are_refused(toy):
     with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
         evaluate(sampler_of(["C"]), toy, draws=0)
+
+
+def test_floors_come_from_the_cache_and_are_the_same(toy, toy_smiles, monkeypatch, empty_cache):
+    half = split(np.array([encode(smiles) for smiles in toy_smiles[:3000]], dtype=np.uint8))
+    for data, length in ((toy, 16), (half, 32)):
+        sampler = sampler_of(toy_smiles[3000:3100], length)
+        first = evaluate(sampler, data, draws=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["drift_qm9.evaluate"], "resample", None)  # not called again
+            assert evaluate(sampler, data, draws=2) == first

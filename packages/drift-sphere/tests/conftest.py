@@ -2,6 +2,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pooch
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -16,6 +17,14 @@ def single_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a cache of its own, which is not the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(pooch, "os_cache", lambda project: folder / project)
+    return folder / "drift" / "sphere"
 
 
 @pytest.fixture

@@ -125,3 +125,18 @@ def test_nn_accuracy_of_one_law_is_a_half(uniform):
     generator = Generator().manual_seed(1)
     values = [nn_accuracy(uniform(300, generator), uniform(300, generator)) for _ in range(10)]
     assert np.mean(values) == pytest.approx(0.5, abs=0.03)
+
+
+def test_sinkhorn_converges_where_mass_has_to_change_sides(uniform, generator):
+    """Over-relaxed iterations alone would not settle between tight clusters of unequal weights."""
+    poles = torch.nn.functional.normalize(tensor([[0.0, 0.0, 1.0], [0.0, 0.5, 1.0]]), dim=-1)
+    x, y = (
+        torch.nn.functional.normalize(
+            poles.repeat_interleave(tensor(counts), 0) + 0.02 * uniform(150, generator), dim=-1
+        )
+        for counts in ([50, 100], [100, 50])
+    )
+    a, distance = np.full(150, 1 / 150), angles(x, y)
+    plan = ot.sinkhorn(a, a, distance, REGULARISATION, numItermax=20_000, stopThr=1e-9)
+    expected = np.sum(plan * (distance + REGULARISATION * np.log(plan * 150**2)))
+    assert transport_cost(x, y) == pytest.approx(expected, abs=1e-4)

@@ -84,6 +84,12 @@ def test_the_classifier_is_asked_about_three_draws(quick, monkeypatch):
     assert len(asked) == 7  # the floor is cached
 
 
+def test_floors_are_the_same_from_the_cache(quick, monkeypatch):
+    first = evaluate(BOARD.sample, BOARD, draws=2)
+    monkeypatch.setattr("drift_synthetic.evaluate.floor", None)  # not called again
+    assert evaluate(BOARD.sample, BOARD, draws=2) == first
+
+
 @pytest.mark.parametrize(
     ("sampler", "draws", "message"),
     [

@@ -2,10 +2,11 @@
 
 import math
 
+import ot
 import pytest
 import torch
 from drift_synthetic import Checkerboard
-from drift_synthetic.metrics import c2st, sliced_wasserstein, tile_accuracy
+from drift_synthetic.metrics import PROJECTIONS, c2st, sliced_wasserstein, tile_accuracy
 from torch import Generator
 
 
@@ -55,3 +56,12 @@ def test_c2st_sees_the_white_squares(generator):
     board = Checkerboard(1.0)
     uniform = 2 * torch.rand(2000, 2, generator=generator) - 1
     assert 0.6 < c2st(uniform, board.sample(2000, generator)) < 0.77
+
+
+@pytest.mark.parametrize(("n", "m"), [(300, 300), (300, 170), (7, 5)])
+def test_sliced_wasserstein_is_that_of_pot(n, m, generator):
+    x, y = torch.randn(n, 3, generator=generator), 1 + 2 * torch.rand(m, 3, generator=generator)
+    expected = ot.sliced_wasserstein_distance(
+        x.double().numpy(), y.double().numpy(), n_projections=PROJECTIONS, p=2, seed=0
+    )
+    assert sliced_wasserstein(x, y) == pytest.approx(expected, rel=1e-12)

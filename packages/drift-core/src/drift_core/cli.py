@@ -66,7 +66,8 @@ def evaluate(domains: Domains) -> None:
         command = parse(EvaluateCommand)
         domain = domain_of(command.run, domains)
         finished = load_run(domain, command.run, best=command.best)
-        metrics = domain.metrics(finished, command.draws, command.on)
+        draws = finished.config.run.eval_draws if command.draws is None else command.draws
+        metrics = domain.metrics(finished, draws, command.on)
         if command.on == "test" and not command.best:
             write_metrics(command.run, metrics)
         print(metrics_table(metrics))
@@ -96,8 +97,8 @@ class EvaluateCommand:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
-    draws: int = 20
-    """Draws over which metrics are averaged."""
+    draws: int | None = None
+    """Draws over which metrics are averaged; none: as many as after training."""
     on: Split = "test"
     """Held-out data; the metrics of val, for choosing settings, are printed but not saved."""
     best: bool = False

@@ -135,7 +135,7 @@ class PromoterConfig(DomainConfig):
     kernel: PromoterKernelConfig = field(default_factory=PromoterKernelConfig)
     network: PromoterNetworkConfig = field(default_factory=PromoterNetworkConfig)
     data: PromoterDataConfig = field(default_factory=PromoterDataConfig)
-    run: ReportedRunConfig = field(default_factory=lambda: ReportedRunConfig(log_every=10))
+    run: ReportedRunConfig = field(default_factory=lambda: ReportedRunConfig(log_every=10, eval_draws=3))
 
     def check(self) -> None:
         """Raise ValueError for settings that are out of range or contradict one another."""

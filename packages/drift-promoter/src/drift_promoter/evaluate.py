@@ -1,9 +1,11 @@
 """Metrics of a generator beside their floors, the values that a perfect generator would get."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from drift_core.runs.datasets import cache_folder
+from drift_core.runs.floors import Floors, cached_floors
 from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
@@ -29,6 +31,9 @@ Draw = Callable[[Tensor, Generator], Tensor]
 SAMPLES = 2048
 """Sequences of one draw, or as many as there are held-out windows if they are fewer."""
 
+VERSION = 1
+"""Raise this when the same data are to give other floors; the number of samples counts already."""
+
 _KNOWN, _RESPONSE = 4096, 8192
 """Training windows among which copies are sought, and from which the response to the signal is taken."""
 
@@ -40,7 +45,7 @@ def evaluate(
     draw: Draw,
     data: Promoters,
     on: Literal["val", "test"] = "test",
-    draws: int = 20,
+    draws: int = 3,
     seed: int = 0,
 ) -> Metrics:
     """Score draws of 2,048 sequences, metric by name.
@@ -69,12 +74,12 @@ def evaluate(
         raise ValueError(f"the data have no windows to evaluate on (split {on!r})")
     size = min(SAMPLES, len(held_out))
     measure = Measure(data, held_out, generator_for(seed, _REFERENCE))
+    floors = promoter_floors(measure, data, held_out, draws, seed)
 
     def measure_draw(i: int) -> Measured:
-        generator, floor_generator = generator_for(seed, _VALUE, i), generator_for(seed, _FLOOR, i)
+        generator = generator_for(seed, _VALUE, i)
         signals = held_out.signals(_subset(len(held_out), size, generator))
-        values = measure(draw(signals, generator), signals, generator)
-        return values, measure.floor(size, floor_generator)
+        return measure(draw(signals, generator), signals, generator), floors[i]
 
     return evaluate_draws(measure_draw, draws)
 
@@ -122,6 +127,23 @@ class Measure:
         values = self(self._train.tokens(rows), self._train.signals(rows), generator)
         fresh = self._held_out[_subset(len(self._held_out), size, generator)]
         return {**values, "novelty": self._known.novelty(fresh)}
+
+
+def promoter_floors(measure: Measure, data: Promoters, held_out: Windows, draws: int, seed: int) -> Floors:
+    """Floors of the measure, from the cache if they are in it."""
+    size = min(SAMPLES, len(held_out))
+    key = {"version": VERSION, "size": size, "seed": seed, "motifs": data.motifs}
+    key |= described("train", data.train) | described("held out", held_out)
+    return cached_floors(
+        cache_folder("promoter"), key, lambda i: measure.floor(size, generator_for(seed, _FLOOR, i)), draws
+    )
+
+
+def described(name: str, windows: Windows) -> dict[str, Any]:
+    """All that determines the sequences and signals of windows, for the key of a cache."""
+    strands = "".join(windows.strand)
+    cut = f"{windows.margin} {windows.tracks} {strands}"
+    return {f"{name} bases": windows.bases, f"{name} signal": windows.signal, f"{name} cut": cut}
 
 
 def _subset(n: int, size: int, generator: Generator) -> Tensor:

@@ -1,9 +1,11 @@
 """Metrics of a generator and their floors, the values that a perfect generator would get."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from drift_core.runs.datasets import cache_folder
+from drift_core.runs.floors import Floors, Key, cached_floors
 from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -27,6 +29,9 @@ MANY = 4096
 
 SINKHORN_POINTS = 640
 """Maximum number of points on either side in `sinkhorn` and `sinkhorn_cost`."""
+
+VERSION = 1
+"""Raise this when the same data are to give other floors; the sizes count already."""
 
 
 class Comparison(NamedTuple):
@@ -57,21 +62,45 @@ def evaluate(
     check_on_sphere(train, "training points")
     check_on_sphere(test, "test points")
     metrics = sphere_metrics(thin(test, MANY, seed))
-    generator, floor_generator = Generator().manual_seed(seed), Generator().manual_seed(seed)
+    floors = sphere_floors(metrics, train, test, draws, seed)
+    generator = Generator().manual_seed(seed)
 
-    def measure(_: int) -> Measured:
-        values: dict[str, float] = {}
-        floors: dict[str, float] = {}
-        for metric in metrics:
-            sample = sampler(metric.size, generator)
-            check_on_sphere(sample, "samples")
-            found = metric.distances(sample.to(test))
-            least = metric.distances(resample(train, metric.size, floor_generator))
-            values |= dict(zip(metric.names, found, strict=True))
-            floors |= dict(zip(metric.names, least, strict=True))
-        return values, floors
+    def draw(size: int) -> Tensor:
+        sample = sampler(size, generator)
+        check_on_sphere(sample, "samples")
+        return sample.to(test)
+
+    def measure(k: int) -> Measured:
+        return measured(metrics, draw), floors[k]
 
     return evaluate_draws(measure, draws)
+
+
+def sphere_floors(
+    metrics: Sequence[Comparison],
+    train: Float[Tensor, "n 3"],
+    test: Float[Tensor, "m 3"],
+    draws: int,
+    seed: int,
+) -> Floors:
+    """The metrics of training points in place of samples, from the cache if they are in it."""
+    generator = Generator().manual_seed(seed)
+    sizes = repr([(metric.names, metric.size) for metric in metrics])
+    key: Key = {"version": VERSION, "train": train, "test": test, "metrics": sizes, "seed": seed}
+    return cached_floors(
+        cache_folder("sphere"),
+        key,
+        lambda _: measured(metrics, lambda size: resample(train, size, generator)),
+        draws,
+    )
+
+
+def measured(metrics: Sequence[Comparison], draw: Callable[[int], Tensor]) -> dict[str, float]:
+    """The metrics by name, each of a sample that is drawn for it."""
+    values: dict[str, float] = {}
+    for metric in metrics:
+        values |= zip(metric.names, metric.distances(draw(metric.size)), strict=True)
+    return values
 
 
 def sphere_metrics(test: Float[Tensor, "m 3"]) -> list[Comparison]:

@@ -26,10 +26,15 @@ def sliced_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> floa
     """Sliced Wasserstein-2 distance between samples in R^d, in units of their coordinates.
 
     It is the square root of the mean of W2^2 between the projections on 500 directions, which are drawn
-    uniformly with a fixed seed. Source: Bonneel et al. (2015), as computed by POT.
+    uniformly with a fixed seed. Source: Bonneel et al. (2015); equal to POT's to rounding.
     """
-    a, b = x.double().numpy(), y.double().numpy()
-    return float(ot.sliced_wasserstein_distance(a, b, n_projections=PROJECTIONS, p=2, seed=0))
+    n, m = len(x), len(y)
+    directions = ot.sliced.get_random_projections(x.shape[1], PROJECTIONS, seed=0).T
+    a, b = (np.sort(directions @ side.double().numpy().T, axis=1) for side in (x, y))
+    # Both quantile functions are constant between these multiples of 1 / (n m).
+    ends = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
+    gaps = np.square(a[:, (ends - 1) // m] - b[:, (ends - 1) // n]) @ np.diff(ends, prepend=0)
+    return float(np.sqrt(gaps.mean() / (n * m)))
 
 
 def tile_accuracy(board: Checkerboard, u: Float[Tensor, "n 2"]) -> float:

@@ -3,6 +3,7 @@
 from drift_core.runs.config import DomainConfig, KernelConfig, ReportedRunConfig
 from drift_core.runs.domain import Domain, Run, Split, untrained
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
+from drift_core.runs.floors import Floors, cached_floors
 from drift_core.runs.folder import Place, open_run
 from drift_core.runs.main import load_run, report, train_domain, train_generator
 from drift_core.runs.metrics import Measured, Metric, Metrics, evaluate_draws
@@ -13,6 +14,7 @@ __all__ = [
     "MODEL_COLOUR",
     "Domain",
     "DomainConfig",
+    "Floors",
     "KernelConfig",
     "Measured",
     "Metric",
@@ -21,6 +23,7 @@ __all__ = [
     "ReportedRunConfig",
     "Run",
     "Split",
+    "cached_floors",
     "evaluate_draws",
     "load_model",
     "load_run",

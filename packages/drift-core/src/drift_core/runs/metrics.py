@@ -71,8 +71,7 @@ def evaluate_draws(measure: Callable[[int], Measured], draws: int) -> Metrics:
     Raises:
         ValueError: draws < 1.
     """
-    if draws < 1:
-        raise ValueError(f"`draws` must be at least 1, got {draws}")
+    check_draws(draws)
     values: dict[str, list[float]] = {}
     floors: dict[str, list[float]] = {}
     for k in tqdm(range(draws), desc="evaluate"):
@@ -80,6 +79,12 @@ def evaluate_draws(measure: Callable[[int], Measured], draws: int) -> Metrics:
             for name, value in found.items():
                 collected.setdefault(name, []).append(value)
     return {name: summary(values[name], floors[name]) for name in values}
+
+
+def check_draws(draws: int) -> None:
+    """Raise ValueError for draws < 1."""
+    if draws < 1:
+        raise ValueError(f"`draws` must be at least 1, got {draws}")
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> str:
