@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from drift_core import Gaussian, Laplace, Sphere, smoothed_score
+from drift_core import Gaussian, Laplace, Sphere, smoothed_log_density
 from jaxtyping import Float, Float64, Int
 from scipy.spatial import KDTree
 from torch import Tensor
@@ -54,7 +54,7 @@ def kernel_sum(x: Float[Tensor, "n 3"]) -> float:
 
 def cross_sum(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"]) -> float:
     """Sum of exp(-d^2) over all pairs of `x` and `y`, d the geodesic distance in radians; O(n + m) memory."""
-    return float(smoothed_score(_SPHERE, _KERNEL, x, y).log_density.double().exp().sum())
+    return float(smoothed_log_density(_SPHERE, _KERNEL, x, y).double().exp().sum())
 
 
 def mmd(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"], y_sum: float | None = None) -> float:
@@ -153,7 +153,7 @@ def soft_minimum(
 ) -> Float[Tensor, " n"]:
     """Sinkhorn's update f_i = -reg log mean_j exp((potential_j - d(x_i, y_j)) / reg), in radians."""
     log_weight = potential / REGULARISATION - math.log(len(y))
-    return -REGULARISATION * smoothed_score(_SPHERE, _LAPLACE, x, y, log_weight=log_weight).log_density
+    return -REGULARISATION * smoothed_log_density(_SPHERE, _LAPLACE, x, y, log_weight=log_weight)
 
 
 def nn_accuracy(x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"]) -> float:
