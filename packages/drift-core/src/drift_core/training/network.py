@@ -1,4 +1,4 @@
-"""Networks: MLPs, micro-batches, and a context for evaluation mode."""
+"""Networks: MLPs, micro-batches, moving averages, and a context for evaluation mode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +86,24 @@ class MicroBatches(nn.Module):
         else:
             x = self.module(*inputs)
         return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, module: nn.Module, weight: float) -> None:
+    """Move the weights and buffers of `average` towards those of `module`, by a fraction `weight` of the way.
+
+    Integers, such as counters, are copied.
+    """
+    pairs = list(zip(_state(average), _state(module), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([old for old, _ in moving], [new for _, new in moving], weight)
+    for old, new in pairs:
+        if not old.is_floating_point():
+            old.copy_(new)
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 @contextmanager
