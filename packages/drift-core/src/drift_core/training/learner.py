@@ -1,8 +1,7 @@
 """A generator in training: its inputs, its forward pass over all processes, and its optimiser."""
 
 from collections.abc import Callable
-from copy import deepcopy
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +12,7 @@ from drift_core.seeds import generator_for
 from drift_core.training.checkpoint import Stateful
 from drift_core.training.config import OptimizerConfig, TrainConfig
 from drift_core.training.guards import check_engine
-from drift_core.training.network import MicroBatches, move_average
+from drift_core.training.network import MicroBatches, MovingAverage
 from drift_core.training.parallel import pool, shard, warm_up
 
 M = TypeVar("M", bound=nn.Module)
@@ -63,9 +62,16 @@ class Learner(Generic[M]):
         self.module, self.config, self.accelerator = module, config, accelerator
         self.rows = shard(accelerator, config.batch.batch_size)
         network = MicroBatches(module, config.batch.micro_batch_size)
-        self.network, self.optimizer = accelerator.prepare(network, make_optimizer(module, config.optimizer))
-        self.average = deepcopy(module)
+        self.network, prepared = accelerator.prepare(network, make_optimizer(module, config.optimizer))
+        # Not Accelerate's wrapper, which looks for a package on the disk at every step.
+        self.optimizer = prepared.optimizer
+        self.weights = list(module.parameters())
+        self.ema = MovingAverage(module)
+
+    @property
+    def average(self) -> M:
         """The generator with the moving average of the weights."""
+        return self.ema.module
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -93,15 +99,16 @@ class Learner(Generic[M]):
         # Accelerate averages gradients over processes; the factor weights each by its share of the batch.
         self.accelerator.backward(loss * self.rows.share)
         clip = self.config.optimizer.clip_norm
-        return cast(Tensor, self.accelerator.clip_grad_norm_(self.network.parameters(), clip))
+        return nn.utils.clip_grad_norm_(self.weights, clip)
 
     def step(self, step: int) -> None:
         """Update the weights and their moving average."""
         for group in self.optimizer.param_groups:
             group.update(self.config.optimizer.parameters_at(step))  # not those of a checkpoint
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        move_average(self.average, self.module, 1 - self.config.optimizer.averaging if step else 1.0)
+        for weight in self.weights:
+            weight.grad = None
+        self.ema.update(1 - self.config.optimizer.averaging if step else 1.0)
 
     def _seed_network(self, step: int) -> None:
         """Set torch's random state, which dropout draws from."""

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+M = TypeVar("M", bound=nn.Module)
 
 _SILU_GAIN = 1.79
 """Inverse of the standard deviation of SiLU of a standard normal number."""
@@ -88,22 +92,25 @@ class MicroBatches(nn.Module):
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-@torch.no_grad()
-def move_average(average: nn.Module, module: nn.Module, weight: float) -> None:
-    """Move the weights and buffers of `average` towards those of `module`, by a fraction `weight` of the way.
+class MovingAverage(Generic[M]):
+    """The moving average of the weights and buffers of a module.
 
-    Integers, such as counters, are copied.
+    Parameters are listed once: to search the submodules for them takes longer than to average them.
     """
-    pairs = list(zip(_state(average), _state(module), strict=True))
-    moving = [pair for pair in pairs if pair[0].is_floating_point()]
-    torch._foreach_lerp_([old for old, _ in moving], [new for _, new in moving], weight)
-    for old, new in pairs:
-        if not old.is_floating_point():
-            old.copy_(new)
 
+    def __init__(self, module: M) -> None:
+        self.module, self._source = deepcopy(module), module
+        self._averages: list[Tensor] = list(self.module.parameters())
+        self._weights: list[Tensor] = list(module.parameters())
+        self._has_buffers = next(module.buffers(), None) is not None
 
-def _state(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    @torch.no_grad()
+    def update(self, fraction: float) -> None:
+        """Move a fraction of the way to the module as it is now; integers, such as counters, are copied."""
+        torch._foreach_lerp_(self._averages, self._weights, fraction)
+        if self._has_buffers:
+            for old, new in zip(self.module.buffers(), self._source.buffers(), strict=True):
+                old.lerp_(new, fraction) if old.is_floating_point() else old.copy_(new)
 
 
 @contextmanager
