@@ -84,22 +84,39 @@ class Learner(Generic[M]):
 
     def forward(self, draw: Draw) -> tuple[Tensor, Batch]:
         """Samples [n, *point] of this process, with gradients, and the batch for the field."""
-        step, size, steps = draw.step, self.config.batch.batch_size, self.config.optimizer.steps
-        self._seed_network(step)
-        own = [part[self.rows.own] for part in draw.inputs]
-        with torch.no_grad():
-            negatives = self._negatives([part[size:] for part in draw.inputs])
-        x = self.network(*own)
-        model = torch.cat([pool(self.accelerator, x, self.rows.sizes), *negatives])
-        conditions = (own[1], draw.inputs[1]) if len(own) > 1 else (None, None)
-        return x, Batch(x.detach(), draw.data, model, self.rows.own, step, step / steps, *conditions)
+        self._seed_network(draw.step)
+        negatives = self.negatives(draw)
+        x = self.network(*self.own(draw))
+        return x, self.batch(draw, x, negatives)
 
-    def backward(self, loss: Tensor) -> Tensor:
-        """Compute and clip the gradients over all processes; return their norm before clipping."""
+    def own(self, draw: Draw) -> list[Tensor]:
+        """Inputs of this process's rows."""
+        return [part[self.rows.own] for part in draw.inputs]
+
+    @torch.no_grad()
+    def negatives(self, draw: Draw) -> list[Tensor]:
+        """Samples that only repel, pooled over processes; empty if there are none."""
+        inputs = [part[self.config.batch.batch_size :] for part in draw.inputs]
+        if not len(inputs[0]):
+            return []
+        rows = shard(self.accelerator, len(inputs[0]))
+        return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]
+
+    def batch(self, draw: Draw, x: Tensor, negatives: list[Tensor]) -> Batch:
+        """Batch for the field at the samples x of this process."""
+        step, steps, own = draw.step, self.config.optimizer.steps, self.rows.own
+        model = torch.cat([pool(self.accelerator, x, self.rows.sizes), *negatives])
+        conditions = (draw.inputs[1][own], draw.inputs[1]) if len(draw.inputs) > 1 else (None, None)
+        return Batch(x.detach(), draw.data, model, own, step, step / steps, *conditions)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients over all processes."""
         # Accelerate averages gradients over processes; the factor weights each by its share of the batch.
         self.accelerator.backward(loss * self.rows.share)
-        clip = self.config.optimizer.clip_norm
-        return nn.utils.clip_grad_norm_(self.weights, clip)
+
+    def clip(self) -> Tensor:
+        """Clip the gradients, and return their norm before."""
+        return nn.utils.clip_grad_norm_(self.weights, self.config.optimizer.clip_norm)
 
     def step(self, step: int) -> None:
         """Update the weights and their moving average."""
@@ -116,13 +133,6 @@ class Learner(Generic[M]):
         seed = generator_for(self.config.run.seed, step, NETWORK, rank).initial_seed()
         # On machines without a GPU torch.manual_seed takes 0.1 ms, to record a call for when there is one.
         (torch.default_generator if self.accelerator.device.type == "cpu" else torch).manual_seed(seed)
-
-    def _negatives(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Samples that only repel, pooled over processes."""
-        if not len(inputs[0]):
-            return []
-        rows = shard(self.accelerator, len(inputs[0]))
-        return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
