@@ -9,7 +9,7 @@ from drift_core.training.records import read_records
 from drift_synthetic import figure4, table1
 from drift_synthetic.domain import DOMAIN, SyntheticConfig
 from drift_synthetic.study import Budget, Choice, choose, estimate, winner
-from drift_synthetic.trials import Trial, run_trials
+from drift_synthetic.trials import Trial, by_variant, run_group, run_trials
 from torch import nn
 
 TINY = Budget(
@@ -77,6 +77,20 @@ def test_a_stopped_trial_goes_on_to_the_same_metrics(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text((tmp_path / "a" / "config.json").read_text())
     assert run_trials([trial("b", "0.2")], tmp_path, 1, "test")["b"] == whole["a"]
+
+
+def test_seeds_trained_together_get_the_metrics_that_they_get_alone(tmp_path):
+    cell = table1.cells_of(TINY)[0]
+    trials = [
+        Trial(str(seed), TINY.config(cell, 0.05, seed), metrics=("sliced_wasserstein",)) for seed in range(3)
+    ]
+    (group,) = by_variant(trials)
+    alone = run_trials(trials, tmp_path / "alone", 1, "test")
+    together = run_group(group, tmp_path / "together")
+    for trial, found in zip(trials, together, strict=True):
+        expected = alone[trial.name]["sliced_wasserstein"]
+        assert found["sliced_wasserstein"].value == pytest.approx(expected.value, rel=1e-4)
+    assert run_group(group, tmp_path / "together") == together
 
 
 def test_the_best_setting_is_chosen_for_each_key(tmp_path):

@@ -3,13 +3,7 @@
 import warnings
 
 import numpy as np
-import ot
-from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from jaxtyping import Float, Float64
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -29,12 +23,17 @@ def sliced_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> floa
     uniformly with a fixed seed. Source: Bonneel et al. (2015); equal to POT's to rounding.
     """
     n, m = len(x), len(y)
-    directions = ot.sliced.get_random_projections(x.shape[1], PROJECTIONS, seed=0).T
-    a, b = (np.sort(directions @ side.double().numpy().T, axis=1) for side in (x, y))
+    a, b = (np.sort(_directions(x.shape[1]) @ side.double().numpy().T, axis=1) for side in (x, y))
     # Both quantile functions are constant between these multiples of 1 / (n m).
     ends = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
     gaps = np.square(a[:, (ends - 1) // m] - b[:, (ends - 1) // n]) @ np.diff(ends, prepend=0)
     return float(np.sqrt(gaps.mean() / (n * m)))
+
+
+def _directions(d: int) -> Float64[np.ndarray, "500 d"]:
+    """Unit vectors, those of POT for the seed 0."""
+    theta = np.random.RandomState(0).normal(size=(d, PROJECTIONS)).T
+    return theta / np.linalg.norm(theta, axis=1, keepdims=True)
 
 
 def tile_accuracy(board: Checkerboard, u: Float[Tensor, "n 2"]) -> float:
@@ -51,6 +50,13 @@ def c2st(x: Float[Tensor, "n 2"], y: Float[Tensor, "m 2"]) -> float:
     The classifier is an MLP with two layers of 64 on z-scored coordinates, trained for 100 epochs in each
     of 3 stratified folds, with fixed seeds. Source: Lopez-Paz and Oquab (2017).
     """
+    # These take seconds to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     points = np.concatenate([x.double().numpy(), y.double().numpy()])
     label = np.repeat([0, 1], [len(x), len(y)])
     network = MLPClassifier(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from drift_core.runs.domain import Split
 from drift_core.runs.folder import CONFIG, Place, open_run
 from drift_core.runs.folder import METRICS as METRICS_FILE
-from drift_core.runs.main import train_generator
+from drift_core.runs.main import train_generators
 from drift_core.runs.metrics import Metrics, read_metrics, write_metrics
 from drift_core.runs.model import save_model
 from drift_core.training.parallel import make_accelerator
@@ -40,7 +41,8 @@ def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: st
     """Train and score the unfinished trials under `out`, and return the metrics of all trials by name.
 
     Finished trials are read, stopped ones continue from their checkpoints. Trials run in `workers` processes
-    of one thread each, which is faster than many threads for networks of this size.
+    of one thread each, which is faster than many threads for networks of this size. On a GPU a process trains
+    all seeds of a variant together.
 
     Raises:
         ValueError: a trial's folder holds a run with other settings.
@@ -55,34 +57,47 @@ def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: st
     return metrics
 
 
-def run_trial(trial: Trial, out: Path) -> Metrics:
-    """Train and score one trial, or read its metrics if it is finished."""
-    folder, settings = out / trial.name, trial.config.run
-    place, accelerator = Place(folder, resume=(folder / CONFIG).exists()), make_accelerator()
-    if (folder / METRICS_FILE).exists():
-        open_run(trial.config, DOMAIN.name, place, accelerator)  # refuses a run with other settings
-        return read_metrics(folder)
-    run = train_generator(DOMAIN, trial.config, place, accelerator, validate=False)
-    save_model(folder / "model", run.generator)
-    sampler, draws = run.generator.sample, settings.eval_draws
-    metrics = evaluate(sampler, run.data, draws, settings.seed, trial.on, trial.metrics)
-    write_metrics(folder, metrics)
-    return metrics
+def run_group(trials: Sequence[Trial], out: Path) -> list[Metrics]:
+    """Train trials of one architecture together and score them, or read the metrics of finished ones."""
+    accelerator = make_accelerator()
+    places = {trial: Place(out / trial.name, resume=(out / trial.name / CONFIG).exists()) for trial in trials}
+    due = [trial for trial in trials if not (out / trial.name / METRICS_FILE).exists()]
+    for trial in trials:
+        if trial not in due:
+            open_run(trial.config, DOMAIN.name, places[trial], accelerator)  # refuses one with other settings
+    pending = [(trial.config, places[trial]) for trial in due]
+    runs = train_generators(DOMAIN, pending, accelerator, validate=False) if due else []
+    for trial, run in zip(due, runs, strict=True):
+        save_model(run.folder / "model", run.generator)
+        sampler, settings = run.generator.sample, run.config.run
+        found = evaluate(sampler, run.data, settings.eval_draws, settings.seed, trial.on, trial.metrics)
+        write_metrics(run.folder, found)
+    return [read_metrics(out / trial.name) for trial in trials]
 
 
 def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple[Trial, Metrics]]:
     """Trials with their metrics as they finish; one worker runs in this process."""
+    groups = by_variant(trials) if torch.cuda.is_available() else [[trial] for trial in trials]
     if workers == 1:
-        yield from ((trial, run_trial(trial, out)) for trial in trials)
+        for group in groups:
+            yield from zip(group, run_group(group, out), strict=True)
         return
     with _environment(**_CHILD), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        futures = {pool.submit(run_trial, trial, out): trial for trial in trials}
+        futures = {pool.submit(run_group, group, out): group for group in groups}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield from zip(futures[future], future.result(), strict=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def by_variant(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials grouped by all settings but the seed."""
+    groups: dict[SyntheticConfig, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.config.replace(seed=0), []).append(trial)
+    return list(groups.values())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Training, reporting and loading of runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,7 +15,7 @@ from drift_core.runs.folder import Place, open_run, read_config, restore_config
 from drift_core.runs.metrics import Metrics, write_metrics
 from drift_core.runs.model import load_model, save_model
 from drift_core.training.checkpoint import load_best
-from drift_core.training.loop import train
+from drift_core.training.loop import Training, train_together
 from drift_core.training.parallel import make_accelerator, warn
 from drift_core.training.records import read_records
 
@@ -49,26 +50,50 @@ def train_generator(
 
     `validate` also saves the weights with the best validation score. Raises as `train_domain`.
     """
-    config.check()
-    data = domain.load(config)
+    (run,) = train_generators(domain, [(config, place)], accelerator, validate=validate)
+    return run
+
+
+def train_generators(
+    domain: Domain[C, D, G],
+    runs: Sequence[tuple[C, Place]],
+    accelerator: Accelerator,
+    *,
+    validate: bool = True,
+) -> list[Run[C, D, G]]:
+    """`train_generator` for several runs of one architecture at once; raises as `train_together`."""
+    for config, _ in runs:
+        config.check()
+    data = [domain.load(config) for config, _ in runs]
+    trainings = [
+        _prepared(domain, config, points, place, accelerator, validate)
+        for (config, place), points in zip(runs, data, strict=True)
+    ]
+    trained = train_together(trainings, accelerator)
+    found = zip(runs, data, trainings, trained, strict=True)
+    return [Run(part.out, config, points, generator) for (config, _), points, part, generator in found]
+
+
+def _prepared(
+    domain: Domain[C, D, G], config: C, data: D, place: Place, accelerator: Accelerator, validate: bool
+) -> Training[G]:
+    """A run in its folder, ready to train."""
     generator, field = untrained(domain, config, data), domain.field(config, data)
     longest_step(field.manifold, config.optimizer.max_step)
     folder = open_run(config, domain.name, place, accelerator)
     for remark in domain.remarks(config, data):
         warn(accelerator, remark)
-    trained = train(
+    return Training(
         generator,
         field,
         domain.data_sampler(config, data),
         config,
         folder,
         sample_condition=domain.condition_sampler(config, data),
-        accelerator=accelerator,
         resume=place.resume,
         validate=domain.validation(config, data) if validate else None,
         on_step=domain.on_step(folder, config, data),
     )
-    return Run(folder, config, data, trained)
 
 
 def report(domain: Domain[C, D, G], run: Run[C, D, G]) -> None:

@@ -13,7 +13,7 @@ from drift_core.training.config import (
     check_range,
 )
 from drift_core.training.learner import Generator, Sampler
-from drift_core.training.loop import resample, train
+from drift_core.training.loop import Training, resample, train, train_together
 from drift_core.training.network import in_batches, plain_mlp, residual_mlp
 from drift_core.training.parallel import make_accelerator
 
@@ -26,6 +26,7 @@ __all__ = [
     "Sampler",
     "Settings",
     "TrainConfig",
+    "Training",
     "check_fraction",
     "check_positive",
     "check_range",
@@ -36,4 +37,5 @@ __all__ = [
     "resample",
     "residual_mlp",
     "train",
+    "train_together",
 ]

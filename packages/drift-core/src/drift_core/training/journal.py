@@ -107,12 +107,8 @@ class Journal:
         if first:
             check_on_manifold(self.field.manifold, samples, "the samples of the generator")
 
-    def write(self, taken: Step, stopping: bool) -> None:
-        """Log and save a step when due.
-
-        Raises:
-            KeyboardInterrupt: some process is `stopping`; the step is saved.
-        """
+    def write(self, taken: Step, stopping: bool) -> bool:
+        """Log and save a step when due, or when some process is `stopping`; return whether to stop then."""
         done, run = taken.batch.step + 1, self.config.run
         self.bar.update()
         if self.on_step is not None and self.accelerator.is_main_process:
@@ -126,7 +122,7 @@ class Journal:
             save_checkpoint(self.out, done, self.state.best, self.parts, keep=run.keep)
         if stop and not last:
             self.accelerator.wait_for_everyone()  # launchers end all processes when the first one ends
-            raise KeyboardInterrupt
+        return stop and not last
 
     @property
     def _steps(self) -> int:

@@ -1,19 +1,18 @@
 """A generator in training: its inputs, its forward pass over all processes, and its optimiser."""
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from drift_core.field import Batch, Field, data_device
 from drift_core.seeds import generator_for
 from drift_core.training.checkpoint import Stateful
-from drift_core.training.config import TrainConfig
+from drift_core.training.config import OptimizerConfig, TrainConfig
 from drift_core.training.guards import check_engine
-from drift_core.training.network import MicroBatches
+from drift_core.training.network import MicroBatches, MovingAverage
 from drift_core.training.parallel import pool, shard, warm_up
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,22 +61,22 @@ class Learner(Generic[M]):
         check_engine(accelerator)
         self.module, self.config, self.accelerator = module, config, accelerator
         self.rows = shard(accelerator, config.batch.batch_size)
-        optimizer_type = torch.optim.AdamW if config.optimizer.optimizer == "adamw" else torch.optim.Adam
-        optimizer = optimizer_type(module.parameters(), lr=config.optimizer.lr)
         network = MicroBatches(module, config.batch.micro_batch_size)
-        self.network, self.optimizer = accelerator.prepare(network, optimizer)
-        average = get_ema_multi_avg_fn(config.optimizer.averaging)  # type: ignore[no-untyped-call]
-        self.ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+        self.network, prepared = accelerator.prepare(network, make_optimizer(module, config.optimizer))
+        # Not Accelerate's wrapper, which looks for a package on the disk at every step.
+        self.optimizer = prepared.optimizer
+        self.weights = list(module.parameters())
+        self.ema = MovingAverage(module)
 
     @property
     def average(self) -> M:
         """The generator with the moving average of the weights."""
-        return cast(M, self.ema.module)
+        return self.ema.module
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """Parts that are saved in a checkpoint."""
-        return {"model": self.module, "ema": self.ema, "optimizer": self.optimizer}
+        return {"model": self.module, "ema": self.average, "optimizer": self.optimizer}
 
     def warm_up(self, inputs: list[Tensor]) -> None:
         """Run a backward pass before the first step (`drift_core.training.parallel.warm_up`)."""
@@ -85,41 +84,64 @@ class Learner(Generic[M]):
 
     def forward(self, draw: Draw) -> tuple[Tensor, Batch]:
         """Samples [n, *point] of this process, with gradients, and the batch for the field."""
-        step, size, steps = draw.step, self.config.batch.batch_size, self.config.optimizer.steps
-        torch.manual_seed(self._network_seed(step))
-        own = [part[self.rows.own] for part in draw.inputs]
-        with torch.no_grad():
-            negatives = self._negatives([part[size:] for part in draw.inputs])
-        x = self.network(*own)
-        model = torch.cat([pool(self.accelerator, x, self.rows.sizes), *negatives])
-        conditions = (own[1], draw.inputs[1]) if len(own) > 1 else (None, None)
-        return x, Batch(x.detach(), draw.data, model, self.rows.own, step, step / steps, *conditions)
+        self._seed_network(draw.step)
+        negatives = self.negatives(draw)
+        x = self.network(*self.own(draw))
+        return x, self.batch(draw, x, negatives)
 
-    def backward(self, loss: Tensor) -> Tensor:
-        """Compute and clip the gradients over all processes; return their norm before clipping."""
+    def own(self, draw: Draw) -> list[Tensor]:
+        """Inputs of this process's rows."""
+        return [part[self.rows.own] for part in draw.inputs]
+
+    @torch.no_grad()
+    def negatives(self, draw: Draw) -> list[Tensor]:
+        """Samples that only repel, pooled over processes; empty if there are none."""
+        inputs = [part[self.config.batch.batch_size :] for part in draw.inputs]
+        if not len(inputs[0]):
+            return []
+        rows = shard(self.accelerator, len(inputs[0]))
+        return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]
+
+    def batch(self, draw: Draw, x: Tensor, negatives: list[Tensor]) -> Batch:
+        """Batch for the field at the samples x of this process."""
+        step, steps, own = draw.step, self.config.optimizer.steps, self.rows.own
+        model = torch.cat([pool(self.accelerator, x, self.rows.sizes), *negatives])
+        conditions = (draw.inputs[1][own], draw.inputs[1]) if len(draw.inputs) > 1 else (None, None)
+        return Batch(x.detach(), draw.data, model, own, step, step / steps, *conditions)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients over all processes."""
         # Accelerate averages gradients over processes; the factor weights each by its share of the batch.
         self.accelerator.backward(loss * self.rows.share)
-        clip = self.config.optimizer.clip_norm
-        return cast(Tensor, self.accelerator.clip_grad_norm_(self.network.parameters(), clip))
+
+    def clip(self) -> Tensor:
+        """Clip the gradients, and return their norm before."""
+        return nn.utils.clip_grad_norm_(self.weights, self.config.optimizer.clip_norm)
 
     def step(self, step: int) -> None:
         """Update the weights and their moving average."""
         for group in self.optimizer.param_groups:
             group.update(self.config.optimizer.parameters_at(step))  # not those of a checkpoint
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update_parameters(self.module)
+        for weight in self.weights:
+            weight.grad = None
+        self.ema.update(1 - self.config.optimizer.averaging if step else 1.0)
 
-    def _network_seed(self, step: int) -> int:
+    def _seed_network(self, step: int) -> None:
+        """Set torch's random state, which dropout draws from."""
         rank = self.accelerator.process_index
-        return generator_for(self.config.run.seed, step, NETWORK, rank).initial_seed()
+        seed = generator_for(self.config.run.seed, step, NETWORK, rank).initial_seed()
+        # On machines without a GPU torch.manual_seed takes 0.1 ms, to record a call for when there is one.
+        (torch.default_generator if self.accelerator.device.type == "cpu" else torch).manual_seed(seed)
 
-    def _negatives(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Samples that only repel, pooled over processes."""
-        if not len(inputs[0]):
-            return []
-        rows = shard(self.accelerator, len(inputs[0]))
-        return [pool(self.accelerator, self.network(*(part[rows.own] for part in inputs)), rows.sizes)]
+
+def make_optimizer(module: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW or Adam in one fused kernel, or in several where a device has none."""
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    try:
+        return kind(module.parameters(), lr=settings.lr, fused=True)
+    except RuntimeError:
+        return kind(module.parameters(), lr=settings.lr)
 
 
 class Draws:

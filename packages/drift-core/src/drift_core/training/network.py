@@ -1,13 +1,17 @@
-"""Networks: MLPs, micro-batches, and a context for evaluation mode."""
+"""Networks: MLPs, micro-batches, moving averages, and a context for evaluation mode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+M = TypeVar("M", bound=nn.Module)
 
 _SILU_GAIN = 1.79
 """Inverse of the standard deviation of SiLU of a standard normal number."""
@@ -86,6 +90,27 @@ class MicroBatches(nn.Module):
         else:
             x = self.module(*inputs)
         return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class MovingAverage(Generic[M]):
+    """The moving average of the weights and buffers of a module.
+
+    Parameters are listed once: to search the submodules for them takes longer than to average them.
+    """
+
+    def __init__(self, module: M) -> None:
+        self.module, self._source = deepcopy(module), module
+        self._averages: list[Tensor] = list(self.module.parameters())
+        self._weights: list[Tensor] = list(module.parameters())
+        self._has_buffers = next(module.buffers(), None) is not None
+
+    @torch.no_grad()
+    def update(self, fraction: float) -> None:
+        """Move a fraction of the way to the module as it is now; integers, such as counters, are copied."""
+        torch._foreach_lerp_(self._averages, self._weights, fraction)
+        if self._has_buffers:
+            for old, new in zip(self.module.buffers(), self._source.buffers(), strict=True):
+                old.lerp_(new, fraction) if old.is_floating_point() else old.copy_(new)
 
 
 @contextmanager
