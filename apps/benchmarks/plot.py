@@ -85,6 +85,8 @@ def draw(report: Report, path: Path) -> None:
             _panel(axes, panel, report, "seconds")
         for axes, panel in zip(bottom, (_SPACES[0], *_GROWTH), strict=True):
             _panel(axes, panel, report, "memory")
+        for axes in top[1:4]:
+            axes.sharey(top[0])
         _legend(top[4])
         figure.suptitle(f"Drift fields, float32: {about['processor']}, {about['threads']} threads")
 
@@ -101,10 +103,19 @@ def _panel(axes: "Axes", panel: Panel, report: Report, what: Literal["seconds", 
         return
     for name, points in _lines(cases, panel.axis, what).items():
         width = 2.4 if _COLOURS[name] == DATA_COLOUR else 1.4
-        sizes, values = zip(*points, strict=True)
-        axes.plot(sizes, values, "o-", color=_COLOURS[name], markersize=3.5, linewidth=width, zorder=width)
+        axes.plot(
+            *zip(*points, strict=True),
+            "o-",
+            color=_COLOURS[name],
+            markersize=3.5,
+            linewidth=width,
+            zorder=width,
+        )
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.25)
+    sizes = [case.sizes[panel.axis] for case in cases]
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+    axes.set_xticks([], minor=True)
     if panel in _SPACES and what == "seconds":
         _ceilings(axes, cases, report.ceilings)
 
