@@ -85,8 +85,9 @@ def draw(report: Report, path: Path) -> None:
             _panel(axes, panel, report, "seconds")
         for axes, panel in zip(bottom, (_SPACES[0], *_GROWTH), strict=True):
             _panel(axes, panel, report, "memory")
-        for axes in top[1:4]:
-            axes.sharey(top[0])
+        measured = [axes for axes in top[:4] if axes.lines]
+        for axes in measured[1:]:
+            axes.sharey(measured[0])
         _legend(top[4])
         figure.suptitle(f"Drift fields, float32: {about['processor']}, {about['threads']} threads")
 
@@ -98,7 +99,7 @@ def _panel(axes: "Axes", panel: Panel, report: Report, what: Literal["seconds", 
     axes.set_ylabel("seconds" if what == "seconds" else "extra memory, MB")
     cases = _cases(panel, report)
     if not cases:
-        axes.text(0.5, 0.5, "not measured", ha="center", color="0.6")
+        axes.text(0.5, 0.5, "not measured", ha="center", color="0.6", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
     for name, points in _lines(cases, panel.axis, what).items():
