@@ -1,45 +1,102 @@
-"""Time the drift field against naive implementations: benchmark.py score | memory | simplex | strings."""
+"""Measure the drift field against naive computations: benchmark.py run | show | compare | strings."""
 
+import sys
+import time
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import tyro
-from benchmarks import coverage, simplex, sphere
-from benchmarks.timing import processor
+from benchmarks import coverage
+from benchmarks.claims import claims_table
+from benchmarks.comparison import compare
+from benchmarks.groups import Group, cases_of
+from benchmarks.measure import measure
+from benchmarks.plot import draw
+from benchmarks.report import Report, read_report, tables, write_report
 from drift_core import cli
+from drift_core.training.config import check_positive, check_range
 
 
 @dataclass(kw_only=True)
-class Config:
-    """Benchmarks of the drift field, in float32."""
+class Run:
+    """Measure time and memory of scores, their baselines and the machine's ceilings, in float32.
 
-    name: Annotated[Literal["score", "memory", "simplex", "strings"], tyro.conf.Positional] = "score"
-    """score: time on S^2 against autograd and a broadcast logmap;
-    memory: peak memory on S^2 for growing numbers of references;
-    simplex: one-hot and soft sequences against broadcasting (takes minutes);
-    strings: train a network on random strings with and without reweighted data (takes minutes)."""
-    n: int = 4096
-    """Queries and references of score."""
+    Writes a JSON file and, beside it, a plot (PNG); prints tables. All groups take about ten minutes.
+    """
+
+    only: tuple[Group, ...] = get_args(Group)
+    """Groups of cases. S2, R2, R64, H2: growing n = m; references: growing m; dimensions: growing d;
+    kernels; nearest; tokens and soft: sequences of growing L and K; kmers."""
+    out: Path | None = None
+    """JSON file to write; none: runs/benchmark/<time>.json."""
     repeats: int = 5
     """Runs of each candidate, interleaved; the fastest counts."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device of score; the others run on the CPU."""
+    """Device of scores of points; those of sequences run on the CPU."""
+
+    def __call__(self) -> None:
+        """Run the benchmarks."""
+        check_range("repeats", self.repeats, 1)
+        out = self.out or Path("runs/benchmark") / time.strftime("%Y%m%d-%H%M%S.json")
+        if out.suffix != ".json" or out.exists():
+            raise ValueError(f"`out` {out} {'exists' if out.exists() else 'is not'}; name a new .json file")
+        cases = [case for group in self.only for case in cases_of(group, self.device)]
+        report = measure(cases, self.repeats, self.device)
+        write_report(out, report)
+        present(report, out)
 
 
-def main() -> None:
-    """Run the named benchmark."""
-    config = cli.parse(Config)
-    print(processor(config.device))
-    match config.name:
-        case "score":
-            sphere.score(config.n, config.repeats, config.device)
-        case "memory":
-            sphere.memory()
-        case "simplex":
-            simplex.benchmark(config.repeats)
-        case "strings":
-            coverage.benchmark()
+@dataclass(kw_only=True)
+class Show:
+    """Print the tables of a report, and draw its plot again."""
+
+    file: tyro.conf.Positional[Path]
+    """JSON file of a run."""
+
+    def __call__(self) -> None:
+        """Read the report and present it."""
+        present(read_report(self.file), self.file)
+
+
+@dataclass(kw_only=True)
+class Compare:
+    """Compare the times of two reports; the exit status is 1 if a case became slower."""
+
+    old: tyro.conf.Positional[Path]
+    """JSON file of the earlier run."""
+    new: tyro.conf.Positional[Path]
+    """JSON file of the later run."""
+    tolerance: float = 1.2
+    """Factor by which a case may be slower."""
+
+    def __call__(self) -> None:
+        """Print the table, and exit with status 1 if a case is slower."""
+        check_positive("tolerance", self.tolerance)
+        table, slower = compare(self.old, self.new, self.tolerance)
+        print(table)
+        if slower:
+            sys.exit(1)
+
+
+@dataclass(kw_only=True)
+class Strings:
+    """Train a network on random strings, with and without reweighted data (takes minutes)."""
+
+    def __call__(self) -> None:
+        """Train every case."""
+        coverage.benchmark()
+
+
+Command: Any = Run | Show | Compare | Strings
+
+
+def present(report: Report, path: Path) -> None:
+    """Print the tables of a report, and draw its plot beside the file."""
+    plot = path.with_suffix(".png")
+    draw(report, plot)
+    print(tables(report), claims_table(report), f"report: {path}\nplot: {plot}", sep="\n\n")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: cli.parse(Command)())

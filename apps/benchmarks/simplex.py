@@ -1,94 +1,94 @@
-"""Time one-hot and fused scores on sequences against naive implementations."""
+"""Cases of scores of sequences, as their length L and their vocabulary K grow."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from drift_core import Laplace, Manifold, Power, RadialKernel, Sphere, smoothed_score
+from drift_core import Laplace, Power, RadialKernel, Sphere
 from drift_simplex import FisherRao, kmer_scores, onehot_score, onehot_to_sphere, to_sphere
 from torch import Tensor
 
-from benchmarks.timing import best_times, peak_memory
+from benchmarks.case import Candidates, Case
+from benchmarks.points import gradient
 
 KERNEL = Laplace(0.5)
-SHAPES = ((32, 35), (256, 4))
-"""Length and vocabulary size: molecules as SMILES, and a crop of DNA."""
-QUERIES, REFERENCES, SOFT = 256, 4096, 512
+SHAPES = ((32, 4), (128, 4), (256, 4), (32, 35), (32, 140))
+"""Length and vocabulary size; 32 x 35 are molecules as SMILES, 256 x 4 is a crop of DNA."""
+QUERIES, REFERENCES, SOFT = 64, 4096, 512
 TRAINING_SET = 127_000
-"""References of the memory benchmark: molecules in the training split of QM9."""
+"""Molecules in the training split of QM9."""
 KMER_LENGTH = 8
+ONEHOT, BROADCAST, FISHER_RAO, POWER = (
+    "onehot_score",
+    "broadcast, 2 atan2",
+    "smoothed_score, FisherRao()",
+    "smoothed_score, Power(Sphere())",
+)
 
 Angle = Callable[[Tensor, Tensor], Tensor]
 
 
-def benchmark(repeats: int = 3) -> None:
-    """Print memory, times, ratios and agreement of every benchmark, float32 on the CPU, in a few minutes."""
-    print(
-        f"float32, cpu, {torch.get_num_threads()} threads; the fastest of {repeats} interleaved runs counts"
-    )
-    memory()
-    for length, vocab_size in SHAPES:
-        onehot(length, vocab_size, repeats)
-    for length, vocab_size in SHAPES:
-        soft(length, vocab_size, repeats)
-    kmers(repeats)
+def tokens() -> list[Case]:
+    """One-hot references, and a whole training set of them."""
+    cases = [_onehot(REFERENCES, *shape, naive=True) for shape in SHAPES]
+    return [*cases, _onehot(TRAINING_SET, 32, 35, naive=False)]
 
 
-def memory() -> None:
-    """Peak memory of one step with a whole training set as positives."""
-    x, tokens = _points(QUERIES, 32, 35, seed=0), _tokens(TRAINING_SET, 32, 35)
-    onehot_score(KERNEL, x, tokens[:REFERENCES])
-    before, start = peak_memory(), time.perf_counter()
-    onehot_score(KERNEL, x, tokens)
-    seconds, more = time.perf_counter() - start, peak_memory() - before
-    print(f"\none-hot references, n = {QUERIES}, m = {TRAINING_SET:,}, L = 32, K = 35")
-    print(f"{'onehot_score':<34}{1e3 * seconds:>10.1f} ms, {more:.0f} MB more at the peak")
+def soft() -> list[Case]:
+    """Soft references, as of the repulsion."""
+    return [
+        Case(
+            "soft",
+            f"soft, n = m = {SOFT:,}, L = {length}, K = {vocab_size}",
+            {"n": SOFT, "m": SOFT, "L": length, "K": vocab_size},
+            partial(_soft_candidates, SOFT, length, vocab_size),
+            (FISHER_RAO, POWER),
+        )
+        for length, vocab_size in SHAPES
+    ]
 
 
-def onehot(length: int, vocab_size: int, repeats: int) -> None:
-    """Time `onehot_score` against dense fields of the same references as points on the sphere."""
-    x, tokens = _points(QUERIES, length, vocab_size, seed=0), _tokens(REFERENCES, length, vocab_size)
-    y = onehot_to_sphere(tokens, vocab_size)
-    print(f"\none-hot references, n = {QUERIES}, m = {REFERENCES}, L = {length}, K = {vocab_size}")
-    _compare(
-        {
-            "onehot_score": lambda: onehot_score(KERNEL, x, tokens).gradient,
-            "broadcast, 2 atan2": lambda: broadcast_gradient(KERNEL, x, y, two_atan2),
-            "broadcast, arccos": lambda: broadcast_gradient(KERNEL, x, y, arccos),
-            "smoothed_score, Power(Sphere())": partial(_gradient, Power(Sphere()), x, y),
-        },
-        repeats,
-    )
+def kmers() -> list[Case]:
+    """Counts of DNA k-mers, against every occurrence."""
+    w, m = KMER_LENGTH, 4**KMER_LENGTH
+    build = partial(_kmer_candidates, SOFT, w)
+    return [Case("kmers", f"{w}-mers, n = {SOFT:,}, m = {m:,}", {"n": SOFT, "m": m, "L": w, "K": 4}, build)]
 
 
-def soft(length: int, vocab_size: int, repeats: int) -> None:
-    """Time the fused pairs of `FisherRao` against those of `Power(Sphere())`."""
-    x, y = (_points(SOFT, length, vocab_size, seed) for seed in (0, 1))
-    print(f"\nsoft references, n = m = {SOFT}, L = {length}, K = {vocab_size}")
-    _compare(
-        {
-            "smoothed_score, FisherRao()": partial(_gradient, FisherRao(), x, y),
-            "smoothed_score, Power(Sphere())": partial(_gradient, Power(Sphere()), x, y),
-        },
-        repeats,
-    )
+def _onehot(m: int, length: int, vocab_size: int, naive: bool) -> Case:
+    name = f"one-hot, n = {QUERIES:,}, m = {m:,}, L = {length}, K = {vocab_size}"
+    sizes = {"n": QUERIES, "m": m, "L": length, "K": vocab_size}
+    build = partial(_onehot_candidates, QUERIES, m, length, vocab_size, naive)
+    return Case("tokens", name, sizes, build, (ONEHOT, BROADCAST) if naive else (ONEHOT,))
 
 
-def kmers(repeats: int) -> None:
-    """Time `kmer_scores` on counts of DNA k-mers against `onehot_score` on every occurrence."""
-    w = KMER_LENGTH
-    x, tokens = _points(SOFT, w, 4, seed=0), _tokens(4**w, w, 4)
-    indices = tokens @ 4 ** torch.arange(w - 1, -1, -1)
+def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, naive: bool) -> Candidates:
+    x, references = _points(n, length, vocab_size, seed=0), _tokens(m, length, vocab_size)
+    candidates: Candidates = {ONEHOT: lambda: onehot_score(KERNEL, x, references).gradient}
+    if not naive:
+        return candidates
+    y = onehot_to_sphere(references, vocab_size)
+    return candidates | {
+        BROADCAST: partial(broadcast_gradient, KERNEL, x, y, two_atan2),
+        "broadcast, arccos": partial(broadcast_gradient, KERNEL, x, y, arccos),
+        POWER: partial(gradient, Power(Sphere()), KERNEL, x, y),
+    }
+
+
+def _soft_candidates(n: int, length: int, vocab_size: int) -> Candidates:
+    x, y = (_points(n, length, vocab_size, seed) for seed in (0, 1))
+    spaces = {FISHER_RAO: FisherRao(), POWER: Power(Sphere())}
+    return {label: partial(gradient, space, KERNEL, x, y) for label, space in spaces.items()}
+
+
+def _kmer_candidates(n: int, w: int) -> Candidates:
+    x, references = _points(n, w, 4, seed=0), _tokens(4**w, w, 4)
+    indices = references @ 4 ** torch.arange(w - 1, -1, -1)
     counts = indices.bincount(minlength=4**w)
-    print(f"\n{w}-mers of 4 letters, n = {SOFT}, {len(tokens):,} occurrences")
-    _compare(
-        {
-            "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
-            "onehot_score": lambda: onehot_score(KERNEL, x, tokens, product=True).gradient,
-        },
-        repeats,
-    )
+    return {
+        "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
+        ONEHOT: lambda: onehot_score(KERNEL, x, references, product=True).gradient,
+    }
 
 
 def broadcast_gradient(kernel: RadialKernel, x: Tensor, y: Tensor, angle: Angle) -> Tensor:
@@ -111,19 +111,6 @@ def two_atan2(x: Tensor, y: Tensor) -> Tensor:
 def arccos(x: Tensor, y: Tensor) -> Tensor:
     """Angles between broadcast unit vectors, inaccurate between close ones."""
     return torch.arccos((x * y).sum(-1).clamp(max=1 - 1e-7))
-
-
-def _compare(candidates: dict[str, Callable[[], Tensor]], repeats: int) -> None:
-    """Print the fastest time of each candidate, and its ratio and relative error to the first."""
-    timings = best_times(candidates, repeats)
-    base = next(iter(timings.values()))
-    for name, (seconds, result) in timings.items():
-        off = float((result - base.result).norm() / base.result.norm())
-        print(f"{name:<34}{1e3 * seconds:>10.1f} ms{seconds / base.seconds:>8.1f} x   off by {off:.0e}")
-
-
-def _gradient(manifold: Manifold, x: Tensor, y: Tensor) -> Tensor:
-    return smoothed_score(manifold, KERNEL, x, y).gradient
 
 
 def _points(n: int, length: int, vocab_size: int, seed: int) -> Tensor:

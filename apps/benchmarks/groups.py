@@ -1,0 +1,32 @@
+"""The groups of cases by their names."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from benchmarks import fields, points, simplex
+from benchmarks.case import Case
+
+Group = Literal[
+    "S2", "R2", "R64", "H2", "references", "dimensions", "kernels", "nearest", "tokens", "soft", "kmers"
+]
+
+
+def cases_of(group: Group, device: str) -> Sequence[Case]:
+    """Cases of a group; those of sequences are for CPUs alone."""
+    match group:
+        case "S2" | "R2" | "R64" | "H2":
+            return points.growing_n(group, device)
+        case "references":
+            return points.growing_m(device)
+        case "dimensions":
+            return points.growing_d(device)
+        case "kernels":
+            return fields.kernels(device)
+        case "nearest":
+            return fields.nearest(device)
+        case "tokens":
+            return simplex.tokens()
+        case "soft":
+            return simplex.soft()
+        case "kmers":
+            return simplex.kmers()
