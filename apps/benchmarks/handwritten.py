@@ -10,14 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from drift_core.engine.build import FLAGS
 from torch import Tensor
 
-FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-fopenmp-simd", "-ffp-contract=fast"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
-    *("-shared", "-fPIC", "-pthread"),
-)
-"""Those of the engine."""
 _BLOCK = 256
 """References that the loop takes at once."""
 
@@ -63,7 +58,10 @@ def _library() -> ctypes.CDLL:
         path = str(Path(folder) / "sphere_laplace.so")
         source = str(Path(__file__).with_name("sphere_laplace.c"))
         compiled = subprocess.run(
-            [compiler, *FLAGS, source, "-o", path, "-lm"], capture_output=True, text=True, check=False
+            [compiler, *FLAGS, "-fopenmp-simd", source, "-o", path, "-lm"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if compiled.returncode:
             raise RuntimeError(f"{compiler} failed: {compiled.stderr.strip().splitlines()[-1]}")

@@ -85,7 +85,7 @@ class FisherRao(Manifold):
     """
 
     def __init__(self) -> None:
-        self._product = Power(Sphere())
+        self._product = self.scored_as = Power(Sphere())
         self.injectivity_radius = self._product.injectivity_radius
 
     def __repr__(self) -> str:

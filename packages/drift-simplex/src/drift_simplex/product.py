@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from drift_core import Pairs, RadialKernel, Score, Sphere
+from drift_core.engine import fused
 from drift_core.manifold.interface import check_clouds
 from drift_core.reduction import (
     check_kernels,
@@ -82,6 +83,18 @@ def product_scores(
     weights = expand_log_weight(log_weight, x, len(y))
     if len(x) == 0:
         return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
+    result = fused(
+        FisherRao(),
+        kernels,
+        x,
+        y,
+        log_weight=weights,
+        self_index=self_index,
+        displacement=direction == "displacement",
+        product=True,
+    )
+    if result is not None:
+        return result.scores()
     rows, columns = block_shape(x, len(y), chunk_size)
     return reduce_blocks(
         partial(_block, kernels, direction),

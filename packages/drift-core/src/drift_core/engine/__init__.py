@@ -14,13 +14,8 @@ from drift_core.engine import cpu
 from drift_core.engine.profile import profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
-from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Sphere
+from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Power, Sphere
 
-_GEOMETRIES: dict[type[Manifold], Geometry] = {
-    Euclidean: Geometry.EUCLIDEAN,
-    Sphere: Geometry.SPHERE,
-    Hyperboloid: Geometry.HYPERBOLOID,
-}
 _enabled = True
 
 
@@ -45,6 +40,7 @@ def fused(
     self_index: Tensor | None = None,
     displacement: bool = False,
     gradient: bool = True,
+    product: bool = False,
 ) -> Result | None:
     """Scores by a fused loop; None where there is none for the case.
 
@@ -57,19 +53,43 @@ def fused(
         self_index: index of the reference that is excluded for each query, [n].
         displacement: mean displacements instead of kernel gradients.
         gradient: whether to compute them at all.
+        product: on powers of the sphere, kernels of the angle at a position, of which the product is taken.
     """
-    geometry = _GEOMETRIES.get(type(manifold))
     tensors = [t for t in (x, y, log_weight) if t is not None]
-    if not _enabled or geometry is None or not _plain(tensors):
+    if not _enabled or not _plain(tensors):
         return None
-    if x.shape[-1] < (1 if geometry == Geometry.EUCLIDEAN else 2):  # no dimension
-        return None
+    flat = _flattened(manifold)
+    geometry = Geometry.EUCLIDEAN if flat else _geometry(manifold, x, y)
     profiles = [profile_of(kernel) for kernel in kernels]
     known = [profile for profile in profiles if profile is not None]
-    if len(known) < len(profiles):
+    if geometry is None or len(known) < len(profiles):
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
-    return cpu.run(Request(geometry, known, x, y, log_weight, own, displacement, gradient))
+    points = (x.flatten(1), y.flatten(y.ndim - x.ndim + 1)) if flat else (x, y)
+    result = cpu.run(Request(geometry, known, *points, log_weight, own, displacement, gradient, product))
+    if result is None or result.gradient is None:
+        return result
+    return result._replace(gradient=result.gradient.reshape(-1, *x.shape))
+
+
+def _flattened(manifold: Manifold) -> bool:
+    """Whether it is flat space with points of several axes."""
+    return type(manifold) is Power and type(manifold.base) is Euclidean
+
+
+def _geometry(manifold: Manifold, x: Tensor, y: Tensor) -> Geometry | None:
+    """The geometry of a manifold with points such as x_i, if there is a loop for it."""
+    actual = manifold.scored_as or manifold
+    if type(actual) is Euclidean:
+        return Geometry.EUCLIDEAN
+    if x.shape[-1] < 2:  # no dimension
+        return None
+    if type(actual) is Sphere:
+        return Geometry.SPHERE
+    if type(actual) is Hyperboloid:
+        return Geometry.HYPERBOLOID
+    spheres = type(actual) is Power and type(actual.base) is Sphere and y.ndim == x.ndim
+    return Geometry.SPHERES if spheres and x.shape[1] > 0 else None
 
 
 def _plain(tensors: list[Tensor]) -> bool:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from drift_core.files import atomic_path
 
-_SOURCE = Path(__file__).with_name("pairs.c")
+_FOLDER = Path(__file__).parent
+_SOURCES = ("pairs.c", "products.c")
 _COMPILERS = "cc", "gcc", "clang"
-_FLAGS = (
+FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-shared", "-fPIC", "-pthread"),
 )
+"""Flags of the compiler."""
 _TIMEOUT = 120
 """Seconds that the compiler may take; it needs about two."""
 
@@ -71,10 +73,9 @@ def _cache() -> Path:
 
 def _key(compiler: str) -> str:
     """Hash of everything that the compiled code depends on."""
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, timeout=_TIMEOUT, check=True
-    ).stdout
-    parts = [_SOURCE.read_bytes(), version, " ".join(_FLAGS).encode(), _processor().encode()]
+    version = subprocess.run([compiler, "-v"], capture_output=True, timeout=_TIMEOUT, check=True).stderr
+    sources = [path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]"))]
+    parts = [*sources, version, " ".join(FLAGS).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -89,6 +90,6 @@ def _processor() -> str:
 def _compile(compiler: str, path: Path) -> ctypes.CDLL:
     """Compile and load the library. Its file appears whole or not at all, and only if it can be loaded."""
     with atomic_path(path) as part:
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part), "-lm"]
+        command = [compiler, *FLAGS, *(str(_FOLDER / name) for name in _SOURCES), "-o", str(part), "-lm"]
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True)
         return ctypes.CDLL(str(part))  # stays mapped when the file is renamed or removed

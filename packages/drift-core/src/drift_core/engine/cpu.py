@@ -8,7 +8,7 @@ from torch import Tensor
 
 from drift_core.engine.build import library
 from drift_core.engine.profile import Profile
-from drift_core.engine.request import Request, Result
+from drift_core.engine.request import Geometry, Request, Result
 
 
 class _Kernel(ctypes.Structure):
@@ -36,9 +36,14 @@ class _Request(ctypes.Structure):
     )
 
 
-def available() -> bool:
-    """Whether the library can be used."""
-    return library() is not None
+class _Product(ctypes.Structure):
+    """`Product` of products.c."""
+
+    _fields_ = (
+        ("request", _Request),
+        ("positions", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("product", "orthant")),
+    )
 
 
 def run(request: Request) -> Result | None:
@@ -46,23 +51,26 @@ def run(request: Request) -> Result | None:
     lib = library()
     if lib is None:
         return None
-    x, y = request.x.contiguous(), request.y.contiguous()
-    n, d = x.shape
+    x, y, weights = request.x.contiguous(), request.y.contiguous(), request.log_weight
     own = None if request.self_index is None else request.self_index.contiguous()
-    result = Result(
-        x.new_empty(len(request.profiles), n),
-        x.new_empty(len(request.profiles), n, d) if request.gradient else None,
-        x.new_empty(len(request.profiles), n),
-    )
-    weights, kernels = request.log_weight, _kernels(request.profiles)
-    strides = (0, 0) if weights is None else weights.stride()
+    kernels, spheres = _kernels(request.profiles), request.geometry == Geometry.SPHERES
+    shape = len(kernels), len(x)
+    gradient = x.new_empty(len(kernels), *x.shape) if request.gradient else None
+    result = Result(x.new_empty(shape), gradient, x.new_empty(shape))
     packed = _Request(
-        *(request.geometry, d, len(kernels), request.displacement, y.ndim == 3, torch.get_num_threads()),
-        *(n, y.shape[-2], _address(x), _address(y), _address(weights), *strides),
+        *(Geometry.SPHERE if spheres else request.geometry, x.shape[-1], len(kernels), request.displacement),
+        *(not spheres and y.ndim == 3, torch.get_num_threads(), len(x), len(y) if spheres else y.shape[-2]),
+        *(_address(x), _address(y), _address(weights), *((0, 0) if weights is None else weights.stride())),
         *(_address(own), ctypes.addressof(kernels)),
         *(_address(result.log_density), _address(result.gradient), _address(result.sample_size)),
     )
-    return None if lib.drift_scores(ctypes.byref(packed)) else result
+    if spheres:
+        orthant = bool(x.min() >= 0) and bool(y.min() >= 0)
+        whole = _Product(packed, x.shape[1], request.product, orthant)
+        failed = lib.drift_product_scores(ctypes.byref(whole))
+    else:
+        failed = lib.drift_scores(ctypes.byref(packed))
+    return None if failed else result
 
 
 def _kernels(profiles: Sequence[Profile]) -> ctypes.Array[_Kernel]:

@@ -16,6 +16,8 @@ class Geometry(IntEnum):
     EUCLIDEAN = 0
     SPHERE = 1
     HYPERBOLOID = 2
+    SPHERES = 3
+    """Products of spheres, points [L, d]."""
 
 
 class Request(NamedTuple):
@@ -25,9 +27,9 @@ class Request(NamedTuple):
     profiles: Sequence[Profile]
     """The kernels."""
     x: Tensor
-    """Queries, [n, d]."""
+    """Queries, [n, d] or, for `SPHERES`, [n, L, d]."""
     y: Tensor
-    """References, [m, d], or separate ones for every query, [n, m, d]."""
+    """References, [m, d] or [m, L, d], or separate ones for every query, [n, m, d]."""
     log_weight: Tensor | None = None
     """Log-weights, [n, m], in general a view with strides of 0; -inf excludes a pair."""
     self_index: Tensor | None = None
@@ -36,6 +38,8 @@ class Request(NamedTuple):
     """Mean displacements instead of kernel gradients."""
     gradient: bool = True
     """False: log-densities alone."""
+    product: bool = False
+    """For `SPHERES`: kernels of the angle at a position, whose product over positions is the kernel."""
 
 
 class Result(NamedTuple):
@@ -44,7 +48,7 @@ class Result(NamedTuple):
     log_density: Tensor
     """[k, n]."""
     gradient: Tensor | None
-    """[k, n, d], if requested."""
+    """[k, n, d] or [k, n, L, d], if requested."""
     sample_size: Tensor
     """Effective numbers of references, 1 / sum_j p_ij^2, [k, n]."""
 

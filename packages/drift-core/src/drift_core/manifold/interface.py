@@ -38,6 +38,8 @@ class Manifold(ABC):
 
     injectivity_radius: float = math.inf
     """Length below which geodesics are unique and `logmap` inverts `expmap`."""
+    scored_as: "Manifold | None" = None
+    """A manifold with the same distances and directions, whose fused loops (`drift_core.engine`) serve it."""
 
     @property
     @abstractmethod
