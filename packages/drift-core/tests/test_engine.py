@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from drift_core import (
     Laplace,
     Matern,
     Mixture,
+    Power,
     RadialKernel,
+    Score,
     Sphere,
     SphericalMatern,
     effective_sample_size,
@@ -258,6 +261,101 @@ def test_log_densities_and_effective_sample_sizes(space):
             sizes = effective_sample_size(manifold, kernel, *double, log_weight=weights.double())
         torch.testing.assert_close(density.double(), expected, rtol=2e-6, atol=2e-6)
         torch.testing.assert_close(size.double(), sizes, rtol=1e-5, atol=0)
+
+
+def points(shape: tuple[int, ...], seed: int, *, orthant: bool = False) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return Sphere().projx(x.abs() if orthant else x)
+
+
+def check_product(x, y, kernels, *, product, **request):
+    """Compare a power of the sphere with the torch form in float64."""
+    manifold = Power(Sphere())
+    displacement = request.pop("direction", "gradient") == "displacement"
+    result = fused(manifold, kernels, x, y, product=product, displacement=displacement, **request)
+    direction = "displacement" if displacement else "gradient"
+    double = {k: v.double() if v.is_floating_point() else v for k, v in request.items()}
+    with disabled():
+        score = _product_scores if product else partial(smoothed_scores, manifold)
+        at, of = (Sphere().projx(t.double()) for t in (x, y))
+        expected = score(kernels, at, of, direction=direction, **double)
+    for log_density, gradient, oracle in zip(result.log_density, result.gradient, expected, strict=True):
+        gap = (gradient.double() - oracle.gradient).norm() / oracle.gradient.norm()
+        assert gap <= LIMIT, f"{float(gap):.1e}"
+        torch.testing.assert_close(log_density.double(), oracle.log_density, rtol=1e-6, atol=1e-5)
+
+
+def _product_scores(kernels, x, y, *, direction, log_weight=None, self_index=None):
+    """The product kernel by its definition: log-densities, and their gradients by autograd."""
+    scores = []
+    for kernel in kernels:
+        at = x.clone().requires_grad_()
+        theta = torch.stack([Sphere().cdist(a, b) for a, b in zip(at.unbind(1), y.unbind(1), strict=True)])
+        logits = kernel.log(theta).sum(0) + (0 if log_weight is None else log_weight)
+        if self_index is not None:
+            logits = logits.scatter(1, self_index[:, None], -math.inf)
+        density = logits.logsumexp(1)
+        if direction == "gradient":
+            (slope,) = torch.autograd.grad(density.sum(), at)
+            gradient = Sphere().proju(x, slope)
+        else:
+            gradient = torch.einsum("nm,nmld->nld", logits.softmax(1), Sphere().logmap(x[:, None], y))
+        scores.append(Score(density.detach(), gradient.detach()))
+    return scores
+
+
+@pytest.mark.parametrize("orthant", [True, False])
+@pytest.mark.parametrize("product", [True, False])
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("shape", [(1, 4), (6, 2), (5, 3), (7, 4), (3, 20), (2, 64), (70, 4)])
+def test_products_of_spheres(shape, direction, product, orthant):
+    x, y = points((11, *shape), 0, orthant=orthant), points((290, *shape), 1, orthant=orthant)
+    scale = 1 if product else shape[0] ** 0.5
+    kernels = [Laplace(scale), Gaussian(scale), Matern(scale, 1.5), Matern(scale, 0.8)]
+    check_product(x, y, kernels, product=product, direction=direction)
+
+
+@pytest.mark.parametrize("product", [True, False])
+@pytest.mark.parametrize("spread", [1e-1, 1e-4])
+def test_near_coincident_products(spread, product):
+    y = Sphere().projx(points((4, 5, 4), 0).repeat(40, 1, 1) + spread * points((160, 5, 4), 1))
+    x = Sphere().projx(y[:9] + spread * points((9, 5, 4), 2))
+    check_product(x, y, [Laplace(0.5 * spread), Matern(1.0, 2.5)], product=product)
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_weights_and_self_exclusion_of_products(product):
+    x, y = points((13, 6, 4), 0), points((300, 6, 4), 1)
+    weights = WEIGHTS["excluded"](13, 300, torch.Generator().manual_seed(3))
+    own = torch.arange(280, 293)
+    check_product(x, y, [Laplace(1.0)], product=product, log_weight=weights, self_index=own)
+    nothing = fused(
+        Power(Sphere()), [Laplace(1.0)], x, y, log_weight=torch.full((13, 300), -math.inf), product=product
+    )
+    assert (nothing.log_density == -math.inf).all()
+    assert not nothing.gradient.any()
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_a_query_of_a_product_depends_on_nothing_but_the_references(product):
+    x, y = points((21, 6, 4), 0), points((300, 6, 4), 1)
+    kernels = [Laplace(1.0), Matern(1.0, 0.8)]
+    together = fused(Power(Sphere()), kernels, x, y, product=product)
+    for i in (0, 8, 20):
+        alone = fused(Power(Sphere()), kernels, x[i : i + 1], y, product=product)
+        assert torch.equal(alone.gradient[:, 0], together.gradient[:, i])
+        assert torch.equal(alone.log_density[:, 0], together.log_density[:, i])
+
+
+def test_powers_of_flat_space_are_flat_space():
+    x, y = (torch.randn(n, 5, 3, generator=torch.Generator().manual_seed(n)) for n in (9, 40))
+    manifold, kernel = Power(Euclidean()), Laplace(1.0)
+    score = smoothed_score(manifold, kernel, x, y)
+    with disabled():
+        expected = smoothed_score(manifold, kernel, x.double(), y.double())
+    torch.testing.assert_close(score.gradient.double(), expected.gradient, rtol=1e-5, atol=1e-6)
+    near = nearest_scores(manifold, [kernel], x, y.expand(9, *y.shape))[0]
+    torch.testing.assert_close(near.gradient, score.gradient)
 
 
 @given(
