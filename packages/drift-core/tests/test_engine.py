@@ -134,6 +134,24 @@ def test_near_antipodal_clouds(space, name, spread):
     check(Sphere(), [KERNELS[name](0.3)], x[:4], -y[:4], 1e-4 if name == "user" else LIMIT)
 
 
+@pytest.mark.parametrize("radius", [5.0, 20.0, 40.0, 60.0])
+@pytest.mark.parametrize("space", ["H^1", "H^2", "H^4"])
+def test_far_points_of_a_hyperboloid(space, radius):
+    """Distances from the origin of points at a radius, and between two such points, are known."""
+    manifold, d = SPACES[space]
+    origin = torch.eye(d)[:1]
+    point = torch.zeros(1, d, dtype=torch.float64)
+    point[0, :2] = torch.tensor([math.cosh(radius), math.sinh(radius)])
+    opposite = point * torch.tensor([1.0, -1.0] + [1.0] * (d - 2))
+    point, opposite = point.float(), opposite.float()
+    for x, y, r in ((origin, point, radius), (point, origin, radius), (point, opposite, 2 * radius)):
+        if r < 85:  # the square of the sinh of half of it is a float32 number
+            score = smoothed_score(manifold, Laplace(10.0), x, y)
+            torch.testing.assert_close(score.log_density, torch.tensor([-r / 10]), rtol=1e-6, atol=1e-6)
+    towards = smoothed_score(manifold, Laplace(10.0), origin, point).gradient
+    torch.testing.assert_close(towards, 0.1 * torch.eye(d)[1:2], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 @pytest.mark.parametrize("spread", [2.0, 1e-2])
 @pytest.mark.parametrize("name", SPECTRAL)

@@ -22,6 +22,7 @@ typedef float Vector __attribute__((vector_size(WIDTH * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(WIDTH * sizeof(int32_t))));
 typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float))));
 typedef double Doubles __attribute__((vector_size(WIDTH / 2 * sizeof(double))));
+typedef int64_t Longs __attribute__((vector_size(WIDTH / 2 * sizeof(int64_t))));
 
 enum { EUCLIDEAN, SPHERE, HYPERBOLOID };
 enum { LAPLACE, GAUSSIAN, HALF_INTEGER, TABLE_BY_OCTAVE, TABLE_UNIFORM };
@@ -280,24 +281,31 @@ INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *ti
     }
 }
 
-/* z = sinh^2(r/2) = <y - x, y - x>_L / 4, sinh(r) = 2 sqrt(z + z^2), r = log(cosh(r) + sinh(r)). x is lifted,
-   time first. */
+/* z = sinh^2(r/2) = <y - x, y - x>_L / 4 = (-<x, y>_L - 1) / 2: of a sum of squares less the square of a time
+   difference, and a product of times less that of the rest, the one that cancels less. Then
+   sinh(r) = 2 sqrt(z) sqrt(1 + z), and r = log(cosh(r) + sinh(r)). x is lifted, time first. */
 INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const double *x,
                               Scratch *s) {
     for (int j = 0; j < tile->padded; j += WIDTH / 2) {
-        Doubles time = load_doubles(tile->lifted + j) - x[0], square = -time * time;
+        Doubles times = load_doubles(tile->lifted + j), product = times * x[0];
+        Doubles time = (times - x[0]) * (times - x[0]), square = -time, rest = product - 1.0;
         for (int k = 1; k < dim; k++) {
-            Doubles d = load_doubles(tile->lifted + k * tile->size + j) - x[k];
+            Doubles y = load_doubles(tile->lifted + k * tile->size + j), d = y - x[k];
             square += d * d;
+            rest -= y * x[k];
         }
-        Half z = __builtin_convertvector(square * 0.25, Half);
+        Longs near = time < product;
+        Doubles z2 = (Doubles)((near & (Longs)(square * 0.5)) | (~near & (Longs)rest));
+        Half z = __builtin_convertvector(z2 * 0.5, Half);
         memcpy(s->r + j, &z, sizeof z);
     }
     for (int j = 0; j < tile->padded; j += WIDTH) {
         Vector z = load(s->r + j);
         z = (Vector)((Ints)z & ~(z < 0));
-        Vector half2 = z + z * z, inverse = inverse_root(half2);
-        emit(form, kernel, j, log1p_of(2 * (z + half2 * inverse)), inverse * 0.5f, s);
+        Vector sinh = inverse_root(z), cosh = inverse_root(z + 1.0f), inverse = sinh * cosh * 0.5f;
+        sinh *= z; /* of r/2 */
+        cosh *= z + 1.0f;
+        emit(form, kernel, j, log1p_of(2 * (z + sinh * cosh)), inverse, s);
     }
 }
 
