@@ -105,13 +105,19 @@ def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexp
 @triton.jit
 @no_type_check
 def _hyperboloid(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Distances and inverse lengths of y - x, as in pairs.c; points are float64, time first."""
-    time = _reference(y, 0, i, j, n, m, OWN) - _query(x, 0, i, n)
-    square = tl.zeros([M, N], tl.float64) - time * time
+    """Distances and inverse lengths of y - x; points are float64, time first.
+
+    sinh^2(r/2) is <y - x, y - x>_L / 4, or (-<x, y>_L - 1) / 2 where that cancels less, between far points.
+    """
+    end, start = _reference(y, 0, i, j, n, m, OWN), _query(x, 0, i, n)
+    time, product = (end - start) * (end - start), end * start
+    near = product > time
+    square = tl.zeros([M, N], tl.float64) - time
     for k in range(1, D):
-        d = _reference(y, k, i, j, n, m, OWN) - _query(x, k, i, n)
-        square += d * d
-    z = (square * 0.25).to(tl.float32)
+        end, start = _reference(y, k, i, j, n, m, OWN), _query(x, k, i, n)
+        square += (end - start) * (end - start)
+        product -= end * start
+    z = tl.where(near, square * 0.25, product * 0.5 - 0.5).to(tl.float32)
     z = tl.where(z < 0, 0.0, z)
     sinh = 2.0 * tl.sqrt(z) * tl.sqrt(1.0 + z)
     return _log1p(2.0 * z + sinh), tl.where(sinh > 0, 1.0 / sinh, 0.0)
