@@ -84,6 +84,17 @@ def test_engine_on_a_gpu_agrees_with_float64(geometry):
 
 
 @has_triton
+def test_where_triton_fails_torch_computes():
+    assert in_process("failing", TRITON_INTERPRET="0") == []
+
+
+@has_triton
+@has_gpu
+def test_scores_of_cuda_tensors_use_the_engine():
+    assert in_process("connected", TRITON_INTERPRET="0") == []
+
+
+@has_triton
 @has_gpu
 def test_engine_on_a_gpu_at_the_edges():
     assert in_process("edges", "cuda", TRITON_INTERPRET="0") == []
@@ -305,6 +316,22 @@ def cpu_scores_alone() -> list[str]:
     """Modules of Triton that CPU tensors import."""
     smoothed_scores(Euclidean(), [Laplace(1.0)], torch.zeros(2, 1), torch.ones(3, 1))
     return [name for name in sys.modules if name == "triton" or name.startswith("triton.")]
+
+
+def failing() -> list[str]:
+    """Faults where the kernels cannot be started, as with tensors that are not on a GPU."""
+    one = request("R2", [Laplace(1.0)], torch.zeros(2, 2), torch.ones(3, 2))
+    return [] if cuda.run(one) is None else ["CPU tensors were computed"]
+
+
+def connected() -> list[str]:
+    """Faults of the way from a score to the engine."""
+    x = torch.randn(50, 3, device="cuda")
+    result = engine.fused(Euclidean(), [Laplace(1.0)], x, x + 1)
+    scores = smoothed_scores(Euclidean(), [Laplace(1.0)], x, x + 1)
+    if result is None or result.gradient is None:
+        return ["the engine was not used"]
+    return [] if torch.equal(result.gradient[0], scores[0].gradient) else ["scores differ"]
 
 
 def compile_kernels() -> list[str]:
