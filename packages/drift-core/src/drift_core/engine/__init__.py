@@ -1,7 +1,7 @@
 """Fused forms of the score: one pass over all pairs of float32 points, without an [n, m] array.
 
 They equal the torch form in `drift_core.score`, which serves all other cases: gradients through the score,
-float64, other manifolds, kernels without an accurate table, and machines without a C compiler.
+float64, other manifolds, kernels without an accurate table, and machines without a C compiler or Triton.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from drift_core.engine import cpu
+from drift_core.engine import cpu, cuda
 from drift_core.engine.profile import profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
@@ -66,7 +66,8 @@ def fused(
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
     points = (x.flatten(1), y.flatten(y.ndim - x.ndim + 1)) if flat else (x, y)
-    result = cpu.run(Request(geometry, known, *points, log_weight, own, displacement, gradient, product))
+    run = cuda.run if x.is_cuda else cpu.run
+    result = run(Request(geometry, known, *points, log_weight, own, displacement, gradient, product))
     if result is None or result.gradient is None:
         return result
     return result._replace(gradient=result.gradient.reshape(-1, *x.shape))
@@ -93,6 +94,7 @@ def _geometry(manifold: Manifold, x: Tensor, y: Tensor) -> Geometry | None:
 
 
 def _plain(tensors: list[Tensor]) -> bool:
-    """Whether all are float32 on a CPU, and no gradient is wanted."""
+    """Whether all are float32 on one CPU or GPU, and no gradient is wanted."""
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not wanted and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    known = len({t.device for t in tensors}) == 1 and tensors[0].device.type in ("cpu", "cuda")
+    return not wanted and known and all(t.dtype == torch.float32 for t in tensors)

@@ -1,0 +1,309 @@
+"""Fused scores on a GPU: pairs.c in Triton. The host's side is `drift_core.engine.cuda`.
+
+A program holds N queries, one per thread, and passes over M references at a time: reductions over references
+need no exchange between threads. Arrays of pairs are [M, N]. Points come coordinate by coordinate, padded:
+queries [rows, n], references [rows, m], or [rows, m, n] where each query has its own. Sums over a tile are
+float32, sums of tiles float64.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+OCTAVES = tl.constexpr(3)
+SPHERE, HYPERBOLOID = tl.constexpr(1), tl.constexpr(2)
+RUNTIME = ["tiles", "factors", "first", "last", "shift", "queries", "references"]
+"""Integers whose values must not compile anew."""
+
+
+@triton.jit
+@no_type_check
+def _log1p(t):
+    """log(1 + t) for t >= 0, to 1e-7 relative; `tl.log` has that error absolute."""
+    u = 1.0 + t
+    bits = u.to(tl.int32, bitcast=True)
+    exponent = (bits - 0x3F3504F3) >> 23  # u = 2^exponent v with v in [sqrt 1/2, sqrt 2)
+    v = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
+    f = tl.where(exponent == 0, t, v)
+    p = -7.830716258e-2 * f + 1.301909958e-1
+    p = p * f - 1.321227883e-1
+    p = p * f + 1.416073102e-1
+    p = p * f - 1.661034128e-1
+    p = p * f + 2.000320609e-1
+    p = p * f - 2.500157098e-1
+    p = p * f + 3.333330241e-1
+    p = p * f - 4.999998832e-1
+    p = p * f + 1.0
+    return tl.where(t == t, p * f + exponent.to(tl.float32) * 0.693147181, t)
+
+
+@triton.jit
+@no_type_check
+def _reference(y, k, i, j, n, m, OWN: tl.constexpr):
+    """Row k of references j, [M, 1], or of those of queries i, [M, N]."""
+    if OWN:
+        return tl.load(y + (k * m + j)[:, None] * n + i[None, :])
+    else:
+        return tl.load(y + k * m + j)[:, None]
+
+
+@triton.jit
+@no_type_check
+def _query(x, k, i, n):
+    """Row k of queries i, [1, N]."""
+    return tl.load(x + k * n + i)[None, :]
+
+
+@triton.jit
+@no_type_check
+def _flat(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Distances and inverse lengths of y - x."""
+    square = tl.zeros([M, N], tl.float32)
+    for k in range(D):
+        d = _reference(y, k, i, j, n, m, OWN) - _query(x, k, i, n)
+        square += d * d
+    r = tl.sqrt(square)
+    return r, tl.where(r > 0, 1.0 / r, 0.0)
+
+
+@triton.jit
+@no_type_check
+def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Angles, inverse lengths of the directions y - side x, and sides, as in pairs.c.
+
+    Rows D and D + 1 of the points hold |y| - 1 and 1 / |y|.
+    """
+    dot = tl.zeros([M, N], tl.float32)
+    for k in range(D):
+        dot += _reference(y, k, i, j, n, m, OWN) * _query(x, k, i, n)
+    side = tl.where(dot < 0, -1.0, 1.0)
+    square = tl.zeros([M, N], tl.float32)
+    for k in range(D):
+        d = _reference(y, k, i, j, n, m, OWN) - side * _query(x, k, i, n)
+        square += d * d
+    radial = _reference(y, D, i, j, n, m, OWN) - _query(x, D, i, n)
+    inverse = _reference(y, D + 1, i, j, n, m, OWN)
+    square = (square - radial * radial) * (inverse * _query(x, D + 1, i, n))
+    square = tl.where(square < 0, 0.0, square)  # keeps NaN
+    sine = tl.sqrt(square - 0.25 * square * square)
+    p = 2.302840839e-5 * square - 1.382919113e-4
+    p = p * square + 4.392040122e-4
+    p = p * square - 6.065905230e-4
+    p = p * square + 1.035720742e-3
+    p = p * square + 1.194009070e-3
+    p = p * square + 7.272748347e-3
+    p = p * square + 3.331172113e-2
+    p = p * square + 1.666680555e-1
+    p = p * square + 1.0
+    angle = sine * p
+    r = tl.where(side < 0, 3.14159265 - angle, angle)
+    return r, tl.where(sine > 0, inverse / sine, 0.0), side
+
+
+@triton.jit
+@no_type_check
+def _hyperboloid(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Distances and inverse lengths of y - x; points are float64, time first.
+
+    sinh^2(r/2) is <y - x, y - x>_L / 4, or (-<x, y>_L - 1) / 2 where that cancels less, between far points.
+    """
+    end, start = _reference(y, 0, i, j, n, m, OWN), _query(x, 0, i, n)
+    time, product = (end - start) * (end - start), end * start
+    near = product > time
+    square = tl.zeros([M, N], tl.float64) - time
+    for k in range(1, D):
+        end, start = _reference(y, k, i, j, n, m, OWN), _query(x, k, i, n)
+        square += (end - start) * (end - start)
+        product -= end * start
+    z = tl.where(near, square * 0.25, product * 0.5 - 0.5).to(tl.float32)
+    z = tl.where(z < 0, 0.0, z)
+    sinh = 2.0 * tl.sqrt(z) * tl.sqrt(1.0 + z)
+    return _log1p(2.0 * z + sinh), tl.where(sinh > 0, 1.0 / sinh, 0.0)
+
+
+@triton.jit
+@no_type_check
+def _half_integer(r, rate, factors):
+    """log k and -d log k / dr for nu = factors + 1/2, as `HalfInteger` in kernel/matern.py."""
+    a = r * rate
+    s = 1.0 + a
+    log = _log1p(a) - a
+    for factor in range(1, factors):
+        order = factor + 0.5
+        excess = a * (a / s)
+        log += _log1p(excess * (0.5 / order))
+        s = excess + 2.0 * order
+    return log, a / s * rate
+
+
+@triton.jit
+@no_type_check
+def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
+    """log k and -d log k / dr from a table, as in pairs.c; `last` is the last cell, counted from 0."""
+    if FORM == OCTAVES:
+        bits = r.to(tl.int32, bitcast=True)
+        cell = bits >> shift
+        low = bits & ((1 << shift) - 1)
+        position = (0x3F800000 | (low << (23 - shift))).to(tl.float32, bitcast=True) - 1.0
+        position = tl.where(cell < first, 0.0, position)
+        position = tl.where(r == r, position, r)
+        cell = tl.minimum(tl.maximum(cell - first, 0), last)
+    else:
+        u = r * rate
+        cell = tl.minimum(tl.where(r == r, u, 0.0), last.to(tl.float32)).to(tl.int32)
+        position = u - cell.to(tl.float32)
+    c = cubics + cell * 8
+    log = (tl.load(c + 3) * position + tl.load(c + 2)) * position + tl.load(c + 1)
+    slope = (tl.load(c + 7) * position + tl.load(c + 6)) * position + tl.load(c + 5)
+    return log * position + tl.load(c), -(slope * position + tl.load(c + 4))
+
+
+@triton.jit
+@no_type_check
+def _kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
+    """log k and -d log k / dr."""
+    if FORM == LAPLACE:
+        return r * -rate, tl.zeros_like(r) + rate
+    elif FORM == GAUSSIAN:
+        return r * r * (-0.5 * rate), r * rate
+    elif FORM == HALF_INTEGER:
+        return _half_integer(r, rate, factors)
+    else:
+        return _tabulated(r, rate, first, last, shift, cubics, FORM)
+
+
+@triton.jit
+@no_type_check
+def _pairs(
+    x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, own, queries, references,
+    GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
+    EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Logits, slopes over the lengths of the directions y - side x, and sides."""
+    if GEOMETRY == SPHERE:
+        r, inverse, side = _sphere(x, y, i, j, n, m, D, OWN, M, N)
+    elif GEOMETRY == HYPERBOLOID:
+        r, inverse = _hyperboloid(x, y, i, j, n, m, D, OWN, M, N)
+        side = 1.0
+    else:
+        r, inverse = _flat(x, y, i, j, n, m, D, OWN, M, N)
+        side = 1.0
+    logit, slope = _kernel(r, rate, factors, first, last, shift, cubics, FORM)
+    if DISPLACEMENT:
+        slope = r
+    if WEIGHTED:
+        row, column = tl.minimum(i, queries - 1), tl.minimum(j, references - 1)
+        logit += tl.load(log_weight + row[None, :] * row_stride + column[:, None] * column_stride)
+    if EXCLUDING:
+        logit = tl.where(j[:, None] == own[None, :], float("-inf"), logit)
+    return tl.where(j[:, None] < references, logit, float("-inf")), slope * inverse, side
+
+
+@triton.jit
+@no_type_check
+def _direction(x, y, k, i, j, n, m, a, side, GEOMETRY: tl.constexpr, OWN: tl.constexpr):
+    """Row k of sum_j a (y - side x), [N]."""
+    at = _query(x, k, i, n)
+    if GEOMETRY == SPHERE:
+        at = side * at
+    return tl.sum(a * (_reference(y, k, i, j, n, m, OWN) - at), 0).to(tl.float64)
+
+
+@triton.jit
+@no_type_check
+def _directions(
+    x, y, i, j, n, m, a, side,
+    GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """All rows of sum_j a (y - side x), [WIDTH, N]."""
+    rows = tl.arange(0, WIDTH)[:, None]
+    sums = tl.zeros([WIDTH, N], tl.float64)
+    for k in tl.static_range(D):
+        row = _direction(x, y, k, i, j, n, m, a, side, GEOMETRY, OWN)
+        sums = tl.where(rows == k, row[None, :], sums)
+    return sums
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+@no_type_check
+def softmax_sums(
+    x, y, n, m, tiles, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, self_index, queries, references, sums, directions,
+    GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
+    EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, ALONG: tl.constexpr,
+    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Online softmax over `tiles` tiles of references, from program 1's part on.
+
+    Stores the largest logit, the sum of the weights and that of their squares in `sums` [parts, 3, n], and,
+    if ALONG, the sums of the directions in `directions` [parts, D, n].
+    """
+    n, m = n.to(tl.int64), m.to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    part = tl.program_id(1).to(tl.int64)
+    own = i
+    if EXCLUDING:
+        own = tl.load(self_index + tl.minimum(i, queries - 1))
+    largest = tl.full([N], float("-inf"), tl.float32)
+    total = tl.zeros([N], tl.float64)
+    squares = tl.zeros([N], tl.float64)
+    along = tl.zeros([WIDTH, N], tl.float64)
+    for tile in range(part * tiles, tl.minimum((part + 1) * tiles, m // M)):
+        j = tile * M + tl.arange(0, M)
+        logit, slope, side = _pairs(
+            x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
+            log_weight, row_stride, column_stride, own, queries, references,
+            GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
+        )  # fmt: skip
+        new = tl.maximum(largest, tl.max(logit, 0))
+        base = tl.where(new == float("-inf"), 0.0, new)
+        factor = tl.exp(largest - base).to(tl.float64)
+        largest = new
+        weight = tl.exp(logit - base[None, :])
+        total = total * factor + tl.sum(weight, 0).to(tl.float64)
+        squares = squares * (factor * factor) + tl.sum(weight * weight, 0).to(tl.float64)
+        if ALONG:
+            added = _directions(x, y, i, j, n, m, weight * slope, side, GEOMETRY, D, OWN, WIDTH, N)
+            along = along * factor[None, :] + added
+    out = sums + part * 3 * n + i
+    tl.store(out, largest.to(tl.float64))
+    tl.store(out + n, total)
+    tl.store(out + 2 * n, squares)
+    if ALONG:
+        rows = tl.arange(0, WIDTH)[:, None]
+        tl.store(directions + (part * D + rows) * n + i[None, :], along, mask=rows < D)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+@no_type_check
+def direction_sums(
+    x, y, n, m, tiles, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, self_index, queries, references, largest, directions,
+    GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
+    EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Sums of the directions where `largest` [n], the largest logit, is known.
+
+    Adds them to `directions` [parts, D, n]. No two programs share an address, so the order is fixed.
+    """
+    n, m = n.to(tl.int64), m.to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    part = tl.program_id(1).to(tl.int64)
+    own = i
+    if EXCLUDING:
+        own = tl.load(self_index + tl.minimum(i, queries - 1))
+    base = tl.load(largest + i)
+    for tile in range(part * tiles, tl.minimum((part + 1) * tiles, m // M)):
+        j = tile * M + tl.arange(0, M)
+        logit, slope, side = _pairs(
+            x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
+            log_weight, row_stride, column_stride, own, queries, references,
+            GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
+        )  # fmt: skip
+        a = tl.exp(logit - base[None, :]) * slope
+        for k in range(D):
+            row = _direction(x, y, k, i, j, n, m, a, side, GEOMETRY, OWN)
+            tl.atomic_add(directions + (part * D + k) * n + i, row, sem="relaxed")
