@@ -20,7 +20,7 @@ def single_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test has a cache of its own, which is not the user's."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(pooch, "os_cache", lambda project: folder / project)
