@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from drift_core.engine import cpu
+from drift_core.engine.neighbours import Tree
 from drift_core.engine.profile import profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
@@ -26,7 +27,7 @@ _enabled = True
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Context in which scores are computed by torch alone, to compare with."""
+    """Context in which the library is not used, to compare with."""
     global _enabled
     before, _enabled = _enabled, False
     try:
@@ -70,6 +71,11 @@ def fused(
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
     return cpu.run(Request(geometry, known, x, y, log_weight, own, displacement, gradient))
+
+
+def tree(points: Tensor) -> Tree | None:
+    """Tree for nearest neighbours among points [m, d]; None where there is none for the case."""
+    return Tree.of(points) if _enabled else None
 
 
 def _plain(tensors: list[Tensor]) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from drift_core.files import atomic_path
 
-_SOURCE = Path(__file__).with_name("pairs.c")
+_FOLDER = Path(__file__).parent
+_SOURCES = "pairs.c", "neighbours.c"
 _COMPILERS = "cc", "gcc", "clang"
 _FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
@@ -31,7 +32,7 @@ def library() -> ctypes.CDLL | None:
     """The library; None without a C compiler, or if compiling or loading it fails (the reason is logged).
 
     The compiler is `$CC` if set, else the first of cc, gcc and clang that is installed. The file's name
-    holds a hash of the source, the compiler, its flags and the processor.
+    holds a hash of the sources, the compiler, its flags and the processor.
     """
     compiler = _compiler()
     if compiler is None:
@@ -74,7 +75,8 @@ def _key(compiler: str) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, timeout=_TIMEOUT, check=True
     ).stdout
-    parts = [_SOURCE.read_bytes(), version, " ".join(_FLAGS).encode(), _processor().encode()]
+    sources = [path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]"))]
+    parts = [*sources, version, " ".join(_FLAGS).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -89,6 +91,7 @@ def _processor() -> str:
 def _compile(compiler: str, path: Path) -> ctypes.CDLL:
     """Compile and load the library. Its file appears whole or not at all, and only if it can be loaded."""
     with atomic_path(path) as part:
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part), "-lm"]
+        sources = [str(_FOLDER / name) for name in _SOURCES]
+        command = [compiler, *_FLAGS, *sources, "-o", str(part), "-lm"]
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True)
         return ctypes.CDLL(str(part))  # stays mapped when the file is renamed or removed
