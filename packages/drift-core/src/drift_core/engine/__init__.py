@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from drift_core.engine import cpu, cuda
+from drift_core.engine.neighbours import Tree
 from drift_core.engine.profile import profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
@@ -21,7 +22,7 @@ _enabled = True
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Context in which scores are computed by torch alone, to compare with."""
+    """Context in which the library is not used, to compare with."""
     global _enabled
     before, _enabled = _enabled, False
     try:
@@ -91,6 +92,11 @@ def _geometry(manifold: Manifold, x: Tensor, y: Tensor) -> Geometry | None:
         return Geometry.HYPERBOLOID
     spheres = type(actual) is Power and type(actual.base) is Sphere and y.ndim == x.ndim
     return Geometry.SPHERES if spheres and x.shape[1] > 0 else None
+
+
+def tree(points: Tensor) -> Tree | None:
+    """Tree for nearest neighbours among points [m, d]; None where there is none for the case."""
+    return Tree.of(points) if _enabled else None
 
 
 def _plain(tensors: list[Tensor]) -> bool:

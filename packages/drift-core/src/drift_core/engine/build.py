@@ -14,7 +14,7 @@ from pathlib import Path
 from drift_core.files import atomic_path
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("pairs.c", "products.c")
+_SOURCES = "pairs.c", "products.c", "neighbours.c"
 _COMPILERS = "cc", "gcc", "clang"
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
@@ -33,7 +33,7 @@ def library() -> ctypes.CDLL | None:
     """The library; None without a C compiler, or if compiling or loading it fails (the reason is logged).
 
     The compiler is `$CC` if set, else the first of cc, gcc and clang that is installed. The file's name
-    holds a hash of the source, the compiler, its flags and the processor.
+    holds a hash of the sources, the compiler, its flags and the processor.
     """
     compiler = _compiler()
     if compiler is None:

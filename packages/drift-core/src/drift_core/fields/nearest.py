@@ -1,13 +1,14 @@
 """A field for the end of training: nearest neighbours among all data and a replay buffer of samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from drift_core.engine import fused
+from drift_core.engine import fused, tree
 from drift_core.field import Batch, Drift, diagnostics
 from drift_core.fields.kernel import KernelField, sum_scales
 from drift_core.kernel import RadialKernel
@@ -26,30 +27,45 @@ class NearestPoints:
     """Exact nearest-neighbour search in a cloud of points [m, *point].
 
     On spheres and Euclidean spaces, on a CPU, it is a k-d tree, whose queries take time logarithmic in m in
-    few dimensions (on a sphere, chords order points as angles do). Elsewhere all distances are computed, in
-    blocks.
+    few dimensions (on a sphere, chords order points as angles do): the engine's for float32 in up to 8
+    dimensions, where there is one, else scipy's. Elsewhere all distances are computed, in blocks.
     """
 
     def __init__(self, manifold: Manifold, points: Float[Tensor, "m ..."]) -> None:
         check_clouds(manifold, points, points)
         self.manifold, self.points = manifold, points
-        from scipy.spatial import cKDTree  # takes most of a second to import
-
         by_tree = isinstance(manifold, Euclidean | Sphere) and points.device.type == "cpu"
-        self._tree = cKDTree(points.detach().numpy()) if by_tree else None
+        self._nearest = _search(points.detach()) if by_tree else None
 
     def __call__(self, x: Float[Tensor, "n ..."], k: int) -> Int64[Tensor, "n k"]:
         """Indices of the k nearest points of each x, nearest first. Raises ValueError unless 1 <= k <= m."""
         check_clouds(self.manifold, x, self.points)
         if not 1 <= k <= len(self.points):
             raise ValueError(f"of {len(self.points)} points the nearest {k} were asked for")
-        if self._tree is not None:
-            ranks = range(1, k + 1)  # a list, so that k = 1 keeps its axis
-            _, index = self._tree.query(x.detach().numpy(), k=ranks, workers=torch.get_num_threads())
-            return torch.from_numpy(index).long()
+        if self._nearest is not None:
+            return self._nearest(x.detach(), k)
         rows = max(1, _BLOCK // len(self.points))
         distances = (self.manifold.cdist(part, self.points) for part in torch.split(x, rows))
         return torch.cat([part.topk(k, largest=False).indices for part in distances])
+
+
+def _search(points: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """Search in a k-d tree of the points."""
+    built = tree(points)
+    return _scipy_search(points) if built is None else built.nearest
+
+
+def _scipy_search(points: Tensor) -> Callable[[Tensor, int], Tensor]:
+    from scipy.spatial import cKDTree  # takes most of a second to import
+
+    built = cKDTree(points.numpy())
+
+    def nearest(x: Tensor, k: int) -> Tensor:
+        ranks = range(1, k + 1)  # a list, so that k = 1 keeps its axis
+        _, index = built.query(x.numpy(), k=ranks, workers=torch.get_num_threads())
+        return torch.from_numpy(index).long()
+
+    return nearest
 
 
 def nearest_scores(
@@ -175,9 +191,17 @@ class NearestField(nn.Module):
         scales, direction = self.field.lengthscales.at(progress), self.field.direction
         kernels = [self.field.kernel(scale) for scale in scales]
         scores = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
-        attracting = self.data[self._index(x, self.data_neighbors)]
-        repelling = self.samples[NearestPoints(self.manifold, self.samples)(x, self.sample_neighbors)]
+        attracting = _take(self.data, self._index(x, self.data_neighbors))
+        remembered = NearestPoints(self.manifold, self.samples)
+        repelling = _take(self.samples, remembered(x, self.sample_neighbors))
         return Drift(
             sum_scales(scales, scores(attracting), direction),
             sum_scales(scales, scores(repelling), direction),
         )
+
+
+def _take(points: Tensor, index: Int64[Tensor, "n k"]) -> Float[Tensor, "n k ..."]:
+    """`points[index]`, on a CPU by numpy: torch's threads would take longer to start than numpy to copy."""
+    if points.device.type == "cpu":
+        return torch.from_numpy(np.take(points.detach().numpy(), index.numpy(), axis=0))
+    return points[index]
