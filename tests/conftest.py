@@ -62,9 +62,23 @@ def import_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels and no layout, which take half of a short run; those of the packages' tests are whole."""
+    from matplotlib.figure import Figure
+
+    def coarse(figure: Figure, path: Path, **settings: object) -> None:
+        figure.set_layout_engine("none")
+        savefig(figure, path, **{**settings, "dpi": 20})
+
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", coarse)
+
+
+@pytest.fixture
 def app_inside(
     import_app: Callable[[str], ModuleType],
     monkeypatch: pytest.MonkeyPatch,
+    coarse_figures: None,
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[..., object]:
     """Run the command line of an application in this process: fast, for what is refused early."""
