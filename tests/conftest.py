@@ -3,6 +3,7 @@
 import importlib
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,11 +23,34 @@ TRIED: Counter[str] = Counter()
 SURVIVED: Counter[str] = Counter()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the whole take longest: they start first, so that the cores end at about the same time."""
+    items.sort(key=lambda item: not item.path.is_relative_to(APPS.parent / "tests"))
+
+
+@pytest.fixture(scope="session")
+def make_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Maker of caches that are not the user's, but hold the compiled library: that takes seconds."""
+    from drift_core.engine.build import library
+
+    found = library()
+    compiled = None if found is None else Path(found._name).parent
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("cache")
+        if compiled is not None and compiled.is_dir():
+            shutil.copytree(compiled, folder / "drift-core", ignore=shutil.ignore_patterns(".part.*"))
+        return folder
+
+    return make
+
+
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(make_cache: Callable[[], Path]) -> Iterator[None]:
     """The tests share one cache, which is not the user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(make_cache()))
         yield
 
 
@@ -38,9 +62,23 @@ def import_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels and no layout, which take half of a short run; those of the packages' tests are whole."""
+    from matplotlib.figure import Figure
+
+    def coarse(figure: Figure, path: Path, **settings: object) -> None:
+        figure.set_layout_engine("none")
+        savefig(figure, path, **{**settings, "dpi": 20})
+
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", coarse)
+
+
+@pytest.fixture
 def app_inside(
     import_app: Callable[[str], ModuleType],
     monkeypatch: pytest.MonkeyPatch,
+    coarse_figures: None,
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[..., object]:
     """Run the command line of an application in this process: fast, for what is refused early."""

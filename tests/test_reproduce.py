@@ -1,12 +1,6 @@
 """Studies of other settings have other folders."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-APPS = Path(__file__).parents[1] / "apps"
 
 
 @pytest.fixture
@@ -36,10 +30,8 @@ def test_another_size_of_the_codebook_has_a_folder_of_its_own(
     assert seen == [(given.get("codebook_size", 2048), name.replace("X", what))]
 
 
-def test_fewer_than_no_codebook_entries_are_refused(tmp_path):
-    flags = ["--codebook-size", "-1", "--out", str(tmp_path)]
-    command = [sys.executable, str(APPS / "reproduce.py"), "table1", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_fewer_than_no_codebook_entries_are_refused(tmp_path, app_inside):
+    done = app_inside("reproduce", "table1", "--codebook-size", -1, "--out", tmp_path)
     assert done.returncode == 2
     assert "--codebook-size must be at least 0, got -1" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -47,9 +47,9 @@ def in_file(folder: Path, **groups: object) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(make_cache: Callable[[], Path]) -> Path:
     """A cache of extracted windows that is not the user's."""
-    return tmp_path_factory.mktemp("cache")
+    return make_cache()
 
 
 @pytest.fixture(autouse=True)

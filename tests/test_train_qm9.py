@@ -21,9 +21,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(make_cache: Callable[[], Path]) -> Path:
     """A cache of tokenised data that is not the user's."""
-    return tmp_path_factory.mktemp("cache")
+    return make_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -50,15 +49,17 @@ def test_import_rule_holds() -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize(("importer", "imported"), sorted({*permutations(MODULES, 2)} - ALLOWED_IMPORTS))
-def test_import_rule_catches(importer: str, imported: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("importer", MODULES)
+def test_import_rule_catches(importer: str, tmp_path: Path) -> None:
     for package, module in zip(PACKAGES, MODULES, strict=True):
         shutil.copytree(package / "src" / module, tmp_path / module, ignore=shutil.ignore_patterns("*.pyc"))
+    forbidden = sorted({(importer, module) for module in MODULES if module != importer} - ALLOWED_IMPORTS)
     with (tmp_path / importer / "__init__.py").open("a") as source:
-        source.write(f"\nimport {imported}\n")
+        source.write("".join(f"\nimport {imported}" for _, imported in forbidden) + "\n")
     result = lint_imports([tmp_path])
     assert result.returncode == 1
-    assert f"{importer} -> {imported}" in result.stdout
+    for _, imported in forbidden:
+        assert f"{importer} -> {imported}" in result.stdout
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)

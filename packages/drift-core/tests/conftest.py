@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-with install_import_hook("drift_core", "beartype.beartype"):
+with install_import_hook("drift_core", "shape_checks.checked"):
     from drift_core import Euclidean, Hyperboloid, Manifold, Power, Sphere, TrainConfig, train
     from drift_core.training.loop import Field, resample
 

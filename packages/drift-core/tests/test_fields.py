@@ -45,9 +45,12 @@ def batch_of(cloud) -> Batch:
     return Batch(cloud(6, 0), cloud(9, 1), torch.cat([cloud(6, 0), cloud(4, 2)]), torch.arange(6))
 
 
+# Each kernel, and each kind of lengthscales; a field makes its kernels of them, one by one.
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("scales", ["0.7", "0.4,1.2", "2:0.5"])
+@pytest.mark.parametrize(
+    ("kernel", "scales"),
+    [("laplace", "0.4,1.2"), ("gaussian", "0.7"), ("matern-1.5", "2:0.5"), ("matern-0.7", "0.7")],
+)
 def test_kernel_fields_obey_the_laws(manifold, cloud, kernel, scales, direction):
     field = KernelField(manifold, KERNELS[kernel], parse_lengthscales(scales), direction)
     for batch in (batch_of(cloud), Batch(cloud(6, 0), cloud(9, 1)), replace(batch_of(cloud), progress=0.2)):

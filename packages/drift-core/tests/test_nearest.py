@@ -162,7 +162,9 @@ def test_points_that_require_grad_are_looked_up_and_remembered_without(manifold,
         without = step(fields[0], points, data, points)
         asking = points.clone().requires_grad_()
         drift = step(fields[1], asking, data, asking)
-        torch.testing.assert_close(drift.field, without.field)
+        # Torch computes what requires gradients, and the fused loops the rest: to 2e-5 in float32.
+        gap, size = (drift.field - without.field).norm(), without.field.norm()
+        assert gap <= (2e-5 if dtype == torch.float32 else 1e-12) * size
     assert not fields[1].samples.requires_grad
     assert not fields[1].data.requires_grad
     assert fields[1].resolves(1.0)  # it was the field of the nearest

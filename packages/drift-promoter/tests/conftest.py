@@ -13,7 +13,7 @@ import torch
 from jaxtyping import install_import_hook
 from torch import Generator
 
-install_import_hook("drift_promoter", "beartype.beartype")
+install_import_hook("drift_promoter", "shape_checks.checked")
 
 FASTA = "Homo_sapiens.GRCh38.dna.primary_assembly.fa"
 TSS = "FANTOM_CAT.lv3_robust.tss.sortedby_fantomcage.hg38.v4.tsv"

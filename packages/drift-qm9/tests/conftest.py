@@ -8,7 +8,7 @@ import torch
 from jaxtyping import install_import_hook
 from torch import Generator
 
-install_import_hook("drift_qm9", "beartype.beartype")
+install_import_hook("drift_qm9", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-install_import_hook("drift_simplex", "beartype.beartype")
+install_import_hook("drift_simplex", "shape_checks.checked")
 
 Cloud = Callable[..., Tensor]
 

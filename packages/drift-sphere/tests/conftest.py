@@ -8,7 +8,7 @@ import torch
 from jaxtyping import install_import_hook
 from torch import Generator, Tensor
 
-install_import_hook("drift_sphere", "beartype.beartype")
+install_import_hook("drift_sphere", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)

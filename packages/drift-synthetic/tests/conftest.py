@@ -7,7 +7,7 @@ import torch
 from jaxtyping import install_import_hook
 from torch import Generator
 
-install_import_hook("drift_synthetic", "beartype.beartype")
+install_import_hook("drift_synthetic", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)
