@@ -23,7 +23,7 @@ class Command:
     what: tyro.conf.Positional[Literal["table1", "figure4", "all"]]
     """table1: direction and geometry on synthetic targets; figure4: kernels from Laplace to Gaussian."""
     budget: Literal["quick", "full"] = "quick"
-    """quick: about ten minutes each on two cores; full: the paper's scale, a day."""
+    """quick: about six minutes each on two cores; full: the paper's scale, a day."""
     out: Path = Path("runs/reproduce")
     """Folder in which <what>-<budget> holds the runs, the tables and the figures."""
     codebook_size: int = SyntheticNetworkConfig.codebook_size

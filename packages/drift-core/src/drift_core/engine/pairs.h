@@ -98,7 +98,16 @@ INLINE Vector choose(Ints condition, Vector yes, Vector no) {
     return (Vector)((condition & (Ints)yes) | (~condition & (Ints)no));
 }
 
-__attribute__((unused)) INLINE float sum_of(Vector v) {
+__attribute__((unused)) /* The larger of two numbers, b if either is NaN. */
+INLINE Vector larger(Vector a, Vector b) {
+#ifdef __AVX512F__
+    return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return choose(a > b, a, b);
+#endif
+}
+
+INLINE float sum_of(Vector v) {
     float sum = 0;
     for (int k = 0; k < WIDTH; k++) sum += v[k];
     return sum;
@@ -122,17 +131,16 @@ INLINE Vector inverse_root(Vector v) {
     return (Vector)((Ints)y & (v > 1e-36f));
 }
 
-/* exp(t) for t <= 0, to 1e-7; 0 below -87, NaN for NaN. */
+/* exp(t) for t <= 0, to 2e-7; 0 below -87, NaN for NaN. */
 INLINE Vector exp_of(Vector t) {
     Ints tiny = t < -87.0f;
     t = (Vector)((Ints)t & ~tiny);
     Vector shifted = t * 1.44269504f + 12582912.0f; /* rounds to the nearest integer */
     Vector whole = shifted - 12582912.0f;
     Vector f = (t - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    Vector p = f * 1.395605435e-3f + 8.375130130e-3f;
-    p = p * f + 4.166608362e-2f;
-    p = p * f + 1.666641546e-1f;
-    p = p * f + 5.000000168e-1f;
+    Vector p = f * 8.381110539e-3f + 4.191753580e-2f;
+    p = p * f + 1.666632567e-1f;
+    p = p * f + 4.999886906e-1f;
     p = p * f + 1.0f;
     p = p * f + 1.0f;
     Vector power = (Vector)(((Ints)shifted + (127 - 0x4b400000)) << 23);
@@ -244,7 +252,7 @@ INLINE void euclidean_pairs(int dim, int form, const Kernel *kernel, const Tile 
 }
 
 /* With e the chord to y, or to -y beyond a right angle, sin(theta) = e sqrt(1 - e^2/4), and theta, or pi less
-   it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 2e-8). Vectors are
+   it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 1e-7). Vectors are
    not exactly of length one: a radial difference is removed. `dim` is a constant up to `SMALL`, and 0 if
    s->r holds the squares and s->side the sides. */
 INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const float *x, const Query *q,
@@ -265,14 +273,13 @@ INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *ti
         square = (square - radial * radial) * (norm * q->inverse);
         square = (Vector)((Ints)square & ~(square < 0));
         Vector sine2 = square - square * square * 0.25f, inverse = inverse_root(sine2);
-        Vector p = square * 2.302840839e-5f - 1.382919113e-4f;
-        p = p * square + 4.392040122e-4f;
-        p = p * square - 6.065905230e-4f;
-        p = p * square + 1.035720742e-3f;
-        p = p * square + 1.194009070e-3f;
-        p = p * square + 7.272748347e-3f;
-        p = p * square + 3.331172113e-2f;
-        p = p * square + 1.666680555e-1f;
+        Vector p = square * 7.086433702e-5f - 3.531997378e-4f;
+        p = p * square + 1.014450404e-3f;
+        p = p * square - 9.000915690e-4f;
+        p = p * square + 2.554600166e-3f;
+        p = p * square + 6.734256953e-3f;
+        p = p * square + 3.341881099e-2f;
+        p = p * square + 1.666598233e-1f;
         p = p * square + 1.0f;
         Vector angle = sine2 * inverse * p;
         angle = angle * side + (Vector)((Ints)(angle * 0 + 3.14159265f) & (side < 0));
@@ -502,7 +509,7 @@ INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *s) {
     Vector most = load(s->logit);
     for (int j = WIDTH; j < tile->padded; j += WIDTH) {
         Vector logit = load(s->logit + j);
-        most = choose(logit > most, logit, most);
+        most = larger(logit, most);
     }
     float largest = -INFINITY;
     for (int k = 0; k < WIDTH; k++) largest = most[k] > largest ? most[k] : largest;
