@@ -8,8 +8,9 @@ from drift_core import Laplace, Power, RadialKernel, Sphere
 from drift_simplex import FisherRao, kmer_scores, onehot_score, onehot_to_sphere, to_sphere
 from torch import Tensor
 
+from benchmarks.baselines import torch_form
 from benchmarks.case import Candidates, Case
-from benchmarks.points import gradient
+from benchmarks.points import TORCH, gradient
 
 KERNEL = Laplace(0.5)
 SHAPES = ((32, 4), (128, 4), (256, 4), (32, 35), (32, 140))
@@ -42,7 +43,7 @@ def soft() -> list[Case]:
             f"soft, n = m = {SOFT:,}, L = {length}, K = {vocab_size}",
             {"n": SOFT, "m": SOFT, "L": length, "K": vocab_size},
             partial(_soft_candidates, SOFT, length, vocab_size),
-            (FISHER_RAO, POWER),
+            (FISHER_RAO, TORCH),
         )
         for length, vocab_size in SHAPES
     ]
@@ -77,8 +78,8 @@ def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, naive: bool
 
 def _soft_candidates(n: int, length: int, vocab_size: int) -> Candidates:
     x, y = (_points(n, length, vocab_size, seed) for seed in (0, 1))
-    spaces = {FISHER_RAO: FisherRao(), POWER: Power(Sphere())}
-    return {label: partial(gradient, space, KERNEL, x, y) for label, space in spaces.items()}
+    run = partial(gradient, FisherRao(), KERNEL, x, y)
+    return {FISHER_RAO: run, TORCH: torch_form(run)}
 
 
 def _kmer_candidates(n: int, w: int) -> Candidates:
