@@ -32,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def make_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     """Maker of caches that are not the user's, but hold the compiled library: that takes seconds."""
-    from drift_core.engine.build import library
+    from drift_core.engine.build import compiled
 
-    found = library()
+    found = compiled()
     compiled = None if found is None else Path(found._name).parent
 
     def make() -> Path:

@@ -74,7 +74,7 @@ LIMIT = 2e-5
 
 @pytest.fixture(autouse=True)
 def _engine() -> None:
-    if build.library() is None:
+    if build.compiled() is None:
         pytest.skip("there is no C compiler")
 
 
@@ -460,9 +460,9 @@ def test_tables_are_accurate_between_the_points_where_they_were_checked(kernel):
 @pytest.fixture
 def new_library():
     """The library is looked for anew, and once more after the test."""
-    build.library.cache_clear()
+    build.compiled.cache_clear()
     yield
-    build.library.cache_clear()
+    build.compiled.cache_clear()
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", "false", "true"])
@@ -487,29 +487,29 @@ def test_without_a_cache_folder_the_library_is_compiled_for_the_process(monkeypa
 
 @pytest.mark.usefixtures("new_library")
 def test_a_damaged_library_is_compiled_anew(monkeypatch, tmp_path):
-    good = Path(build.library()._name)
+    good = Path(build.compiled()._name)
     if not good.is_file():
         pytest.skip("the user has no cache folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = tmp_path / "drift-core" / good.name
     path.parent.mkdir()
     path.write_bytes(b"damaged")
-    build.library.cache_clear()
-    assert build.library() is not None
+    build.compiled.cache_clear()
+    assert build.compiled() is not None
     assert len(path.read_bytes()) == len(good.read_bytes())
-    build.library.cache_clear()
-    assert build.library()._name == str(path)
+    build.compiled.cache_clear()
+    assert build.compiled()._name == str(path)
 
 
 _USE = """
 import os, torch
 from drift_core import Laplace, Sphere, smoothed_score
-from drift_core.engine.build import library
+from drift_core.engine.build import compiled
 children = [os.fork()]
 if children[-1]:
     children.append(os.fork())
 x = torch.nn.functional.normalize(torch.randn(64, 3), dim=-1)
-fine = library() is not None and bool(smoothed_score(Sphere(), Laplace(0.5), x, x).gradient.isfinite().all())
+fine = compiled() is not None and bool(smoothed_score(Sphere(), Laplace(0.5), x, x).gradient.isfinite().all())
 if 0 in children:
     os._exit(not fine)
 assert fine and [os.waitpid(child, 0)[1] for child in children] == [0, 0]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 @pytest.fixture(autouse=True)
 def _engine() -> None:
-    if build.library() is None:
+    if build.compiled() is None:
         pytest.skip("there is no C compiler")
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The library; None without a C compiler, or if compiling or loading it fails (the reason is logged).
 
     The compiler is `$CC` if set, else the first of cc, gcc and clang that is installed. The file's name

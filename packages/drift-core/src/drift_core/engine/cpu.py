@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from drift_core.engine.build import library
+from drift_core.engine.build import compiled
 from drift_core.engine.profile import Profile
 from drift_core.engine.request import Geometry, Request, Result
 
@@ -48,7 +48,7 @@ class _Product(ctypes.Structure):
 
 def run(request: Request) -> Result | None:
     """Compute the scores; None without a library, or without the memory for it."""
-    lib = library()
+    lib = compiled()
     if lib is None:
         return None
     x, y, weights = request.x.contiguous(), request.y.contiguous(), request.log_weight

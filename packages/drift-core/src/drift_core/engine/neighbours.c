@@ -13,8 +13,6 @@
 #include "pairs.h"
 
 #include <float.h>
-#include <pthread.h>
-#include <stdatomic.h>
 
 #define LEAF 64     /* points */
 #define FAN 16      /* children of a node */
@@ -23,8 +21,6 @@
 #define BLOCK 16    /* queries that a thread takes at once */
 #define FEW 12      /* keys that are sorted by insertion */
 #define BUCKETS 128 /* to which keys are distributed, as the first step of sorting them */
-
-typedef int64_t Longs __attribute__((vector_size(WIDTH / 2 * sizeof(int64_t))));
 
 /* Numbers, and an index of each. They are ordered by number and then by index, and no two are equal. */
 typedef struct {
@@ -473,13 +469,7 @@ static void *find_blocks(void *argument) {
 /* The second entry point: indices [n, k] of the nearest points of x [n, dim]. Returns the same. */
 int drift_nearest(const Tree *tree, const float *x, int64_t n, int64_t k, int64_t *result) {
     Queries q = {tree, x, n, k, result, 0, 0};
-    int64_t blocks = parts(n, BLOCK), most = (tree->threads < blocks ? tree->threads : blocks) - 1;
-    pthread_t *threads = calloc(most > 0 ? most : 1, sizeof *threads);
-    int started = 0;
-    while (threads && started < most && pthread_create(threads + started, NULL, find_blocks, &q) == 0)
-        started++;
-    find_blocks(&q);
-    for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
-    free(threads);
+    int64_t blocks = parts(n, BLOCK);
+    run_threads(tree->threads < blocks ? tree->threads : blocks, find_blocks, &q);
     return q.failed;
 }

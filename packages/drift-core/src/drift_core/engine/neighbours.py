@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
-from drift_core.engine.build import library
+from drift_core.engine.build import compiled
 
 MOST_DIMENSIONS = 8
 """Dimensions up to which there is a tree; in more, a query would visit most of it."""
@@ -43,7 +43,7 @@ class Tree:
     def of(cls, points: Float[Tensor, "m d"]) -> "Tree | None":
         """Tree of float32 points of 1 to 8 dimensions on a CPU; None for others, or without the library."""
         (m, d), plain = points.shape, points.device.type == "cpu" and points.dtype == torch.float32
-        lib = library() if plain and 1 <= d <= MOST_DIMENSIONS and 1 <= m <= 2**30 else None
+        lib = compiled() if plain and 1 <= d <= MOST_DIMENSIONS and 1 <= m <= 2**30 else None
         if lib is None:
             return None
         points = points.detach().contiguous()
@@ -60,7 +60,7 @@ class Tree:
 
         Raises MemoryError if there is too little of it.
         """
-        lib, x = library(), x.detach().contiguous()
+        lib, x = compiled(), x.detach().contiguous()
         packed = _pack(self.m, self.finite, self.columns, self.index, self.boxes)
         result = torch.empty(len(x), k, dtype=torch.int64)
         sizes = ctypes.c_int64(len(x)), ctypes.c_int64(k)

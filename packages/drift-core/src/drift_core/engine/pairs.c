@@ -11,9 +11,6 @@
 
 #include "pairs.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 /* Add the weights and, in few dimensions, the directions of a query. */
 static void add(const Request *q, const Tile *tile, const float *x, Scratch *s, float largest, double *sums) {
     int dim = q->gradient ? q->dim : 0, sided = q->geometry == SPHERE;
@@ -177,14 +174,7 @@ int drift_scores(const Request *q) {
     if (!failed) {
         int64_t share = (q->n + q->threads - 1) / q->threads;
         Work work = {q, tiles, count, share < 16 ? share : 16, 0, 0};
-        pthread_t *threads = calloc(q->threads, sizeof *threads);
-        int started = 0;
-        while (threads && started < q->threads - 1 &&
-               pthread_create(threads + started, NULL, run_blocks, &work) == 0)
-            started++;
-        run_blocks(&work);
-        for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
-        free(threads);
+        run_threads(q->threads, run_blocks, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);

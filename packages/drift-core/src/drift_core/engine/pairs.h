@@ -4,6 +4,8 @@
 #define DRIFT_PAIRS_H
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -526,6 +528,19 @@ INLINE float raise(int width, float largest, double *sums) {
         for (int k = 0; k < width; k++) sums[3 + k] *= factor;
     }
     return sums[0] == -INFINITY ? 0 : (float)sums[0];
+}
+
+/* ------------------------------------------------------------------ threads */
+
+/* Call a function in `count` threads, this one included, or in as many as the system gives. */
+INLINE void run_threads(int64_t count, void *(*function)(void *), void *argument) {
+    pthread_t *threads = calloc(count > 1 ? count : 1, sizeof *threads);
+    int started = 0;
+    while (threads && started < count - 1 && pthread_create(threads + started, NULL, function, argument) == 0)
+        started++;
+    function(argument);
+    for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
+    free(threads);
 }
 
 /* ------------------------------------------------------------------ tiles */

@@ -8,9 +8,6 @@
 
 #include "pairs.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 typedef struct {
     Request request; /* of one position: x and y are those of the first one */
     int64_t positions;
@@ -208,14 +205,7 @@ int drift_product_scores(const Product *p) {
     }
     if (!failed) {
         Work work = {p, tiles, blocks, 0, 0};
-        pthread_t *threads = calloc(q->threads, sizeof *threads);
-        int started = 0;
-        while (threads && started < q->threads - 1 &&
-               pthread_create(threads + started, NULL, run_groups, &work) == 0)
-            started++;
-        run_groups(&work);
-        for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
-        free(threads);
+        run_threads(q->threads, run_groups, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);
