@@ -92,8 +92,7 @@ class _Launch:
         sums = self._x.new_empty(self._parts, 3, rows, dtype=torch.float64)
         along = sums.new_zeros(self._parts, d, rows) if self._request.gradient else sums
         small = self._request.gradient and d <= _SMALL
-        width = 1 << (d - 1).bit_length() if small else 1
-        self._run("softmax_sums", profile, sums, along, ALONG=small, WIDTH=width)
+        self._run("softmax_sums", profile, sums, along, ALONG=small)
         largest, total, squares = sums.unbind(1)
         top = largest.amax(0)
         base = top.masked_fill(top == -torch.inf, 0)

@@ -14,6 +14,10 @@ import triton.language as tl
 LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 OCTAVES = tl.constexpr(3)
 SPHERE, HYPERBOLOID = tl.constexpr(1), tl.constexpr(2)
+_TINY = tl.constexpr(1.2e-38)
+"""Smaller numbers are denormal, and have no inverse root."""
+_TOGETHER = tl.constexpr(16)
+"""Tiles whose sums are float32."""
 RUNTIME = ["tiles", "factors", "first", "last", "shift", "queries", "references"]
 """Integers whose values must not compile anew."""
 
@@ -64,8 +68,7 @@ def _flat(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr,
     for k in range(D):
         d = _reference(y, k, i, j, n, m, OWN) - _query(x, k, i, n)
         square += d * d
-    r = tl.sqrt(square)
-    return r, tl.where(r > 0, 1.0 / r, 0.0)
+    return tl.sqrt(square), tl.where(square > _TINY, tl.math.rsqrt(square), 0.0)
 
 
 @triton.jit
@@ -87,7 +90,8 @@ def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexp
     inverse = _reference(y, D + 1, i, j, n, m, OWN)
     square = (square - radial * radial) * (inverse * _query(x, D + 1, i, n))
     square = tl.where(square < 0, 0.0, square)  # keeps NaN
-    sine = tl.sqrt(square - 0.25 * square * square)
+    sine_square = square - 0.25 * square * square
+    over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
     p = 2.302840839e-5 * square - 1.382919113e-4
     p = p * square + 4.392040122e-4
     p = p * square - 6.065905230e-4
@@ -97,9 +101,9 @@ def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexp
     p = p * square + 3.331172113e-2
     p = p * square + 1.666680555e-1
     p = p * square + 1.0
-    angle = sine * p
+    angle = sine_square * over_sine * p
     r = tl.where(side < 0, 3.14159265 - angle, angle)
-    return r, tl.where(sine > 0, inverse / sine, 0.0), side
+    return r, inverse * over_sine, side
 
 
 @triton.jit
@@ -209,22 +213,7 @@ def _direction(x, y, k, i, j, n, m, a, side, GEOMETRY: tl.constexpr, OWN: tl.con
     at = _query(x, k, i, n)
     if GEOMETRY == SPHERE:
         at = side * at
-    return tl.sum(a * (_reference(y, k, i, j, n, m, OWN) - at), 0).to(tl.float64)
-
-
-@triton.jit
-@no_type_check
-def _directions(
-    x, y, i, j, n, m, a, side,
-    GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """All rows of sum_j a (y - side x), [WIDTH, N]."""
-    rows = tl.arange(0, WIDTH)[:, None]
-    sums = tl.zeros([WIDTH, N], tl.float64)
-    for k in tl.static_range(D):
-        row = _direction(x, y, k, i, j, n, m, a, side, GEOMETRY, OWN)
-        sums = tl.where(rows == k, row[None, :], sums)
-    return sums
+    return tl.sum(a * (_reference(y, k, i, j, n, m, OWN) - at).to(tl.float32), 0)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -234,12 +223,12 @@ def softmax_sums(
     log_weight, row_stride, column_stride, self_index, queries, references, sums, directions,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
     EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, ALONG: tl.constexpr,
-    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over `tiles` tiles of references, from program 1's part on.
 
     Stores the largest logit, the sum of the weights and that of their squares in `sums` [parts, 3, n], and,
-    if ALONG, the sums of the directions in `directions` [parts, D, n].
+    if ALONG, the sums of the directions in `directions` [parts, D, n]; then D is at most 4.
     """
     n, m = n.to(tl.int64), m.to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
@@ -248,33 +237,56 @@ def softmax_sums(
     if EXCLUDING:
         own = tl.load(self_index + tl.minimum(i, queries - 1))
     largest = tl.full([N], float("-inf"), tl.float32)
-    total = tl.zeros([N], tl.float64)
-    squares = tl.zeros([N], tl.float64)
-    along = tl.zeros([WIDTH, N], tl.float64)
-    for tile in range(part * tiles, tl.minimum((part + 1) * tiles, m // M)):
-        j = tile * M + tl.arange(0, M)
-        logit, slope, side = _pairs(
-            x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
-            log_weight, row_stride, column_stride, own, queries, references,
-            GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
-        )  # fmt: skip
-        new = tl.maximum(largest, tl.max(logit, 0))
-        base = tl.where(new == float("-inf"), 0.0, new)
-        factor = tl.exp(largest - base).to(tl.float64)
-        largest = new
-        weight = tl.exp(logit - base[None, :])
-        total = total * factor + tl.sum(weight, 0).to(tl.float64)
-        squares = squares * (factor * factor) + tl.sum(weight * weight, 0).to(tl.float64)
-        if ALONG:
-            added = _directions(x, y, i, j, n, m, weight * slope, side, GEOMETRY, D, OWN, WIDTH, N)
-            along = along * factor[None, :] + added
+    zero = tl.zeros([N], tl.float64)
+    total, squares, along0, along1, along2, along3 = zero, zero, zero, zero, zero, zero
+    end = tl.minimum((part + 1) * tiles, m // M)
+    for first_tile in range(part * tiles, end, _TOGETHER):
+        before = largest
+        none = tl.zeros([N], tl.float32)
+        t, s, a0, a1, a2, a3 = none, none, none, none, none, none
+        for tile in range(first_tile, tl.minimum(first_tile + _TOGETHER, end)):
+            j = tile * M + tl.arange(0, M)
+            logit, slope, side = _pairs(
+                x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
+                log_weight, row_stride, column_stride, own, queries, references,
+                GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
+            )  # fmt: skip
+            new = tl.maximum(largest, tl.max(logit, 0))
+            base = tl.where(new == float("-inf"), 0.0, new)
+            factor = tl.exp(largest - base)
+            largest = new
+            weight = tl.exp(logit - base[None, :])
+            t = t * factor + tl.sum(weight, 0)
+            s = s * (factor * factor) + tl.sum(weight * weight, 0)
+            if ALONG:
+                a = weight * slope
+                a0 = a0 * factor + _direction(x, y, 0, i, j, n, m, a, side, GEOMETRY, OWN)
+                if D > 1:
+                    a1 = a1 * factor + _direction(x, y, 1, i, j, n, m, a, side, GEOMETRY, OWN)
+                if D > 2:
+                    a2 = a2 * factor + _direction(x, y, 2, i, j, n, m, a, side, GEOMETRY, OWN)
+                if D > 3:
+                    a3 = a3 * factor + _direction(x, y, 3, i, j, n, m, a, side, GEOMETRY, OWN)
+        change = tl.exp(before - tl.where(largest == float("-inf"), 0.0, largest)).to(tl.float64)
+        total = total * change + t.to(tl.float64)
+        squares = squares * (change * change) + s.to(tl.float64)
+        along0 = along0 * change + a0.to(tl.float64)
+        along1 = along1 * change + a1.to(tl.float64)
+        along2 = along2 * change + a2.to(tl.float64)
+        along3 = along3 * change + a3.to(tl.float64)
     out = sums + part * 3 * n + i
     tl.store(out, largest.to(tl.float64))
     tl.store(out + n, total)
     tl.store(out + 2 * n, squares)
     if ALONG:
-        rows = tl.arange(0, WIDTH)[:, None]
-        tl.store(directions + (part * D + rows) * n + i[None, :], along, mask=rows < D)
+        out = directions + part * D * n + i
+        tl.store(out, along0)
+        if D > 1:
+            tl.store(out + n, along1)
+        if D > 2:
+            tl.store(out + 2 * n, along2)
+        if D > 3:
+            tl.store(out + 3 * n, along3)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -306,4 +318,4 @@ def direction_sums(
         a = tl.exp(logit - base[None, :]) * slope
         for k in range(D):
             row = _direction(x, y, k, i, j, n, m, a, side, GEOMETRY, OWN)
-            tl.atomic_add(directions + (part * D + k) * n + i, row, sem="relaxed")
+            tl.atomic_add(directions + (part * D + k) * n + i, row.to(tl.float64), sem="relaxed")
