@@ -74,7 +74,9 @@ def test_same_seed_same_weights(tmp_path):
     assert not torch.equal(weights(a), weights(c))
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9}, {"optimizer": "muon"}], ids=str
+)
 def test_a_resumed_run_is_bit_identical(tmp_path, settings):
     whole = run(tmp_path / "whole", 30, **settings)
     run(tmp_path / "cut", 20, decay_fraction=0.0, **settings)

@@ -130,8 +130,8 @@ class OptimizerConfig(Settings):
     """Learning rate."""
     step_size: Positive = 0.05
     """Step of a sample, as a multiple of its drift."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """AdamW, or Adam, where weight decay is an L2 penalty."""
+    optimizer: Literal["adamw", "adam", "muon"] = "adamw"
+    """AdamW; Adam, where weight decay is an L2 penalty; or Muon for hidden matrices and AdamW for the rest."""
     max_step: FromFile[Positive | None] = None
     """Longest step of a sample; none: just below the injectivity radius."""
     warmup_steps: FromFile[Annotated[int, at_least(0)]] = 100
@@ -145,7 +145,7 @@ class OptimizerConfig(Settings):
     beta2: FromFile[Fraction] = 0.999
     """Decay per step of the mean of the squared gradient."""
     weight_decay: FromFile[float | None] = None
-    """Weight decay; none: 0.01 with adamw, and no decay with adam."""
+    """Weight decay; none: 0.01, and no decay with adam."""
     clip_norm: FromFile[Positive] = 1.0
     """Largest norm of the gradient of the weights."""
     ema_decay: FromFile[Fraction | None] = None
@@ -170,12 +170,12 @@ class OptimizerConfig(Settings):
 
     def parameters_at(self, step: int) -> dict[str, Any]:
         """Settings of torch's optimiser at a step."""
-        default = 0.01 if self.optimizer == "adamw" else 0.0
+        default = 0.0 if self.optimizer == "adam" else 0.01
         return {
             "lr": self.lr_at(step),
             "betas": (self.beta1, self.beta2),
             "weight_decay": default if self.weight_decay is None else self.weight_decay,
-            "decoupled_weight_decay": self.optimizer == "adamw",
+            "decoupled_weight_decay": self.optimizer != "adam",
         }
 
 

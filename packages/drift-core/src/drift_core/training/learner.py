@@ -12,6 +12,7 @@ from drift_core.seeds import generator_for
 from drift_core.training.checkpoint import Stateful
 from drift_core.training.config import OptimizerConfig, TrainConfig
 from drift_core.training.guards import check_engine
+from drift_core.training.muon import Muon, hidden_matrices
 from drift_core.training.network import MicroBatches, MovingAverage
 from drift_core.training.parallel import pool, shard, warm_up
 
@@ -136,12 +137,21 @@ class Learner(Generic[M]):
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW or Adam in one fused kernel, or in several where a device has none."""
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    """The optimiser, in one fused kernel, or in several where a device has none."""
     try:
-        return kind(module.parameters(), lr=settings.lr, fused=True)
+        return _make_optimizer(module, settings, fused=True)
     except RuntimeError:
-        return kind(module.parameters(), lr=settings.lr)
+        return _make_optimizer(module, settings, fused=False)
+
+
+def _make_optimizer(module: nn.Module, settings: OptimizerConfig, *, fused: bool) -> torch.optim.Optimizer:
+    if settings.optimizer == "muon":
+        matrices = hidden_matrices(module)
+        known = {id(weight) for weight in matrices}
+        others = [weight for weight in module.parameters() if id(weight) not in known]
+        return Muon(matrices, others, lr=settings.lr, fused=fused)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(module.parameters(), lr=settings.lr, fused=fused)
 
 
 class Draws:

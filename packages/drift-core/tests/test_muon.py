@@ -1,0 +1,104 @@
+"""The Muon optimiser: singular values near 1, updates as large as Adam's, equivariance, and its checkpoints."""
+
+import pytest
+import torch
+from torch import nn
+
+from drift_core.training.muon import Muon, hidden_matrices, orthogonalize
+
+SHAPES = [(8, 8), (5, 40), (64, 16), (1, 7)]
+
+
+def rotation(d: int, generator: torch.Generator) -> torch.Tensor:
+    q, _ = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+    return q
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
+def test_singular_vectors_stay_and_singular_values_become_about_one(dtype, shape, scale):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ orthogonalize((scale * matrix).to(dtype)).double() @ vt.T
+    values = inner.diagonal()
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.3
+    torch.testing.assert_close(inner, torch.diag(values), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rotations_of_the_matrix_rotate_the_result(shape):
+    generator = torch.Generator().manual_seed(1)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    left, right = (rotation(d, generator) for d in shape)
+    expected = left @ orthogonalize(matrix) @ right
+    torch.testing.assert_close(orthogonalize(left @ matrix @ right), expected, atol=1e-12, rtol=0)
+
+
+def test_a_zero_matrix_stays_zero():
+    assert bool((orthogonalize(torch.zeros(3, 4)) == 0).all())
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv1d(3, 16, 5), nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.Linear(32, 4)
+    )
+
+
+def test_linear_layers_and_convolutions_but_the_last_are_hidden():
+    module = network()
+    assert [tuple(w.shape) for w in hidden_matrices(module)] == [(16, 3, 5), (32, 64)]
+
+
+def one_step(weight_decay: float = 0.0) -> tuple[nn.Sequential, nn.Sequential]:
+    before, module = network(), network()
+    hidden = hidden_matrices(module)
+    others = [p for p in module.parameters() if all(p is not w for w in hidden)]
+    optimizer = Muon(hidden, others, lr=1e-3, weight_decay=weight_decay)
+    module(torch.randn(9, 3, 8)).square().sum().backward()
+    optimizer.step()
+    return before, module
+
+
+def test_updates_of_matrices_are_as_large_as_a_typical_update_of_adam():
+    before, module = one_step()
+    for at in (0, 2):
+        update = (module[at].weight - before[at].weight).flatten(1) / 1e-3
+        assert float(update.square().mean().sqrt()) == pytest.approx(0.2, rel=0.3)
+    output = (module[4].weight - before[4].weight) / 1e-3  # Adam's first step is the sign of the gradient
+    torch.testing.assert_close(output.abs(), torch.ones_like(output), atol=1e-3, rtol=0)
+
+
+def test_weight_decay_shrinks_matrices_beside_the_update():
+    _, plain = one_step()
+    before, decayed = one_step(weight_decay=100.0)
+    for at in (0, 2, 4):
+        expected = plain[at].weight - 0.1 * before[at].weight
+        torch.testing.assert_close(decayed[at].weight, expected)
+
+
+def test_it_falls_faster_than_adamw_where_directions_have_very_different_gradients():
+    """A linear regression whose inputs have standard deviations from 1 down to 1e-3."""
+
+    def left(kind: str) -> float:
+        generator = torch.Generator().manual_seed(0)
+        x = (
+            torch.randn(512, 32, generator=generator)
+            * torch.logspace(0, -3, 32)
+            @ rotation(32, generator).float()
+        )
+        target = torch.randn(32, 32, generator=generator)
+        weight = nn.Parameter(torch.zeros(32, 32))
+        optimizer = Muon([weight], [], lr=0.02) if kind == "muon" else torch.optim.AdamW([weight], lr=0.02)
+        for step in range(200):
+            optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 200)
+            loss = (x @ (weight - target)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return float((weight - target).square().mean())
+
+    assert left("muon") < 0.7 * left("adamw")
