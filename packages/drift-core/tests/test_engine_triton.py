@@ -3,12 +3,14 @@
 Triton's interpreter is chosen before Triton is imported, so every test runs this file in a new process.
 """
 
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +24,7 @@ from drift_core import (
     Manifold,
     Matern,
     Mixture,
+    Power,
     RadialKernel,
     Score,
     Sphere,
@@ -30,23 +33,30 @@ from drift_core import (
     engine,
     smoothed_scores,
 )
-from drift_core.engine import cuda
+from drift_core.engine import cuda, cuda_products
 from drift_core.engine.profile import Form, Profile, profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from torch import Tensor
 
-SPACES: dict[str, tuple[Manifold, Geometry, int]] = {
-    "R1": (Euclidean(), Geometry.EUCLIDEAN, 1),
-    "R2": (Euclidean(), Geometry.EUCLIDEAN, 2),
-    "R5": (Euclidean(), Geometry.EUCLIDEAN, 5),
-    "R64": (Euclidean(), Geometry.EUCLIDEAN, 64),
-    "S1": (Sphere(), Geometry.SPHERE, 2),
-    "S2": (Sphere(), Geometry.SPHERE, 3),
-    "S7": (Sphere(), Geometry.SPHERE, 8),
-    "H2": (Hyperboloid(), Geometry.HYPERBOLOID, 3),
-    "H5": (Hyperboloid(), Geometry.HYPERBOLOID, 6),
+SPACES: dict[str, tuple[Manifold, Geometry, tuple[int, ...]]] = {
+    "R1": (Euclidean(), Geometry.EUCLIDEAN, (1,)),
+    "R2": (Euclidean(), Geometry.EUCLIDEAN, (2,)),
+    "R5": (Euclidean(), Geometry.EUCLIDEAN, (5,)),
+    "R64": (Euclidean(), Geometry.EUCLIDEAN, (64,)),
+    "S1": (Sphere(), Geometry.SPHERE, (2,)),
+    "S2": (Sphere(), Geometry.SPHERE, (3,)),
+    "S7": (Sphere(), Geometry.SPHERE, (8,)),
+    "H2": (Hyperboloid(), Geometry.HYPERBOLOID, (3,)),
+    "H5": (Hyperboloid(), Geometry.HYPERBOLOID, (6,)),
+    "S3^5": (Power(Sphere()), Geometry.SPHERES, (5, 4)),
+    "S1^2": (Power(Sphere()), Geometry.SPHERES, (2, 2)),
+    "orthant S3^6": (Power(Sphere()), Geometry.SPHERES, (6, 4)),
+    "orthant S32^2": (Power(Sphere()), Geometry.SPHERES, (2, 33)),
+    "orthant S69": (Power(Sphere()), Geometry.SPHERES, (1, 70)),
 }
-GEOMETRIES = "EUCLIDEAN", "SPHERE", "HYPERBOLOID"
+WIDE = "orthant S32^2", "orthant S69"
+"""Spaces of many dimensions, slow in the interpreter."""
+GEOMETRIES = "EUCLIDEAN", "SPHERE", "HYPERBOLOID", "SPHERES"
 LARGEST_ERROR = 2e-5
 SPREAD = 1e-4
 
@@ -113,7 +123,7 @@ def in_process(function: str, *arguments: str, **environment: str) -> list[str]:
 def kernels(space: str, scale: float) -> list[RadialKernel]:
     """Kernels of every form; `scale` is a typical distance."""
     length = 0.4 * scale
-    if space in ("R5", "R64", "S7"):
+    if space in ("R5", "R64", "S7", "S1^2", *WIDE):
         return [Laplace(length), Matern(length, 0.7)]
     mixture = Mixture([Gaussian(length), Laplace(0.3 * length)], [0.4, 0.6])
     spherical = [SphericalMatern(0.5, 2.5)] if space == "S2" else []
@@ -123,8 +133,9 @@ def kernels(space: str, scale: float) -> list[RadialKernel]:
 
 def clouds(space: str, kind: str, n: int, m: int, device: str) -> tuple[Tensor, Tensor, float]:
     """Queries, references, and a typical distance."""
-    manifold, _, d = SPACES[space]
-    noise = torch.randn(n + m, d, generator=torch.Generator().manual_seed(n + m), dtype=torch.float64)
+    manifold, _, shape = SPACES[space]
+    d = math.prod(shape)
+    noise = torch.randn(n + m, *shape, generator=torch.Generator().manual_seed(n + m), dtype=torch.float64)
     near = SPREAD * noise[n:]
     if kind == "random":
         points, scale = noise, math.sqrt(d)
@@ -132,6 +143,8 @@ def clouds(space: str, kind: str, n: int, m: int, device: str) -> tuple[Tensor, 
         points, scale = noise[:1] + SPREAD * noise, SPREAD * math.sqrt(d)
     else:
         points, scale = torch.cat([noise[:n], near - noise[torch.arange(m) % n]]), math.sqrt(d)
+    if space.startswith("orthant"):
+        points = points.abs()
     x, y = manifold.projx(points).float().to(device).split([n, m])
     return x, y, scale
 
@@ -151,6 +164,9 @@ def weights(kind: str, n: int, m: int, device: str) -> dict[str, Tensor]:
 
 def cases(space: str) -> Iterator[tuple[str, str, str]]:
     """Clouds, directions and weights."""
+    if space in WIDE:
+        yield from ((kind, "gradient", "none") for kind in ("random", "near"))
+        return
     kinds = ["random", "near", *(["antipodal"] if space.startswith("S") else [])]
     yield from ((kind, "gradient", "none") for kind in kinds)
     yield from (("random", "displacement", kind) for kind in ("none", "pairs"))
@@ -158,13 +174,19 @@ def cases(space: str) -> Iterator[tuple[str, str, str]]:
 
 
 def request(
-    space: str, kernel: list[RadialKernel], x: Tensor, y: Tensor, displacement: bool = False, **weight: Tensor
+    space: str,
+    kernel: list[RadialKernel],
+    x: Tensor,
+    y: Tensor,
+    displacement: bool = False,
+    product: bool = False,
+    **weight: Tensor,
 ) -> Request:
     """A request to the engine."""
     profiles = [profile for profile in map(profile_of, kernel) if profile is not None]
     assert len(profiles) == len(kernel)
     log_weight, own = weight.get("log_weight"), weight.get("self_index")
-    return Request(SPACES[space][1], profiles, x, y, log_weight, own, displacement)
+    return Request(SPACES[space][1], profiles, x, y, log_weight, own, displacement, product=product)
 
 
 def exact(
@@ -186,6 +208,36 @@ def exact(
             direction=direction,
             **weight,
         )
+
+
+def exact_product(
+    kernel: list[RadialKernel],
+    x: Tensor,
+    y: Tensor,
+    direction: str = "gradient",
+    log_weight: Tensor | None = None,
+    self_index: Tensor | None = None,
+) -> list[Score]:
+    """Product kernels by their definition in float64: log-densities, and their gradients by autograd."""
+    sphere, scores = Sphere(), []
+    at, of = (sphere.projx(points.double()) for points in (x, y))
+    weight = torch.zeros(len(x), len(y), device=x.device) if log_weight is None else log_weight
+    if self_index is not None:
+        index = torch.arange(len(y), device=x.device)
+        weight = weight.masked_fill(self_index[:, None] == index, -math.inf)
+    for one in kernel:
+        base = at.clone().requires_grad_()
+        positions = list(zip(base.unbind(1), of.unbind(1), strict=True))
+        log_kernel = torch.stack([one.log(sphere.cdist(*position)) for position in positions]).sum(0)
+        logits = (log_kernel + weight).detach()
+        share = logits.softmax(1).nan_to_num()  # zero without references
+        if direction == "gradient":
+            (slope,) = torch.autograd.grad((share * log_kernel).sum(), base)
+            field = sphere.proju(at, slope)
+        else:
+            field = torch.stack([sphere.log_sum(*position, share).detach() for position in positions], dim=1)
+        scores.append(Score(logits.logsumexp(1), field))
+    return scores
 
 
 def faults(name: str, kernel: list[RadialKernel], result: Result, scores: list[Score]) -> list[str]:
@@ -212,26 +264,28 @@ def compare(geometry: str, device: str, n: str, m: str) -> list[str]:
 
 
 def compare_in(space: str, device: str, n: int, m: int) -> list[str]:
-    """Faults on a grid of kernels, clouds, directions and weights."""
+    """Faults on a grid of kernels, clouds, directions and weights, of products of kernels too."""
     found = []
-    for kind, direction, weight in cases(space):
+    products = (False, True) if SPACES[space][1] == Geometry.SPHERES else (False,)
+    for (kind, direction, weight), product in itertools.product(cases(space), products):
         x, y, scale = clouds(space, kind, n, m, device)
         kernel = kernels(space, scale)
         if weight != "none" or direction != "gradient":
             kernel = kernel[::2]
         options = weights(weight, len(x), len(y), device)
-        result = cuda.scores(request(space, kernel, x, y, direction == "displacement", **options))
-        reference = exact(space, kernel, x, y, direction, **options)
-        found += faults(f"{space} {kind} {direction} {weight}", kernel, result, reference)
+        result = cuda.scores(request(space, kernel, x, y, direction == "displacement", product, **options))
+        oracle = exact_product if product else partial(exact, space)
+        reference = oracle(kernel, x, y, direction, **options)
+        found += faults(f"{space} {kind} {direction} {weight} {product=}", kernel, result, reference)
     return found
 
 
 def edges(device: str) -> list[str]:
     """Names of the checks that fail."""
     checks = (parts, separate, alone, nan, density, coincident)
-    spaces = "R2", "R5", "S2", "H2"
+    spaces = "R2", "R5", "S2", "H2", "S3^5", "orthant S3^6"
     failed = [f"{check.__name__} {space}" for check in checks for space in spaces if not check(space, device)]
-    return failed if far(device) else [*failed, "far"]
+    return [*failed, *(check.__name__ for check in (far, chunks) if not check(device))]
 
 
 def parts(space: str, device: str) -> bool:
@@ -242,7 +296,9 @@ def parts(space: str, device: str) -> bool:
 
 
 def separate(space: str, device: str) -> bool:
-    """Separate references for every query."""
+    """Separate references for every query, which products of spheres do not have."""
+    if SPACES[space][1] == Geometry.SPHERES:
+        return True
     x, y, scale = clouds(space, "random", 3, 60, device)
     kernel = kernels(space, scale)[1:2]
     result = cuda.scores(request(space, kernel, x, y.reshape(3, 20, -1)))
@@ -269,9 +325,9 @@ def nan(space: str, device: str) -> bool:
     assert one.gradient is not None
     assert every.gradient is not None
     expected = torch.arange(6, device=device) == 2
-    lost = one.log_density.isnan() & one.gradient.isnan().all(-1)
-    kept = one.log_density.isfinite() & one.gradient.isfinite().all(-1)
-    everywhere = every.log_density.isnan().all() & every.gradient.isnan().any(-1).all()
+    lost = one.log_density.isnan() & one.gradient.flatten(2).isnan().all(-1)
+    kept = one.log_density.isfinite() & one.gradient.flatten(2).isfinite().all(-1)
+    everywhere = every.log_density.isnan().all() & every.gradient.flatten(2).isnan().any(-1).all()
     return bool((lost == expected).all() & (kept == ~expected).all() & everywhere)
 
 
@@ -293,6 +349,24 @@ def coincident(space: str, device: str) -> bool:
     result = cuda.scores(request(space, kernels(space, scale), x[:1], x[:1]))
     assert result.gradient is not None
     return bool((result.gradient.abs() < 1e-6).all() & (result.log_density.abs() < 1e-6).all())
+
+
+def chunks(device: str) -> bool:
+    """Products of spheres whose references, queries and directions pass in chunks, parts and blocks."""
+    x, y, scale = clouds("S3^5", "random", 140, 100, device)
+    weight = weights("pairs", 140, 100, device) | weights("self", 140, 100, device)
+    names = "_CHUNK", "_PAIRS", "_TILES", "_RUN", "_LETTERS", "_MERGED"
+    before = [getattr(cuda_products, name) for name in names]
+    found = []
+    for name, value in zip(names, (64, 64 * 128, 2, 1, 2, 2), strict=True):
+        setattr(cuda_products, name, value)
+    for product, oracle in ((False, partial(exact, "S3^5")), (True, exact_product)):
+        kernel = [Laplace(0.1 * scale)]
+        result = cuda.scores(request("S3^5", kernel, x, y, product=product, **weight))
+        found += faults("", kernel, result, oracle(kernel, x, y, **weight))
+    for name, value in zip(names, before, strict=True):
+        setattr(cuda_products, name, value)
+    return found == []
 
 
 def far(device: str) -> bool:
@@ -318,22 +392,27 @@ def without_gpu() -> list[str]:
 
 def connected() -> list[str]:
     """Faults of the way from a score to the engine."""
-    x = torch.randn(50, 3, device="cuda")
-    result = engine.fused(Euclidean(), [Laplace(1.0)], x, x + 1)
-    scores = smoothed_scores(Euclidean(), [Laplace(1.0)], x, x + 1)
-    if result is None or result.gradient is None:
-        return ["the engine was not used"]
-    return [] if torch.equal(result.gradient[0], scores[0].gradient) else ["scores differ"]
+    found = []
+    for manifold, shape in ((Euclidean(), (3,)), (Power(Sphere()), (5, 3))):
+        x, y = (manifold.projx(torch.randn(50, *shape, device="cuda")) for _ in range(2))
+        result = engine.fused(manifold, [Laplace(1.0)], x, y)
+        scores = smoothed_scores(manifold, [Laplace(1.0)], x, y)
+        if result is None or result.gradient is None:
+            found.append(f"{manifold}: the engine was not used")
+        elif not torch.equal(result.gradient[0], scores[0].gradient):
+            found.append(f"{manifold}: scores differ")
+    return found
 
 
 def compile_kernels() -> list[str]:
     """The first lines of the machine code of every form, geometry and option, for GPUs of two kinds."""
-    from drift_core.engine import pairs
+    from drift_core.engine import pairs, products
 
     launches: dict[str, tuple[Any, dict[str, Any]]] = {}
-    for name in ("softmax_sums", "direction_sums"):
-        function = getattr(pairs, name)
-        setattr(pairs, name, _Recorder(function, launches))
+    kernels = {pairs: ("softmax_sums", "direction_sums"), products: ("logits", "merge", "directions")}
+    for module, names in kernels.items():
+        for name in names:
+            setattr(module, name, _Recorder(getattr(module, name), launches))
     for one in _requests():
         cuda.scores(one)
     return [_compiled(*launch, arch=80 if i % 4 else 90) for i, launch in enumerate(launches.values())]
@@ -359,7 +438,7 @@ class _Recorder:
 def _requests() -> Iterator[Request]:
     """Every form, every geometry with few and many dimensions, every option."""
     table = torch.zeros(4, 8)
-    x = {space: torch.zeros(4, d) for space, (_, _, d) in SPACES.items()}
+    x = {space: torch.zeros(4, *shape) for space, (_, _, shape) in SPACES.items()}
     base = Request(Geometry.SPHERE, [Profile(Form.LAPLACE, 1.0)], x["S2"], x["S2"])
     for form in Form:
         yield base._replace(profiles=[Profile(form, 1.0, 2, 0, 16, table)])
@@ -369,6 +448,16 @@ def _requests() -> Iterator[Request]:
     yield base._replace(self_index=torch.zeros(4, dtype=torch.int64))
     yield base._replace(displacement=True)
     yield base._replace(y=torch.zeros(4, 4, 3))
+    yield base._replace(gradient=False)
+    base = base._replace(geometry=Geometry.SPHERES, x=x["S3^5"], y=x["S3^5"])
+    for form in Form:
+        yield base._replace(profiles=[Profile(form, 1.0, 2, 0, 16, table)])
+        yield base._replace(profiles=[Profile(form, 1.0, 2, 0, 16, table)], x=base.x - 1, product=True)
+    for space in ("S1^2", "orthant S32^2", "orthant S69"):
+        yield base._replace(x=x[space], y=x[space])
+    weight, own = torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64)
+    for product in (False, True):
+        yield base._replace(log_weight=weight, self_index=own, displacement=True, product=product)
     yield base._replace(gradient=False)
 
 

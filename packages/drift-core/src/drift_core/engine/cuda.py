@@ -1,21 +1,20 @@
-"""Fused scores on an NVIDIA GPU, by Triton kernels (pairs.py).
+"""Fused scores on an NVIDIA GPU, by Triton kernels (pairs.py, products.py).
 
 Triton is imported on first use: not every system has it.
 """
 
 import logging
-from collections.abc import MutableMapping
 from functools import lru_cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
+from drift_core.engine.cuda_products import ProductScores
+from drift_core.engine.layout import on_device, padded, with_lengths
 from drift_core.engine.profile import Form, Profile
 from drift_core.engine.request import Geometry, Request, Result
 
-_GEOMETRIES = Geometry.EUCLIDEAN, Geometry.SPHERE, Geometry.HYPERBOLOID
 _QUERIES = 128
 """Queries in a program, one per thread."""
 _PARTS, _PART_ROWS, _PART_TILES = 16, 512, 8
@@ -25,8 +24,6 @@ _SMALL = 4
 """Dimensions up to it keep the sums of the directions in registers; others find the distances twice."""
 
 log = logging.getLogger(__name__)
-_copies: MutableMapping[Tensor, dict[torch.device, Tensor]] = WeakIdKeyDictionary()
-"""Copies of tables on GPUs."""
 
 
 @lru_cache
@@ -46,16 +43,15 @@ def available(device: torch.device) -> bool:
 
 
 def run(request: Request) -> Result | None:
-    """Compute the scores; None without Triton, or for a geometry that has no kernel here."""
-    known = request.geometry in _GEOMETRIES and request.x.shape[1] > 0
-    return scores(request) if known and available(request.x.device) else None
+    """Compute the scores; None without Triton, or for points without coordinates."""
+    return scores(request) if request.x.shape[1] > 0 and available(request.x.device) else None
 
 
 def scores(request: Request) -> Result:
     """`Result` by the kernels, on a GPU or in Triton's interpreter."""
     with torch.cuda.device(request.x.get_device()):  # of CPU tensors -1, which changes nothing
-        launch = _Launch(request)
-        log_density, gradient, sample_size = zip(*map(launch.score, request.profiles), strict=True)
+        score = ProductScores(request) if request.geometry == Geometry.SPHERES else _Launch(request).score
+        log_density, gradient, sample_size = zip(*map(score, request.profiles), strict=True)
     known = [part for part in gradient if part is not None]
     stacked = torch.stack(known) if request.gradient else None
     return Result(torch.stack(log_density), stacked, torch.stack(sample_size))
@@ -73,9 +69,9 @@ class _Launch:
         wide = request.geometry == Geometry.HYPERBOLOID
         self._block = {"M": 8 if wide else 16, "N": _QUERIES}
         x, y = (_rows(request.geometry, points) for points in (request.x, request.y))
-        self._x = _padded(x.T, 1, _QUERIES)
-        self._y = _padded(y.permute(2, 1, 0) if own else y.T, 1, self._block["M"])
-        self._y = _padded(self._y, 2, _QUERIES) if own else self._y
+        self._x = padded(x.T, 1, _QUERIES)
+        self._y = padded(y.permute(2, 1, 0) if own else y.T, 1, self._block["M"])
+        self._y = padded(self._y, 2, _QUERIES) if own else self._y
         self._constants = {
             **{"GEOMETRY": int(request.geometry), "D": request.x.shape[1], "OWN": own},
             **{"DISPLACEMENT": request.displacement, "WEIGHTED": request.log_weight is not None},
@@ -114,7 +110,7 @@ class _Launch:
         request, unused = self._request, self._request.x
         weight, own = request.log_weight, request.self_index
         strides = (0, 0) if weight is None else weight.stride()
-        cubics = unused if profile.cubics is None else _on(unused.device, profile.cubics)
+        cubics = unused if profile.cubics is None else on_device(unused.device, profile.cubics)
         last = 0 if profile.cubics is None else len(profile.cubics) - 1
         getattr(self._kernels, name)[self._x.shape[1] // _QUERIES, self._parts](
             *(self._x, self._y, self._x.shape[1], self._y.shape[1], self._tiles),
@@ -132,8 +128,7 @@ def _rows(geometry: Geometry, points: Tensor) -> Tensor:
     if geometry == Geometry.HYPERBOLOID:
         return _lifted(points)
     if geometry == Geometry.SPHERE:
-        norm = torch.linalg.vector_norm(points, dim=-1, keepdim=True, dtype=torch.float64)
-        return torch.cat([points, (norm - 1).float(), (1 / norm).float()], dim=-1)
+        return with_lengths(points)
     return points
 
 
@@ -141,13 +136,6 @@ def _lifted(points: Tensor) -> Tensor:
     """Float64 points of the hyperboloid, with the time coordinate that the others imply."""
     space = points[..., 1:].double()
     return torch.cat([(1 + space.square().sum(-1, keepdim=True)).sqrt(), space], dim=-1)
-
-
-def _padded(rows: Tensor, axis: int, multiple: int) -> Tensor:
-    """Contiguous copy, whose axis is padded to a multiple by its last element."""
-    size = rows.shape[axis]
-    index = torch.arange(-(-size // multiple) * multiple, device=rows.device).clamp(max=size - 1)
-    return rows.index_select(axis, index).contiguous()
 
 
 def _tangent(request: Request, u: Tensor) -> Tensor:
@@ -159,13 +147,3 @@ def _tangent(request: Request, u: Tensor) -> Tensor:
         x, product = _lifted(request.x), u * _lifted(request.x)
         return u + (product[:, 1:].sum(-1, keepdim=True) - product[:, :1]) * x
     return u
-
-
-def _on(device: torch.device, table: Tensor) -> Tensor:
-    """The table on a device, kept there as long as it exists itself."""
-    if device == table.device:
-        return table
-    copies = _copies.setdefault(table, {})
-    if device not in copies:
-        copies[device] = table.to(device)
-    return copies[device]

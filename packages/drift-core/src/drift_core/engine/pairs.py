@@ -13,6 +13,7 @@ import triton.language as tl
 
 LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 OCTAVES = tl.constexpr(3)
+UNROLL = tl.constexpr(4)
 SPHERE, HYPERBOLOID = tl.constexpr(1), tl.constexpr(2)
 _TINY = tl.constexpr(1.2e-38)
 """Smaller numbers are denormal, and have no inverse root."""
@@ -73,25 +74,35 @@ def _flat(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr,
 
 @triton.jit
 @no_type_check
-def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Angles, inverse lengths of the directions y - side x, and sides, as in pairs.c.
+def chords(
+    x, y, i, j, n, m,
+    D: tl.constexpr, OWN: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Squared chords between unit vectors along side x and y, 1 / |y|, and sides, as in pairs.h.
 
-    Rows D and D + 1 of the points hold |y| - 1 and 1 / |y|.
+    Rows D and D + 1 of the points hold |y| - 1 and 1 / |y|. ORTHANT: all coordinates, and so the sides, are
+    positive.
     """
-    dot = tl.zeros([M, N], tl.float32)
-    for k in range(D):
-        dot += _reference(y, k, i, j, n, m, OWN) * _query(x, k, i, n)
-    side = tl.where(dot < 0, -1.0, 1.0)
+    side = 1.0
+    if not ORTHANT:
+        dot = tl.zeros([M, N], tl.float32)
+        for k in tl.range(0, D, loop_unroll_factor=UNROLL):
+            dot += _reference(y, k, i, j, n, m, OWN) * _query(x, k, i, n)
+        side = tl.where(dot < 0, -1.0, 1.0)
     square = tl.zeros([M, N], tl.float32)
-    for k in range(D):
+    for k in tl.range(0, D, loop_unroll_factor=UNROLL):
         d = _reference(y, k, i, j, n, m, OWN) - side * _query(x, k, i, n)
         square += d * d
     radial = _reference(y, D, i, j, n, m, OWN) - _query(x, D, i, n)
     inverse = _reference(y, D + 1, i, j, n, m, OWN)
     square = (square - radial * radial) * (inverse * _query(x, D + 1, i, n))
-    square = tl.where(square < 0, 0.0, square)  # keeps NaN
-    sine_square = square - 0.25 * square * square
-    over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
+    return tl.where(square < 0, 0.0, square), inverse, side  # keeps NaN
+
+
+@triton.jit
+@no_type_check
+def angle_over_sine(square):
+    """theta / sin(theta) of squared chords up to 2."""
     p = 2.302840839e-5 * square - 1.382919113e-4
     p = p * square + 4.392040122e-4
     p = p * square - 6.065905230e-4
@@ -100,10 +111,23 @@ def _sphere(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexp
     p = p * square + 7.272748347e-3
     p = p * square + 3.331172113e-2
     p = p * square + 1.666680555e-1
-    p = p * square + 1.0
-    angle = sine_square * over_sine * p
-    r = tl.where(side < 0, 3.14159265 - angle, angle)
-    return r, inverse * over_sine, side
+    return p * square + 1.0
+
+
+@triton.jit
+@no_type_check
+def sphere(
+    x, y, i, j, n, m,
+    D: tl.constexpr, OWN: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Angles, inverse lengths of the directions y - side x, and sides."""
+    square, inverse, side = chords(x, y, i, j, n, m, D, OWN, ORTHANT, M, N)
+    sine_square = square - 0.25 * square * square
+    over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
+    angle = sine_square * over_sine * angle_over_sine(square)
+    if not ORTHANT:
+        angle = tl.where(side < 0, 3.14159265 - angle, angle)
+    return angle, inverse * over_sine, side
 
 
 @triton.jit
@@ -166,7 +190,7 @@ def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
+def log_kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
     """log k and -d log k / dr."""
     if FORM == LAPLACE:
         return r * -rate, tl.zeros_like(r) + rate
@@ -180,6 +204,21 @@ def _kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def weighed(
+    logit, i, j, log_weight, row_stride, column_stride, own, queries, references,
+    WEIGHTED: tl.constexpr, EXCLUDING: tl.constexpr,
+):  # fmt: skip
+    """Logits with the log-weights, without the excluded pairs and the padding."""
+    if WEIGHTED:
+        row, column = tl.minimum(i, queries - 1), tl.minimum(j, references - 1)
+        logit += tl.load(log_weight + row[None, :] * row_stride + column[:, None] * column_stride)
+    if EXCLUDING:
+        logit = tl.where(j[:, None] == own[None, :], float("-inf"), logit)
+    return tl.where(j[:, None] < references, logit, float("-inf"))
+
+
+@triton.jit
+@no_type_check
 def _pairs(
     x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
     log_weight, row_stride, column_stride, own, queries, references,
@@ -188,22 +227,20 @@ def _pairs(
 ):  # fmt: skip
     """Logits, slopes over the lengths of the directions y - side x, and sides."""
     if GEOMETRY == SPHERE:
-        r, inverse, side = _sphere(x, y, i, j, n, m, D, OWN, M, N)
+        r, inverse, side = sphere(x, y, i, j, n, m, D, OWN, False, M, N)
     elif GEOMETRY == HYPERBOLOID:
         r, inverse = _hyperboloid(x, y, i, j, n, m, D, OWN, M, N)
         side = 1.0
     else:
         r, inverse = _flat(x, y, i, j, n, m, D, OWN, M, N)
         side = 1.0
-    logit, slope = _kernel(r, rate, factors, first, last, shift, cubics, FORM)
+    logit, slope = log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
     if DISPLACEMENT:
         slope = r
-    if WEIGHTED:
-        row, column = tl.minimum(i, queries - 1), tl.minimum(j, references - 1)
-        logit += tl.load(log_weight + row[None, :] * row_stride + column[:, None] * column_stride)
-    if EXCLUDING:
-        logit = tl.where(j[:, None] == own[None, :], float("-inf"), logit)
-    return tl.where(j[:, None] < references, logit, float("-inf")), slope * inverse, side
+    logit = weighed(
+        logit, i, j, log_weight, row_stride, column_stride, own, queries, references, WEIGHTED, EXCLUDING
+    )
+    return logit, slope * inverse, side
 
 
 @triton.jit

@@ -131,7 +131,7 @@ class OptimizerConfig(Settings):
     step_size: Positive = 0.05
     """Step of a sample, as a multiple of its drift."""
     optimizer: Literal["adamw", "adam", "muon"] = "adamw"
-    """AdamW; Adam, where weight decay is an L2 penalty; or Muon for hidden matrices and AdamW for the rest."""
+    """AdamW; Adam, where weight decay is an L2 penalty; or Muon for hidden matrices, AdamW for the rest."""
     max_step: FromFile[Positive | None] = None
     """Longest step of a sample; none: just below the injectivity radius."""
     warmup_steps: FromFile[Annotated[int, at_least(0)]] = 100

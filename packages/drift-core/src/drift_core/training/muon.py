@@ -38,18 +38,18 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
                 if weight.grad is not None:
-                    self._update(weight, group["lr"], group["weight_decay"])
+                    self._update(weight, weight.grad, group["lr"], group["weight_decay"])
                     weight.grad = None  # AdamW passes over it
         return cast("float | None", super().step(closure))
 
-    def _update(self, weight: Tensor, lr: float, weight_decay: float) -> None:
+    def _update(self, weight: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[weight]
         if not state:
             # AdamW's loading of checkpoints expects a step for every parameter.
             state |= {"step": torch.zeros((), device=weight.device), "momentum": torch.zeros_like(weight)}
         state["step"] += 1
-        state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        nesterov = weight.grad.lerp(state["momentum"], _MOMENTUM).flatten(1)
+        state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        nesterov = gradient.lerp(state["momentum"], _MOMENTUM).flatten(1)
         update = orthogonalize(nesterov) * (_ADAM_RMS * max(nesterov.shape) ** 0.5)
         weight.mul_(1 - lr * weight_decay).sub_(update.view_as(weight), alpha=lr)
 
@@ -70,7 +70,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 
-def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(module: nn.Module) -> list[Tensor]:
     """Weights of all linear layers and convolutions, except those of the last layer, the network's output."""
     layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv1d)]
     return [layer.weight for layer in layers[:-1]]

@@ -1,0 +1,187 @@
+"""Fused scores on products of spheres on a GPU: products.c in Triton. The host's side is
+`drift_core.engine.cuda_products`.
+
+The references pass in chunks. For a chunk, `logits` adds up the positions and stores a number for every pair
+of it, `merge` updates the softmax sums of the queries, and `directions` finds the angles anew, position by
+position. As in pairs.py a program holds N queries, one per thread, and M references at a time, and arrays of
+pairs are [M, N]. Points come in the blocks that programs read, [positions, blocks, D + 2, M or N]: the
+addresses in a block are constants.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+from drift_core.engine.pairs import RUNTIME, angle_over_sine, chords, log_kernel, sphere, weighed
+
+
+@triton.jit
+@no_type_check
+def _queries(block, N: tl.constexpr):
+    """Indices of the queries of a program.
+
+    The hint keeps one query per thread: Triton would give a thread four neighbours to load or store their
+    pairs at once, and exchange them between threads.
+    """
+    return tl.max_contiguous(block.to(tl.int64) * N + tl.arange(0, N), [1])
+
+
+@triton.jit
+@no_type_check
+def _position(
+    x, y, rate, factors, first, last, shift, cubics,
+    FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
+    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Terms of the sum over positions, factors of the directions y - side x, and sides, at a position.
+
+    Terms are logarithms of the kernel of a PRODUCT, else squared angles. In the orthant both these and
+    theta / sin(theta) are analytic in the squared chord.
+    """
+    i, j = tl.arange(0, N), tl.arange(0, M)
+    if PRODUCT:
+        angle, inverse, side = sphere(x, y, i, j, N, M, D, False, ORTHANT, M, N)
+        logit, slope = log_kernel(angle, rate, factors, first, last, shift, cubics, FORM)
+        if DISPLACEMENT:
+            slope = angle
+        return logit, slope * inverse, side
+    elif ORTHANT:
+        square, inverse, side = chords(x, y, i, j, N, M, D, False, ORTHANT, M, N)
+        ratio = angle_over_sine(square)
+        return (square - 0.25 * square * square) * ratio * ratio, ratio * inverse, side
+    else:
+        angle, inverse, side = sphere(x, y, i, j, N, M, D, False, ORTHANT, M, N)
+        return angle * angle, angle * inverse, side
+
+
+@triton.jit
+@no_type_check
+def _total(
+    term, rate, factors, first, last, shift, cubics,
+    FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr,
+):  # fmt: skip
+    """Logits, and slopes over the distances, of sums over all positions."""
+    if PRODUCT:
+        return term, tl.zeros_like(term) + 1.0
+    else:
+        r = tl.sqrt(term)
+        logit, slope = log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
+        if DISPLACEMENT:
+            slope = r
+        return logit, tl.where(r > 0, slope / r, 0.0)
+
+
+@triton.jit(do_not_specialize=[*RUNTIME, "positions"])
+@no_type_check
+def logits(
+    x, y, positions, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, self_index, queries, references, found, slopes, sums,
+    FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
+    WEIGHTED: tl.constexpr, EXCLUDING: tl.constexpr, SLOPES: tl.constexpr,
+    D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Logits of a tile of pairs in `found` [references, n], and if SLOPES the slopes over the distances.
+
+    Stores the largest logit, the sum of the weights and that of their squares in `sums` [tiles, 3, n].
+    """
+    block, blocks = tl.program_id(0), tl.num_programs(0)
+    tile, tiles = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    i, j, n = _queries(block, N), tile * M + tl.arange(0, M), blocks * N
+    term = tl.zeros([M, N], tl.float32)
+    error = tl.zeros([M, N], tl.float32)
+    for at in range(positions.to(tl.int64)):  # compensated sums (Kahan)
+        added, _, _ = _position(
+            x + (at * blocks + block) * (D + 2) * N, y + (at * tiles + tile) * (D + 2) * M,
+            rate, factors, first, last, shift, cubics, FORM, DISPLACEMENT, PRODUCT, ORTHANT, D, M, N,
+        )  # fmt: skip
+        added -= error
+        new = term + added
+        error = (new - term) - added
+        term = new
+    logit, slope = _total(term, rate, factors, first, last, shift, cubics, FORM, DISPLACEMENT, PRODUCT)
+    own = i
+    if EXCLUDING:
+        own = tl.load(self_index + tl.minimum(i, queries - 1))
+    logit = weighed(
+        logit, i, j, log_weight, row_stride, column_stride, own, queries, references, WEIGHTED, EXCLUDING
+    )
+    pair = j[:, None] * n + i[None, :]
+    tl.store(found + pair, logit)
+    if SLOPES:
+        tl.store(slopes + pair, slope)
+    largest = tl.max(logit, 0)
+    weight = tl.exp(logit - tl.where(largest == float("-inf"), 0.0, largest)[None, :])
+    out = sums + tile * 3 * n + i
+    tl.store(out, largest)
+    tl.store(out + n, tl.sum(weight, 0))
+    tl.store(out + 2 * n, tl.sum(weight * weight, 0))
+
+
+@triton.jit(do_not_specialize=["tiles"])
+@no_type_check
+def merge(sums, tiles, state, base, T: tl.constexpr, N: tl.constexpr):
+    """Add the sums of the tiles [tiles, 3, n] to float64 sums `state` [3, n].
+
+    Stores in `base` [n] the largest logit so far, or 0 if it is -inf.
+    """
+    i, n = _queries(tl.program_id(0), N), tl.num_programs(0) * N
+    before = tl.load(state + i)
+    largest = before.to(tl.float32)
+    for first in range(0, tiles, T):
+        tile = first + tl.arange(0, T)[:, None]
+        tops = tl.load(sums + tile * 3 * n + i[None, :], mask=tile < tiles, other=float("-inf"))
+        largest = tl.maximum(largest, tl.max(tops, 0))
+    known = tl.where(largest == float("-inf"), 0.0, largest)
+    factor = tl.exp(before.to(tl.float32) - known).to(tl.float64)
+    total = tl.load(state + n + i) * factor
+    squares = tl.load(state + 2 * n + i) * (factor * factor)
+    for first in range(0, tiles, T):
+        tile = first + tl.arange(0, T)[:, None]
+        at, inside = sums + tile * 3 * n + i[None, :], tile < tiles
+        share = tl.exp(tl.load(at, mask=inside, other=float("-inf")) - known[None, :]).to(tl.float64)
+        total += tl.sum(share * tl.load(at + n, mask=inside, other=0.0), 0)
+        squares += tl.sum(share * share * tl.load(at + 2 * n, mask=inside, other=0.0), 0)
+    tl.store(state + i, largest.to(tl.float64))
+    tl.store(state + n + i, total)
+    tl.store(state + 2 * n + i, squares)
+    tl.store(base + i, known)
+
+
+@triton.jit(do_not_specialize=[*RUNTIME, "share"])
+@no_type_check
+def directions(
+    x, y, tiles, share, rate, factors, first, last, shift, cubics, weights, sums,
+    FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
+    D: tl.constexpr, LETTERS: tl.constexpr, GROUPS: tl.constexpr, RUN: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Sums of the directions at a position over `share` of the tiles, weighted by `weights` [references, n].
+
+    Adds LETTERS of the coordinates to `sums` [parts, positions, D, n], in float32 over RUN tiles at a time; D
+    is a multiple of LETTERS or less. No two programs share an address, so the order is fixed.
+    """
+    at, positions = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    block, blocks = tl.program_id(1), tl.num_programs(1)
+    part, letter = tl.program_id(2).to(tl.int64) // GROUPS, tl.program_id(2) % GROUPS * LETTERS
+    i, n = _queries(block, N), blocks * N
+    x += (at * blocks + block) * (D + 2) * N
+    y += at * tiles * (D + 2) * M
+    x_letters, y_letters = x + letter * N, y + letter * M
+    row = tl.arange(0, LETTERS)[:, None]
+    out = sums + ((part * positions + at) * D + letter + row) * n + i[None, :]
+    end = tl.minimum((part + 1) * share, tiles)
+    for first_tile in range(part * share, end, RUN):
+        along = tl.zeros([LETTERS, N], tl.float32)
+        for tile in range(first_tile, tl.minimum(first_tile + RUN, end)):
+            _, slope, side = _position(
+                x, y + tile * (D + 2) * M, rate, factors, first, last, shift, cubics,
+                FORM, DISPLACEMENT, PRODUCT, ORTHANT, D, M, N,
+            )  # fmt: skip
+            j = tile * M + tl.arange(0, M)[:, None]
+            a = tl.load(weights + j * n + i[None, :]) * slope
+            for k in tl.static_range(LETTERS if LETTERS < D else D):
+                origin = tl.load(x_letters + k * N + tl.arange(0, N))[None, :]
+                to = tl.load(y_letters + (tile * (D + 2) + k) * M + tl.arange(0, M))[:, None] - side * origin
+                along = tl.where(row == k, along + tl.sum(a * to, 0)[None, :], along)
+        tl.atomic_add(out, along.to(tl.float64), mask=row < D, sem="relaxed")
