@@ -9,7 +9,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from drift_core.drift import cap_step, drift, drift_loss, longest_step
 from drift_core.field import Batch, Drift, Field
-from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField
+from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField, TableField
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
     Euclidean,
@@ -51,6 +51,7 @@ __all__ = [
     "Sphere",
     "SphericalMatern",
     "SumField",
+    "TableField",
     "TrainConfig",
     "broadcast_pairs",
     "cap_step",

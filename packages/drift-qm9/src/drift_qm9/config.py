@@ -12,8 +12,8 @@ from drift_core.training.config import (
     FromFile,
     OptimizerConfig,
     Settings,
+    Weight,
     at_least,
-    check_range,
 )
 from drift_simplex import MAX_CODEBOOK_SIZE
 from drift_simplex.generator import Geometry, Latents, Output
@@ -27,47 +27,42 @@ class MoleculeKernelConfig(KernelConfig):
 
     kernel: Literal["laplace", "gaussian", "matern"] = "matern"
     """Kernel; laplace is the paper's."""
-    lengthscale: str | None = None
-    """Of whole strings, in total distance: a number, several (0.3,1,3), annealed (3:0.3), or auto;
-    none: 1.5:0.15."""
-    window: FromFile[int] = 0
-    """Positions of the windows whose drift samples follow; 0: whole strings, as published."""
-    window_lengthscale: FromFile[str | None] = None
-    """Lengthscale of a window's kernel, a product over its positions; none: 1:0.5."""
+    lengthscale: str = "1.5:0.3"
+    """Of whole strings, in total distance: a number, several (0.3,1,3), annealed (3:0.3), or auto."""
+    class_weight: FromFile[Weight | None] = None
+    """Weight of the field of classes of letters, beside that of whole strings, which has weight 1; none: 1
+    for fresh latents on the sphere, else 0."""
+    class_lengthscale: FromFile[str] = "1.5:0.15"
+    """Of whole strings of classes."""
+    window_weight: FromFile[Weight | None] = None
+    """Weight of the field of windows; none: as `class_weight`."""
+    window: FromFile[Annotated[int, at_least(2)]] = 8
+    """Positions of a window."""
+    window_lengthscale: FromFile[str] = "1:0.4"
+    """Of a window's kernel, a product over its positions."""
     reweight: FromFile[Fraction | None] = None
     """Fraction of the training in which data are reweighted so that each attracts an equal share of the
-    samples; none: 0.7 for whole strings on the sphere with a codebook, else 0."""
+    samples; none: 0.7 for whole strings alone, on the sphere with a codebook, else 0."""
 
     def check(self) -> None:
-        """Raise ValueError for a setting that is out of range or has no effect."""
+        """Raise ValueError for a setting that is out of range."""
         super().check()
-        if self.window == 0 and self.window_lengthscale is not None:
-            raise ValueError("`window_lengthscale` is for windows; it needs `window`")
-        if self.window:
-            check_range("window", self.window, 2)
-            if self.lengthscale is not None:
-                raise ValueError("`lengthscale` is for whole strings; windows have `window_lengthscale`")
-            if "auto" in self.scales:
-                raise ValueError("`window_lengthscale` auto: auto is for `lengthscale`, of whole strings")
-        parse_lengthscales(self.scales, auto=1.0)
-
-    @property
-    def scales(self) -> str:
-        """Lengthscales of windows or of whole strings."""
-        if self.window:
-            return "1:0.5" if self.window_lengthscale is None else self.window_lengthscale
-        return "1.5:0.15" if self.lengthscale is None else self.lengthscale
+        parse_lengthscales(self.lengthscale, auto=1.0)
+        for name in ("class_lengthscale", "window_lengthscale"):
+            if "auto" in getattr(self, name):
+                raise ValueError(f"`{name}` auto: auto is for `lengthscale`, of whole strings")
+            parse_lengthscales(getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoleculeNetworkConfig(Settings):
     """The generator, and the geometry of its outputs."""
 
-    codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 4_096
+    codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 0
     """Codebook entries, one of which a string is made from; 0, as published: fresh latents."""
-    preset: Literal["mlp", "small", "base"] | None = None
-    """mlp for a codebook, or a transformer of 1.2 million (small) or 92 million parameters (base, as
-    published); none: mlp with a codebook, small without."""
+    preset: Literal["mlp-small", "mlp", "mlp-large", "small", "base"] = "mlp"
+    """An MLP of 1, 3 or 55 million parameters, or a transformer: small (1.2 million) or base (92 million, as
+    published)."""
     geometry: Geometry = "spherical"
     """The sphere's orthant, or R^35 with straight distances, at every position."""
     output: FromFile[Output | None] = None
@@ -75,18 +70,18 @@ class MoleculeNetworkConfig(Settings):
     the sphere, and softmax, the only one, in R^35."""
     latents: FromFile[Latents] = "bernoulli"
     """Latents: Bernoulli (+-1), or normal numbers."""
-    global_channels: FromFile[Annotated[int, at_least(1)]] = 32
+    global_channels: FromFile[Annotated[int, at_least(1)]] = 48
     """Latent channels of a string, where there is no codebook."""
     position_channels: FromFile[Annotated[int, at_least(0)] | None] = None
-    """Latent channels of each position; none: 0 with a codebook, 4 without."""
+    """Latent channels of each position; none: 4 in a transformer with fresh latents, else 0."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or contradicts another."""
         super().check()
-        if self.preset == "mlp" and not self.codebook_size:
-            raise ValueError("`preset` mlp reads a codebook, and `codebook_size` is 0; take small or base")
+        if self.preset in ("mlp-small", "mlp-large") and self.codebook_size:
+            raise ValueError(f"`preset` {self.preset} is for fresh latents; `codebook_size` must be 0")
         if self.geometry == "euclidean" and self.output == "abs_normalize":
             raise ValueError("`output` abs_normalize is for the sphere; `geometry` is euclidean")
 
@@ -94,11 +89,11 @@ class MoleculeNetworkConfig(Settings):
     def arguments(self) -> dict[str, Any]:
         """Arguments of `MoleculeGenerator`."""
         given, coded = self.flat(), self.codebook_size > 0
-        size = PRESETS[given.pop("preset") or ("mlp" if coded else "small")]
+        size = PRESETS[given.pop("preset")]
         given["output"] = self.output or ("abs_normalize" if self.geometry == "spherical" else "softmax")
         if self.position_channels is None:
-            given["position_channels"] = 0 if coded else 4
-        return size | given
+            given["position_channels"] = 4 if size["blocks"] and not coded else 0
+        return size | given | ({"mlp_width": 0} if coded else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +128,10 @@ class MoleculeConfig(DomainConfig):
 
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            steps=400, lr=3e-3, step_size=0.2, warmup_steps=20, decay_fraction=0.5
+            steps=3_600, lr=3e-3, step_size=0.2, optimizer="muon", warmup_steps=20, decay_fraction=0.5
         )
     )
-    batch: BatchConfig = field(
-        default_factory=lambda: BatchConfig(batch_size=256, num_positives=1_000_000)  # all data
-    )
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(batch_size=512, num_positives=8_192))
     kernel: MoleculeKernelConfig = field(default_factory=MoleculeKernelConfig)
     network: MoleculeNetworkConfig = field(default_factory=MoleculeNetworkConfig)
     data: MoleculeDataConfig = field(default_factory=MoleculeDataConfig)
@@ -149,11 +142,20 @@ class MoleculeConfig(DomainConfig):
         super().check()
         if self.kernel.reweight and not self._can_reweight:
             raise ValueError(
-                "`reweight` is for whole strings on the sphere with a codebook: "
-                "it needs `window` 0, `geometry` spherical and a `codebook_size`"
+                "`reweight` is for whole strings alone, on the sphere with a codebook: it needs `geometry` "
+                "spherical, a `codebook_size`, and `class_weight` and `window_weight` 0"
             )
-        if self.kernel.window and self.network.geometry == "euclidean":
-            raise ValueError("`window` is for the sphere; `geometry` euclidean is of whole strings")
+        if self.network.geometry == "euclidean" and any(self.weights):
+            raise ValueError("`class_weight` and `window_weight` are for the sphere; `geometry` is euclidean")
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Weights of the fields of classes and of windows."""
+        spherical, fresh = self.network.geometry == "spherical", self.network.codebook_size == 0
+        default = 1.0 if spherical and fresh else 0.0
+        given = self.kernel.class_weight, self.kernel.window_weight
+        first = default if given[0] is None else given[0]
+        return first, first if given[1] is None else given[1]
 
     @property
     def reweight(self) -> float:
@@ -163,5 +165,6 @@ class MoleculeConfig(DomainConfig):
 
     @property
     def _can_reweight(self) -> bool:
-        spherical = self.network.geometry == "spherical"
-        return self.network.codebook_size > 0 and self.kernel.window == 0 and spherical
+        return (
+            self.network.codebook_size > 0 and self.network.geometry == "spherical" and not any(self.weights)
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from drift_core import Domain, Euclidean, Field, Power
+from drift_core import Domain, Euclidean, Field, Power, RadialKernel, SumField
 from drift_core.fields import BalancedField, KernelField
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales
@@ -15,7 +15,7 @@ from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
 from drift_core.training.loop import resample
-from drift_simplex import CategoricalField, onehot_lengthscale, window_field
+from drift_simplex import CategoricalField, LetterClasses, class_field, onehot_lengthscale, window_field
 from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -27,13 +27,22 @@ from drift_qm9.figures import molecules_figure, properties_figure
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import MoleculeGenerator
 from drift_qm9.smi import write_smi
-from drift_qm9.tokens import VOCABULARY, to_smiles
+from drift_qm9.tokens import CLASSES, VOCABULARY, to_smiles
 
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
 _REWEIGHTING_RATE = 1.0
 
-_PAPER: dict[str, Any] = {"steps": 2_400, "codebook_size": 0, "kernel": "laplace", "decay_fraction": 0.0}
+_PAPER: dict[str, Any] = {
+    "steps": 2_400,
+    "batch_size": 256,
+    "num_positives": 1_000_000,  # all data
+    "preset": "small",
+    "optimizer": "adamw",
+    "kernel": "laplace",
+    "decay_fraction": 0.0,
+    "class_weight": 0.0,
+}
 
 MoleculeRun = Run[MoleculeConfig, Molecules, MoleculeGenerator]
 
@@ -47,8 +56,23 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     samples_file = "samples.smi"
     num_samples = 2_000
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {},
-        "qm9": {"steps": 2_400},
+        "toy": {"steps": 500, "batch_size": 256, "num_positives": 2_048, "lr": 0.01, "preset": "mlp-small"},
+        "qm9": {},
+        "codebook": {  # learned entries instead of fresh latents: it recites
+            "steps": 2_400,
+            "batch_size": 256,
+            "num_positives": 1_000_000,
+            "codebook_size": 8_192,
+            "lengthscale": "1.5:0.15",
+            "optimizer": "adamw",
+        },
+        "qm9-gpu": {
+            "steps": 20_000,
+            "batch_size": 2_048,
+            "num_positives": 32_768,
+            "preset": "mlp-large",
+            "bf16": True,
+        },
         "paper": {**_PAPER, "output": "softmax", "lengthscale": "auto:0.15"},
         "paper-euclidean": {
             **_PAPER,
@@ -88,25 +112,38 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         return MoleculeGenerator(length=data.train.shape[1], **config.network.arguments)
 
     def field(self, config: MoleculeConfig, data: Molecules) -> Field:
-        """Field of windows or of whole strings, reweighted or not."""
+        """Field of whole strings, of classes of letters and of windows, or of whole strings alone."""
         settings = config.kernel
         kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
         auto = None
-        if "auto" in settings.scales:
+        if "auto" in settings.lengthscale:
             order = torch.randperm(len(data.train), generator=generator_for(config.run.seed, _AUTO))
             references = data.train[order[:_AUTO_REFERENCES]]
             auto = onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
-        scales = checked_lengthscales(settings.scales, kernel, auto)
+        scales = checked_lengthscales(settings.lengthscale, kernel, auto)
         if config.network.geometry == "euclidean":
             return KernelField(Power(Euclidean()), kernel, scales, settings.direction)
-        strings = CategoricalField(
-            len(VOCABULARY), kernel, scales, settings.direction, product=settings.window > 0
-        )
-        if settings.window:
-            return window_field(strings, data.train.shape[1], settings.window)
-        if not config.reweight:
-            return strings
-        return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
+        strings = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction)
+        if config.reweight:
+            return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
+        parts = [(1.0, strings), *self._local_fields(config, data, kernel)]
+        return SumField([part for _, part in parts], [weight for weight, _ in parts])
+
+    def _local_fields(
+        self, config: MoleculeConfig, data: Molecules, kernel: Callable[[float], RadialKernel]
+    ) -> list[tuple[float, Field]]:
+        """Fields of classes of letters and of windows, with their weights, unless these are 0."""
+        settings, (by_class, by_window) = config.kernel, config.weights
+        found: list[tuple[float, Field]] = []
+        if by_class:
+            scales = checked_lengthscales(settings.class_lengthscale, kernel)
+            classes = LetterClasses(CLASSES)
+            found.append((by_class, class_field(classes, kernel, scales, data.train, settings.direction)))
+        if by_window:
+            scales = checked_lengthscales(settings.window_lengthscale, kernel)
+            letters = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction, product=True)
+            found.append((by_window, window_field(letters, data.train.shape[1], settings.window)))
+        return found
 
     def data_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler:
         """Sampler of tokens, of vertices if the geometry is Euclidean, or of indices if reweighted."""

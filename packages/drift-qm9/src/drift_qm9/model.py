@@ -1,4 +1,4 @@
-"""The one-step generator of token sequences: a transformer whose latents take the place of time."""
+"""The one-step generator of token sequences: an MLP, or a transformer with latents in the place of time."""
 
 from typing import get_args
 
@@ -10,6 +10,7 @@ from drift_simplex.generator import (
     Geometry,
     Latents,
     Output,
+    ResidualMLP,
     bf16_autocast,
     check_choice,
     draw_latents,
@@ -26,11 +27,14 @@ from torch.nn import functional as F
 from drift_qm9.tokens import LENGTH, VOCABULARY
 
 PRESETS: dict[str, dict[str, int]] = {
-    "mlp": {"width": 64, "blocks": 0, "heads": 1},
+    "mlp-small": {"width": 64, "blocks": 0, "heads": 1, "mlp_width": 256, "mlp_blocks": 4},
+    "mlp": {"width": 64, "blocks": 0, "heads": 1, "mlp_width": 512, "mlp_blocks": 4},
+    "mlp-large": {"width": 64, "blocks": 0, "heads": 1, "mlp_width": 2048, "mlp_blocks": 6},
     "small": {"width": 128, "blocks": 4, "heads": 4},
     "base": {"width": 768, "blocks": 12, "heads": 12},
 }
-"""Sizes: mlp has no attention, small has 1.2 million parameters, base is the published one (92 million)."""
+"""Sizes of MLPs (1.1, 3.2 and 55 million parameters for strings of 32 letters), and of transformers (1.2
+million, and 92 million as published)."""
 
 _EMBEDDING, _HIDDEN = 64, 512
 """Width of the codebook entries, and of the MLP that reads them."""
@@ -77,9 +81,12 @@ class MoleculeGenerator(
     tags=["drifting-model"],
     license="mit",
 ):
-    """Transformer from latents [n, latent_dim] to one point per position, [n, length, vocab_size].
+    """Network from latents [n, latent_dim] to one point per position, [n, length, vocab_size].
 
-    `global_channels` latent channels (`draw_latents`) modulate every block, where DiT has its time.
+    With `mlp_width` > 0 a `ResidualMLP` maps `global_channels` latent channels (`draw_latents`) to hidden
+    states of all positions, from which points follow position by position.
+
+    Otherwise it is a transformer, whose every block the global channels modulate, where DiT has its time.
     `position_channels` (0 for none) enter at each position, where DiT has its noisy tokens.
 
     With a codebook (`codebook_size` > 0), the index of a learned entry (`Codebook`) replaces the global
@@ -96,7 +103,7 @@ class MoleculeGenerator(
     weights (safetensors) and arguments (config.json).
 
     Raises ValueError for an unknown geometry, output or kind of latents, no global channels, a codebook that
-    is too large, or a width that the heads do not divide.
+    is too large or beside an MLP, or a width that the heads do not divide.
     """
 
     def __init__(
@@ -114,6 +121,8 @@ class MoleculeGenerator(
         geometry: Geometry = "spherical",
         output: Output = "abs_normalize",
         bf16: bool = False,
+        mlp_width: int = 0,
+        mlp_blocks: int = 4,
     ) -> None:
         super().__init__()
         check_choice("geometry", geometry, get_args(Geometry))
@@ -124,6 +133,8 @@ class MoleculeGenerator(
             raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
+        if mlp_width and codebook_size:
+            raise ValueError(f"a codebook has an MLP of its own; `mlp_width` must be 0, got {mlp_width}")
         self.length, self.position_channels = length, position_channels
         self.global_channels = 1 if codebook_size else global_channels
         self.latents, self.geometry, self.output, self.bf16 = latents, geometry, output, bf16
@@ -131,11 +142,15 @@ class MoleculeGenerator(
         self.from_latents = nn.Linear(position_channels, width, bias=False) if position_channels else None
         self.codebook = Codebook(codebook_size, _EMBEDDING) if codebook_size else None
         self.from_codebook = _codebook_mlp(length * width) if codebook_size else None
-        self.condition = silu_mlp(_EMBEDDING if codebook_size else global_channels, condition, condition)
+        self.mlp = ResidualMLP(global_channels, mlp_width, mlp_blocks, length * width) if mlp_width else None
+        modulated = blocks > 0 or not mlp_width
+        shared = _EMBEDDING if codebook_size else global_channels
+        self.condition = silu_mlp(shared, condition, condition) if modulated else None
         self.blocks = nn.ModuleList([Block(width, heads, condition) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = init_layer(nn.Linear(condition, 2 * width))
-        self.logits = init_layer(nn.Linear(width, vocab_size), std=LOGIT_STD / _MODULATED)
+        self.modulation = init_layer(nn.Linear(condition, 2 * width)) if modulated else None
+        std = LOGIT_STD / _MODULATED if modulated else LOGIT_STD
+        self.logits = init_layer(nn.Linear(width, vocab_size), std=std)
 
     @property
     def latent_dim(self) -> int:
@@ -149,14 +164,19 @@ class MoleculeGenerator(
         return output_points(logits.to(self.position.dtype), self.geometry, self.output)
 
     def _network(self, z: Tensor) -> Tensor:
+        """Logits."""
         h, shared = self.position.expand(len(z), -1, -1), z[:, : self.global_channels]
         if self.codebook is not None and self.from_codebook is not None:
             shared = self.codebook(shared[:, 0])
             h = h + self.from_codebook(shared).unflatten(1, (self.length, -1))
-        c = self.condition(shared)
+        if self.mlp is not None:
+            h = h + self.mlp(shared).unflatten(1, (self.length, -1))
         if self.from_latents is not None:
             local = rearrange(z[:, self.global_channels :], "n (l d) -> n l d", l=self.length)
             h = h + self.from_latents(local)
+        if self.condition is None or self.modulation is None:
+            return self.logits(self.norm(h))
+        c = self.condition(shared)
         for block in self.blocks:
             h = block(h, c)
         shift, scale = rearrange(self.modulation(c), "n (two d) -> two n 1 d", two=2)

@@ -22,6 +22,10 @@ VOCABULARY = SPECIALS + QM9_TOKENS
 
 BOS, EOS, PAD = (SPECIALS.index(name) for name in ("<bos>", "<eos>", "<pad>"))
 
+_OTHERS = [token for token in VOCABULARY if token[0] not in "[CFNOcno"]
+CLASSES = tuple(1 + _OTHERS.index(token) if token in _OTHERS else 0 for token in VOCABULARY)
+"""Class of each letter: 0 for all atoms, and one each for other letters, which are the grammar of SMILES."""
+
 LENGTH = 32
 """Positions of the published layout, <bos> tokens <eos> <pad> ... <pad>: 30 tokens at most."""
 

@@ -1,5 +1,6 @@
 """Fisher-Rao geometry of categorical sequences, and scores against one-hot references."""
 
+from drift_simplex.classes import LetterClasses, class_field
 from drift_simplex.codebook import MAX_CODEBOOK_SIZE, Codebook
 from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import (
@@ -28,7 +29,9 @@ __all__ = [
     "CategoricalField",
     "Codebook",
     "FisherRao",
+    "LetterClasses",
     "abs_normalize",
+    "class_field",
     "decode",
     "kmer_effective_sample_size",
     "kmer_scores",

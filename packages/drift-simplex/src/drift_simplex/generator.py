@@ -42,6 +42,42 @@ def silu_mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*(module for layer in layers for module in (layer, nn.SiLU())))
 
 
+class ResidualMLP(nn.Module):
+    """MLP of residual blocks h + B silu(A layernorm(h)).
+
+    Inputs of mean square 1 give outputs of standard deviation about sqrt 2.
+
+    Args:
+        inputs: numbers of an input.
+        width: of the hidden states.
+        blocks: residual blocks.
+        outputs: numbers of an output.
+    """
+
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.enter = silu_mlp(inputs, width)
+        self.blocks = nn.ModuleList([_residual(width) for _ in range(blocks)])
+        self.leave = nn.Sequential(nn.LayerNorm(width), init_layer(nn.Linear(width, outputs), std=2**0.5))
+
+    def forward(self, z: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
+        """Outputs of all blocks in turn."""
+        h = self.enter(z)
+        for block in self.blocks:
+            h = h + block(h)
+        out: Tensor = self.leave(h)
+        return out
+
+
+def _residual(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        init_layer(nn.Linear(width, width)),
+        nn.SiLU(),
+        init_layer(nn.Linear(width, width), std=0.5),
+    )
+
+
 def draw_latents(
     shape: tuple[int, int], kind: Latents, generator: Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "n channels"]:

@@ -22,25 +22,48 @@ _POSITIONS = 32
 
 
 class Letters:
-    """One-hot references: the rows of tables [L * K, n] that tokens [m, L] in 0..K-1 select."""
+    """One-hot references: the rows of tables [L * K, n] that tokens [m, L] in 0..K-1 select.
 
-    def __init__(self, tokens: Integer[Tensor, "m L"], K: int) -> None:
+    `dense` makes all sums by matrix products; None: on a GPU.
+    """
+
+    def __init__(self, tokens: Integer[Tensor, "m L"], K: int, dense: bool | None = None) -> None:
         self._shape = (len(tokens), tokens.shape[1], K)
+        self._dense = tokens.is_cuda if dense is None else dense
         groups = torch.split(tokens.long(), _POSITIONS, dim=1)
         self._rows = [t + K * torch.arange(t.shape[1], device=t.device) for t in groups]
 
     def lookup(self, table: Float[Tensor, "LK n"]) -> Float[Tensor, "m n"]:
         """Sum over positions of the rows that each reference selects, (A @ onehot^T)^T."""
         parts = torch.split(table, _POSITIONS * self._shape[2])
-        total = embedding_bag(self._rows[0], parts[0], mode="sum")
-        for rows, part in zip(self._rows[1:], parts[1:], strict=True):
-            total = total.double() + embedding_bag(rows, part, mode="sum")
+        total = self._sum(0, parts[0])
+        for group, part in enumerate(parts[1:], 1):
+            total = total.double() + self._sum(group, part)
         return total.to(table.dtype)
 
     def total(self, weight: Float[Tensor, "m n"]) -> Float[Tensor, "n L K"]:
         """Total weight of the references that have each letter at each position, W @ onehot."""
-        sums = [embedding_bag(member, weight, start, mode="sum") for member, start in self._members]
+        if self._dense:
+            sums = [_product(onehot.T, weight) for onehot in self._onehot]
+        else:
+            sums = [embedding_bag(member, weight, start, mode="sum") for member, start in self._members]
         return torch.cat(sums).T.reshape(-1, *self._shape[1:])
+
+    def _sum(self, group: int, table: Tensor) -> Tensor:
+        """Sum over the positions of a group of the rows that each reference selects."""
+        if self._dense:
+            return _product(self._onehot[group], table)
+        return embedding_bag(self._rows[group], table, mode="sum")
+
+    @cached_property
+    def _onehot(self) -> list[Tensor]:
+        """One-hot matrices [m, positions * K] of the groups of positions."""
+        K = self._shape[2]
+        shapes = [(len(rows), rows.shape[1] * K) for rows in self._rows]
+        empty = [
+            rows.new_zeros(shape, dtype=torch.float32) for rows, shape in zip(self._rows, shapes, strict=True)
+        ]
+        return [matrix.scatter_(1, rows, 1) for matrix, rows in zip(empty, self._rows, strict=True)]
 
     @cached_property
     def _members(self) -> list[tuple[Tensor, Tensor]]:
@@ -52,6 +75,14 @@ class Letters:
             letters = torch.arange(rows.shape[1] * K, device=rows.device, dtype=ordered.dtype)
             members.append((order % m, torch.searchsorted(ordered, letters)))
         return members
+
+
+def _product(onehot: Tensor, values: Tensor) -> Tensor:
+    """Product of a matrix of zeros and ones, and one of numbers, to float32 or better."""
+    if values.dtype != torch.float32:
+        return onehot.to(values.dtype) @ values
+    high = (values.view(torch.int32) & -(2**13)).view(torch.float32)  # 11 significant bits
+    return onehot @ high + onehot @ (values - high)
 
 
 def vertex_angles(x: Float[Tensor, "n L K"]) -> tuple[Float[Tensor, "n L K"], Float[Tensor, "n L K"]]:

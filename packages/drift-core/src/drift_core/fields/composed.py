@@ -1,10 +1,10 @@
-"""Composite fields: weighted sums, and pullbacks along a map."""
+"""Composite fields: weighted sums, pullbacks along a map, and fixed tables of data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from drift_core.field import Batch, Drift, Field, diagnostics, observe
 from drift_core.manifold import Manifold
@@ -117,6 +117,49 @@ class PullbackField:
     def _mapped(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self.map(x)
+
+
+class TableField(nn.Module):
+    """Field towards a fixed table of distinct data, each weighted by its count.
+
+    A batch's data have no effect. Where few distinct data occur, all of them attract at every step, without
+    the noise of a random draw.
+
+    Raises ValueError unless there are as many counts as data, all of them positive.
+    """
+
+    data: Tensor
+    """Distinct data points, or tokens, [m, ...]."""
+    log_count: Tensor
+    """Logarithms of the counts, [m]."""
+
+    def __init__(self, field: Field, data: Tensor, counts: Tensor) -> None:
+        super().__init__()
+        if counts.shape != data.shape[:1] or not bool((counts > 0).all()):
+            raise ValueError(f"{len(data)} data need as many positive counts, got {list(counts.shape)}")
+        self.field = field
+        self.register_buffer("data", data, persistent=False)
+        self.register_buffer("log_count", counts.double().log(), persistent=False)
+
+    @property
+    def manifold(self) -> Manifold:
+        """Geometry of the field."""
+        return self.field.manifold
+
+    def __call__(self, batch: Batch) -> Drift:
+        """Drift of the wrapped field towards the table."""
+        return self.field(self._towards_table(batch))
+
+    def observe(self, batch: Batch) -> None:
+        """Let the wrapped field observe the batch with the table as data."""
+        observe(self.field, self._towards_table(batch))
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Diagnostics of the wrapped field, with the table as data."""
+        return diagnostics(self.field, self._towards_table(batch))
+
+    def _towards_table(self, batch: Batch) -> Batch:
+        return replace(batch, data=self.data, data_log_weight=self.log_count.to(batch.x.dtype))
 
 
 def _weighted_mean(terms: list[tuple[float, float]]) -> float:

@@ -45,12 +45,19 @@ def check_fraction(name: str, value: float | None) -> None:
         raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
 
 
+def check_weight(name: str, value: float) -> None:
+    """Raise ValueError, naming the setting, for a number that is negative or not finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be finite and not negative, got {value}")
+
+
 def at_least(least: int, most: int = 2**31 - 1) -> Check:
     """Annotation of a setting: a number in least..most."""
     return Check(partial(check_range, least=least, most=most))
 
 
 Positive = Annotated[float, Check(check_positive)]
+Weight = Annotated[float, Check(check_weight)]
 Fraction = Annotated[float, Check(check_fraction)]
 
 
@@ -144,19 +151,13 @@ class OptimizerConfig(Settings):
     """Decay per step of the mean of the gradient."""
     beta2: FromFile[Fraction] = 0.999
     """Decay per step of the mean of the squared gradient."""
-    weight_decay: FromFile[float | None] = None
+    weight_decay: FromFile[Weight | None] = None
     """Weight decay; none: 0.01, and no decay with adam."""
     clip_norm: FromFile[Positive] = 1.0
     """Largest norm of the gradient of the weights."""
     ema_decay: FromFile[Fraction | None] = None
     """Decay per step of the moving average of the weights, which is evaluated and saved; none: 1 - 9 / steps,
     an average over a ninth of the training."""
-
-    def check(self) -> None:
-        """Raise ValueError for a setting that is out of range."""
-        super().check()
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"`weight_decay` must be finite and not negative, got {self.weight_decay}")
 
     @property
     def averaging(self) -> float:
