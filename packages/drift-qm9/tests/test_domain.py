@@ -22,6 +22,7 @@ from drift_core.training.loop import Field
 from drift_qm9.config import MoleculeConfig
 from drift_qm9.data import Molecules
 from drift_qm9.domain import MoleculeDomain
+from drift_qm9.tokens import CLASSES, VOCABULARY
 from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 
@@ -54,30 +55,48 @@ def positives(data, n=100, **settings):
     return DOMAIN.data_sampler(checked(**settings), data)(n, Generator())
 
 
-def test_a_run_drifts_by_windows_or_whole_sequences(little):
-    field = make_field(little, window=4, window_lengthscale="2:0.4")
+def test_a_run_drifts_by_whole_strings_classes_and_windows(little):
+    field = make_field(little, window=4, window_lengthscale="2:0.4", class_weight=0.5, window_weight=2.0)
     assert isinstance(field, SumField)
-    window = field.fields[0]
-    assert isinstance(window, PullbackField)
+    assert field.weights == [1.0, 0.5, 2.0]
+    whole, classes, windows = field.fields
+    assert isinstance(whole, CategoricalField)
+    assert whole.product is False
+    assert isinstance(classes, PullbackField)
+    assert int(classes.field.log_count.exp().round().sum()) == 40
+    assert classes.field.field.vocab_size == classes.map.count == 16
+    window = windows.fields[0]
     assert window.map(little.train).shape == (40, 4)
     assert (window.field.product, window.field.vocab_size) == (True, 35)
     assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
-    whole = make_field(little, lengthscale="0.3,3", direction="displacement", reweight=0.0)
-    assert isinstance(whole, CategoricalField)
-    assert (whole.product, whole.direction, whole.lengthscales.start) == (False, "displacement", (0.3, 3.0))
-    for made in (field, whole):
-        assert isinstance(made, Field)
-        assert isinstance(made.manifold, FisherRao)
+    assert isinstance(field, Field)
+    assert isinstance(field.manifold, FisherRao)
+
+
+def test_parts_of_weight_zero_are_left_out(little):
+    for off, count in (({"class_weight": 0.0}, 1), ({"window_weight": 0.0}, 2)):
+        field = make_field(little, lengthscale="0.3,3", direction="displacement", **off)
+        assert len(field.fields) == count
+        whole = field.fields[0]
+        assert (whole.direction, whole.lengthscales.start) == ("displacement", (0.3, 3.0))
+
+
+def test_atoms_are_one_class_and_the_grammar_is_kept():
+    named = dict(zip(VOCABULARY, CLASSES, strict=True))
+    atoms = {"C", "N", "O", "F", "c", "n", "o", *(token for token in VOCABULARY if token[0] == "[")}
+    assert {token for token in VOCABULARY if named[token] == named["C"]} == atoms
+    others = [named[token] for token in VOCABULARY if token not in atoms]
+    assert len(set(others)) == len(others)
 
 
 def test_molecules_are_reweighted_by_their_indices(little):
-    field = make_field(little, reweight=0.6)
+    field = make_field(little, reweight=0.6, codebook_size=9)
     assert isinstance(field, BalancedField)
     assert field.until == 0.6
     assert torch.equal(field.data, little.train)
-    indices = positives(little, reweight=0.6)
+    indices = positives(little, reweight=0.6, codebook_size=9)
     assert torch.equal(indices, torch.arange(40))
-    plain = make_field(little, reweight=0.0)
+    plain = make_field(little, reweight=0.0, codebook_size=9)
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
     pulls = [
         f(Batch(x, d, x, torch.arange(3), progress=1.0)) for f, d in ((field, indices), (plain, little.train))
@@ -86,7 +105,14 @@ def test_molecules_are_reweighted_by_their_indices(little):
 
 
 @pytest.mark.parametrize(
-    "off", [{"window": 4}, {"codebook_size": 0}, {"geometry": "euclidean"}, {"reweight": 0.0}], ids=str
+    "off",
+    [
+        {"codebook_size": 9, "window_weight": 1.0},
+        {"codebook_size": 0},
+        {"codebook_size": 9, "geometry": "euclidean"},
+        {"codebook_size": 9, "reweight": 0.0},
+    ],
+    ids=str,
 )
 def test_what_is_not_reweighted_drifts_to_molecules(little, off):
     assert checked(**off).reweight == 0
@@ -98,17 +124,23 @@ def test_settings_that_are_none_suit_the_others():
     def arguments(**settings):
         return checked(**settings).network.arguments
 
-    fresh = {"codebook_size": 0}
-    assert (arguments()["position_channels"], arguments(**fresh)["position_channels"]) == (0, 4)
+    coded, small = {"codebook_size": 9}, {"preset": "small"}
+    channels = [arguments(**s)["position_channels"] for s in ({}, coded, small, {**coded, **small})]
+    assert channels == [0, 0, 4, 0]
     assert arguments(position_channels=2)["position_channels"] == 2
-    assert arguments(**fresh, position_channels=0)["position_channels"] == 0
-    sizes = [arguments(**settings)["width"] for settings in ({}, fresh, {"preset": "base"})]
-    assert sizes == [64, 128, 768]  # mlp, small, base
+    assert arguments(**small, position_channels=0)["position_channels"] == 0
+    sizes = [arguments(preset=name)["width"] for name in ("mlp", "small", "base")]
+    assert sizes == [64, 128, 768]
+    assert [arguments(**s)["mlp_width"] for s in ({}, {"preset": "mlp-large"}, coded)] == [512, 2048, 0]
     outputs = [arguments(**s)["output"] for s in ({}, {"output": "softmax"}, {"geometry": "euclidean"})]
     assert outputs == ["abs_normalize", "softmax", "softmax"]
-    assert (checked().reweight, checked(reweight=0.2).reweight) == (0.7, 0.2)
-    scales = [checked(**s).kernel.scales for s in ({}, {"window": 4}, {"lengthscale": "auto"})]
-    assert scales == ["1.5:0.15", "1:0.5", "auto"]
+    assert (checked().reweight, checked(**coded).reweight, checked(**coded, reweight=0.2).reweight) == (
+        0,
+        0.7,
+        0.2,
+    )
+    weights = [checked(**s).weights for s in ({}, coded, {"geometry": "euclidean"}, {"class_weight": 0.5})]
+    assert weights == [(1, 1), (0, 0), (0, 0), (0.5, 0.5)]
 
 
 def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
@@ -132,17 +164,19 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
     ],
 )
 def test_the_kernel_is_that_of_the_settings(little, settings, kernel):
-    windows = make_field(little, window=8, window_lengthscale="0.4", **settings)
-    assert windows.fields[0].field.kernel(0.4) == kernel
-    assert make_field(little, lengthscale="0.4", reweight=0.0, **settings).kernel(0.4) == kernel
+    whole, classes, windows = make_field(little, **settings).fields
+    kernels = [whole.kernel, classes.field.field.kernel, windows.fields[0].field.kernel]
+    assert [made(0.4) for made in kernels] == [kernel] * 3
 
 
 @pytest.mark.parametrize("kernel", ["laplace", "gaussian"])
 @pytest.mark.parametrize(("geometry", "apart"), [("spherical", math.pi / 2), ("euclidean", math.sqrt(2))])
 def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, kernel, geometry, apart):
     """Seen from one another; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^35."""
-    settings = {"geometry": geometry, "kernel": kernel, "lengthscale": "auto", "reweight": 0.0}
-    (scale,) = make_field(toy, **settings).lengthscales.start
+    settings = {"geometry": geometry, "kernel": kernel, "lengthscale": "auto", "class_weight": 0.0}
+    field = make_field(toy, **settings)
+    whole = field if geometry == "euclidean" else field.fields[0]
+    (scale,) = whole.lengthscales.start
     rows = torch.randperm(len(toy.train), generator=Generator().manual_seed(1))[:1500]
     tokens = toy.train[rows]
     r = apart * (tokens[:200, None] != tokens[200:]).sum(-1).double().sqrt()
@@ -153,7 +187,7 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
 
 @pytest.mark.parametrize("output", ["abs_normalize", "softmax"])
 def test_the_generator_is_that_of_the_settings(little, output):
-    settings = {"output": output, "codebook_size": 0, "global_channels": 5, "position_channels": 2}
+    settings = {"output": output, "preset": "small", "global_channels": 5, "position_channels": 2}
     generator = make_generator(little, **settings)
     assert (generator.output, generator.latent_dim, generator.length) == (output, 5 + 24, 12)
     assert (generator.codebook, len(generator.blocks)) == (None, 4)
@@ -161,16 +195,20 @@ def test_the_generator_is_that_of_the_settings(little, output):
     assert torch.equal(generator.logits.weight, again.logits.weight)
     other = make_generator(little, **settings, seed=1)
     assert not torch.equal(generator.logits.weight, other.logits.weight)
-    coded = make_generator(little, codebook_size=9)
+    coded, fresh = make_generator(little, codebook_size=9), make_generator(little, output=output)
     assert (coded.codebook.size, len(coded.blocks), coded.latent_dim) == (9, 0, 1)
+    assert (fresh.codebook, len(fresh.blocks), len(fresh.mlp.blocks), fresh.latent_dim) == (None, 0, 4, 48)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"window": 1}, "`window` must be at least 2, got 1"),
-        ({"window": 4, "window_lengthscale": "auto"}, "`window_lengthscale` auto: auto is for `lengthscale`"),
-        ({"window": 4, "window_lengthscale": "-1"}, "-1"),
+        ({"window_lengthscale": "auto"}, "`window_lengthscale` auto: auto is for `lengthscale`"),
+        ({"class_lengthscale": "auto:1"}, "`class_lengthscale` auto: auto is for `lengthscale`"),
+        ({"window_lengthscale": "-1"}, "-1"),
+        ({"class_weight": -1.0}, "`class_weight` must be finite and not negative, got -1"),
+        ({"window_weight": math.inf}, "`window_weight` must be finite and not negative, got inf"),
         ({"lengthscale": "short"}, "short"),
         ({"lengthscale": "0"}, "0"),
         ({"codebook_size": -1}, "`codebook_size` must be at least 0, got -1"),
@@ -191,14 +229,10 @@ def test_settings_out_of_range_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reweight": 0.5, "window": 4}, "`reweight` is for whole strings .* `window` 0"),
         ({"reweight": 0.5, "codebook_size": 0}, "`reweight` .* a `codebook_size`"),
-        ({"reweight": 0.5, "geometry": "euclidean"}, "`reweight` .* `geometry` spherical"),
-        ({"window": 4, "geometry": "euclidean"}, "`window` is for the sphere; `geometry` euclidean"),
-        ({"window": 4, "lengthscale": "1"}, "`lengthscale` is for whole strings"),
-        ({"window_lengthscale": "1"}, "`window_lengthscale` is for windows; it needs `window`"),
+        ({"class_weight": 0.5, "geometry": "euclidean"}, "`class_weight` .* `geometry` is euclidean"),
         ({"output": "abs_normalize", "geometry": "euclidean"}, "`output` abs_normalize is for the sphere"),
-        ({"preset": "mlp", "codebook_size": 0}, "`preset` mlp reads a codebook, and `codebook_size` is 0"),
+        ({"preset": "mlp-large", "codebook_size": 9}, "`preset` mlp-large is for fresh latents"),
         ({"skip_bad": True}, "`skip_bad` is for files; `dataset` toy is enumerated"),
         ({"data": Path("mine.smi"), "dataset": "qm9"}, "`data` is a file instead of `dataset` qm9"),
         ({"kernel": "laplace", "nu": 0.5}, "`nu` is for `kernel` matern .* got laplace"),
@@ -209,17 +243,26 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_settings_that_contradict_one_another_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MoleculeConfig.of(**settings).check()
-    for name in settings:  # any other of them alone is fine
-        checked(**{key: value for key, value in settings.items() if key != name})
+    if "reweight" not in settings:
+        for name in settings:  # any other of them alone is fine
+            checked(**{key: value for key, value in settings.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    "others", [{"window_weight": 1.0}, {"class_weight": 1.0}, {"geometry": "euclidean"}], ids=str
+)
+def test_whole_strings_alone_are_reweighted(others):
+    with pytest.raises(ValueError, match="`reweight` is for whole strings alone"):
+        MoleculeConfig.of(reweight=0.5, codebook_size=9, **others).check()
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"reweight": 0.0, "window": 4},
+        {"reweight": 0.0, "class_weight": 1.0},
         {"reweight": 0.0, "geometry": "euclidean"},
         {"output": "softmax", "geometry": "euclidean"},
-        {"window": 4, "window_lengthscale": "2:0.4"},
+        {"class_weight": 0.0, "window_lengthscale": "2:0.4"},
         {"skip_bad": True, "data": Path("mine.smi")},
         {"skip_bad": True, "dataset": "qm9"},
         {"kernel": "matern", "nu": math.inf},
@@ -237,7 +280,7 @@ def test_a_kernel_of_one_sphere_is_refused_in_a_file():
 
 def test_windows_wider_than_the_strings_are_the_strings(little):
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
-    wide, whole = (make_field(little, window=w) for w in (100, 12))
+    wide, whole = (make_field(little, window=w).fields[2] for w in (100, 12))
     pulls = [field(Batch(x, little.train, x, torch.arange(3))).field for field in (wide, whole)]
     torch.testing.assert_close(*pulls)
 
@@ -246,8 +289,9 @@ def test_windows_wider_than_the_strings_are_the_strings(little):
 def test_every_recipe_makes_a_generator_and_its_field(little, recipe):
     settings = dict(DOMAIN.recipes[recipe])
     checked(**settings)
-    if settings.get("preset") == "base":
-        settings["preset"] = "small"  # which is faster to make
+    quicker = {"base": "small", "mlp-large": "mlp-small"}
+    if "preset" in settings:
+        settings["preset"] = quicker.get(settings["preset"], settings["preset"])
     generator, field = make_generator(little, **settings), make_field(little, **settings)
     x = generator(generator.latent(5, Generator().manual_seed(0)))
     found = field(Batch(x, positives(little, **settings), x, torch.arange(5)))
@@ -272,4 +316,4 @@ def test_the_recipes_of_the_paper_are_the_published_settings():
 def test_the_recipe_is_that_of_the_data():
     of = [{}, {"dataset": "qm9"}, {"data": Path("mine.smi")}]
     assert [DOMAIN.default_recipe(checked(**data)) for data in of] == ["toy", "qm9", "qm9"]
-    assert [checked(**DOMAIN.recipes[name]).optimizer.steps for name in ("toy", "qm9")] == [400, 2_400]
+    assert [checked(**DOMAIN.recipes[name]).optimizer.steps for name in ("toy", "qm9")] == [500, 3_600]
