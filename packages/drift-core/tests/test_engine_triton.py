@@ -408,8 +408,11 @@ def compile_kernels() -> list[str]:
     """The first lines of the machine code of every form, geometry and option, for GPUs of two kinds."""
     from drift_core.engine import pairs, products
 
-    launches: dict[str, tuple[Any, dict[str, Any]]] = {}
-    kernels = {pairs: ("softmax_sums", "direction_sums"), products: ("logits", "merge", "directions")}
+    launches: dict[str, tuple[Any, dict[str, Any], int]] = {}
+    kernels = {
+        pairs: ("softmax_sums", "direction_sums", "scores"),
+        products: ("logits", "merge", "directions"),
+    }
     for module, names in kernels.items():
         for name in names:
             setattr(module, name, _Recorder(getattr(module, name), launches))
@@ -421,18 +424,19 @@ def compile_kernels() -> list[str]:
 class _Recorder:
     """In place of a kernel: records what it is started with."""
 
-    def __init__(self, function: Any, launches: dict[str, tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, function: Any, launches: dict[str, tuple[Any, dict[str, Any], int]]) -> None:
         self.function, self.launches = function, launches
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self.start
 
-    def start(self, *arguments: Any, enable_fp_fusion: bool, **constants: Any) -> None:
+    def start(self, *arguments: Any, num_warps: int, enable_fp_fusion: bool, **constants: Any) -> None:
         names = self.function.arg_names
         values = {**dict(zip(names, arguments, strict=False)), **constants}
         assert set(values) == set(names)
         assert enable_fp_fusion
-        self.launches[repr((names, constants))] = self.function, {name: values[name] for name in names}
+        launch = self.function, {name: values[name] for name in names}, num_warps
+        self.launches[repr((names, constants))] = launch
 
 
 def _requests() -> Iterator[Request]:
@@ -461,7 +465,7 @@ def _requests() -> Iterator[Request]:
     yield base._replace(gradient=False)
 
 
-def _compiled(function: Any, values: dict[str, Any], arch: int) -> str:
+def _compiled(function: Any, values: dict[str, Any], num_warps: int, arch: int) -> str:
     """The first lines of a kernel's PTX."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
@@ -474,7 +478,9 @@ def _compiled(function: Any, values: dict[str, Any], arch: int) -> str:
         for name, value in values.items()
     }  # fmt: skip
     source = ASTSource(function, signature, constants)
-    done = compile(source, target=GPUTarget("cuda", arch, 32), options={"enable_fp_fusion": True})
+    done = compile(
+        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps, "enable_fp_fusion": True}
+    )
     return done.asm["ptx"][:400]
 
 

@@ -4,6 +4,7 @@ Triton is imported on first use: not every system has it.
 """
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
 
@@ -11,17 +12,18 @@ import torch
 from torch import Tensor
 
 from drift_core.engine.cuda_products import ProductScores
-from drift_core.engine.layout import on_device, padded, with_lengths
+from drift_core.engine.layout import on_device
 from drift_core.engine.profile import Form, Profile
 from drift_core.engine.request import Geometry, Request, Result
 
-_QUERIES = 128
-"""Queries in a program, one per thread."""
-_PARTS, _PART_ROWS, _PART_TILES = 16, 512, 8
-"""Most parts of the references, most rows of sums over all parts, and fewest tiles in a part. Parts run in
-parallel; their number does not depend on the queries."""
 _SMALL = 4
 """Dimensions up to it keep the sums of the directions in registers; others find the distances twice."""
+_FEW, _MANY = {"M": 4, "N": 64, "num_warps": 1}, {"M": 32, "N": 128, "num_warps": 4}
+"""References at a time, queries and warps of a program, for few and for many dimensions. One warp looks for
+larger weights without shared memory; many references share the additions of directions to memory."""
+_PARTS, _PART_ROWS, _PART_TILES = 32, 512, 8
+"""Most parts of the references, most rows of sums over all parts, and fewest tiles in a part. Parts run in
+parallel; their number does not depend on the queries."""
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,12 @@ def scores(request: Request) -> Result:
         score = ProductScores(request) if request.geometry == Geometry.SPHERES else _Launch(request).score
         log_density, gradient, sample_size = zip(*map(score, request.profiles), strict=True)
     known = [part for part in gradient if part is not None]
-    stacked = torch.stack(known) if request.gradient else None
-    return Result(torch.stack(log_density), stacked, torch.stack(sample_size))
+    return Result(_stacked(log_density), _stacked(known) if known else None, _stacked(sample_size))
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """The parts along a new first axis; a single one is not copied."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
 class _Launch:
@@ -65,85 +71,85 @@ class _Launch:
 
         self._kernels: ModuleType = pairs
         self._request = request
-        own = request.y.ndim == 3
-        wide = request.geometry == Geometry.HYPERBOLOID
-        self._block = {"M": 8 if wide else 16, "N": _QUERIES}
-        x, y = (_rows(request.geometry, points) for points in (request.x, request.y))
-        self._x = padded(x.T, 1, _QUERIES)
-        self._y = padded(y.permute(2, 1, 0) if own else y.T, 1, self._block["M"])
-        self._y = padded(self._y, 2, _QUERIES) if own else self._y
-        self._constants = {
-            **{"GEOMETRY": int(request.geometry), "D": request.x.shape[1], "OWN": own},
-            **{"DISPLACEMENT": request.displacement, "WEIGHTED": request.log_weight is not None},
-            "EXCLUDING": request.self_index is not None,
-        }
-        tiles = self._y.shape[1] // self._block["M"]
-        parts = max(1, min(_PARTS, _PART_ROWS // (3 + request.x.shape[1]), tiles // _PART_TILES))
+        n, d = request.x.shape
+        self._few = d <= _SMALL
+        self._block = _FEW if self._few else _MANY
+        tiles = -(-request.y.shape[-2] // self._block["M"])
+        parts = max(1, min(_PARTS, _PART_ROWS // (3 + d), tiles // _PART_TILES))
         self._tiles = -(-tiles // parts)
         self._parts = -(-tiles // self._tiles)
+        self._programs = -(-n // self._block["N"])
+        x, y = _columns(request.x), _columns(request.y)
+        if request.geometry == Geometry.SPHERE:
+            x, y = _with_excess(x), _with_excess(y)
+        half_x, half_y = x, y
+        if request.geometry == Geometry.HYPERBOLOID:
+            half_x, half_y = _half_lifted(x), _half_lifted(y)
+        self._points = x, _padded(y, self._block["M"]), half_x, _padded(half_y, self._block["M"])
+        self._constants = {"GEOMETRY": int(request.geometry), "D": d, "DISPLACEMENT": request.displacement}
 
     def score(self, profile: Profile) -> tuple[Tensor, Tensor | None, Tensor]:
         """Log-densities, gradients and sample sizes of one kernel; the distances are found anew for each."""
-        (n, d), rows = self._request.x.shape, self._x.shape[1]
-        sums = self._x.new_empty(self._parts, 3, rows, dtype=torch.float64)
-        along = sums.new_zeros(self._parts, d, rows) if self._request.gradient else sums
-        small = self._request.gradient and d <= _SMALL
-        self._run("softmax_sums", profile, sums, along, ALONG=small)
-        largest, total, squares = sums.unbind(1)
-        top = largest.amax(0)
-        base = top.masked_fill(top == -torch.inf, 0)
-        share = (largest - base).exp()
-        total, squares = (share * total).sum(0)[:n], (share * share * squares).sum(0)[:n]
-        density, size = base[:n] + total.log(), total * total / squares
-        if not self._request.gradient:
-            return density.float(), None, size.float()
-        if small:
-            along *= share[:, None]
-        else:
-            self._run("direction_sums", profile, base.float(), along)
-        mass = torch.where(total == 0, 0, 1 / total)
-        tangent = _tangent(self._request, along.sum(0)[:, :n].T)
-        return density.float(), (tangent * mass[:, None]).float(), size.float()
+        (n, d), x = self._request.x.shape, self._points[0]
+        log_density, sample_size = x.new_empty(2, n).unbind()
+        gradient = x.new_empty(n, d) if self._request.gradient else None
+        again = gradient is not None and not self._few
+        empty = x.new_zeros if again else x.new_empty
+        sums = empty(self._parts, 3 + d, n, dtype=torch.float64)
+        self._sum("softmax_sums", profile, sums, ALONG=gradient is not None and self._few)
+        if again:
+            self._sum("direction_sums", profile, sums)
+        self._kernels.scores[(self._programs,)](
+            *(x, sums, n, self._parts, profile.rate),
+            *(log_density, log_density if gradient is None else gradient, sample_size),
+            **{"FORM": int(profile.form), "GRADIENT": gradient is not None, "N": self._block["N"]},
+            **self._constants,
+            num_warps=self._block["num_warps"],
+            enable_fp_fusion=True,
+        )
+        return log_density, gradient, sample_size
 
-    def _run(self, name: str, profile: Profile, known: Tensor, along: Tensor, **constants: int) -> None:
+    def _sum(self, name: str, profile: Profile, sums: Tensor, **constants: int) -> None:
         """Start a kernel over all blocks of queries and parts of the references."""
-        request, unused = self._request, self._request.x
+        request, unused = self._request, self._points[0]
         weight, own = request.log_weight, request.self_index
         strides = (0, 0) if weight is None else weight.stride()
         cubics = unused if profile.cubics is None else on_device(unused.device, profile.cubics)
         last = 0 if profile.cubics is None else len(profile.cubics) - 1
-        getattr(self._kernels, name)[self._x.shape[1] // _QUERIES, self._parts](
-            *(self._x, self._y, self._x.shape[1], self._y.shape[1], self._tiles),
+        getattr(self._kernels, name)[self._programs, self._parts](
+            *(*self._points, len(request.x), request.y.shape[-2], self._tiles),
             *(profile.rate, profile.factors, profile.first, last, profile.shift, cubics),
             *(unused if weight is None else weight, *strides),
-            *(unused if own is None else own.contiguous(), *(len(request.x), request.y.shape[-2])),
-            *(known, along),
-            **{"FORM": int(profile.form), **self._constants, **constants, **self._block},
+            *(unused if own is None else own.contiguous(), sums),
+            **{"FORM": int(profile.form), "OWN": request.y.ndim == 3},
+            **{"WEIGHTED": weight is not None, "EXCLUDING": own is not None},
+            **self._constants,
+            **constants,
+            **self._block,
             enable_fp_fusion=True,
         )
 
 
-def _rows(geometry: Geometry, points: Tensor) -> Tensor:
-    """What the kernels need to know of points [..., d], along the last axis."""
-    if geometry == Geometry.HYPERBOLOID:
-        return _lifted(points)
-    if geometry == Geometry.SPHERE:
-        return with_lengths(points)
-    return points
+def _columns(points: Tensor) -> Tensor:
+    """Points coordinate by coordinate: [d, n] of [n, d], [d, m, n] of [n, m, d]."""
+    return points.permute(*reversed(range(points.ndim))).contiguous()
 
 
-def _lifted(points: Tensor) -> Tensor:
-    """Float64 points of the hyperboloid, with the time coordinate that the others imply."""
-    space = points[..., 1:].double()
-    return torch.cat([(1 + space.square().sum(-1, keepdim=True)).sqrt(), space], dim=-1)
+def _padded(columns: Tensor, multiple: int) -> Tensor:
+    """The same with zeros as further points, up to a multiple."""
+    missing = -columns.shape[1] % multiple
+    rest = columns.new_zeros(len(columns), missing, *columns.shape[2:])
+    return torch.cat([columns, rest], dim=1) if missing else columns
 
 
-def _tangent(request: Request, u: Tensor) -> Tensor:
-    """Part of float64 vectors [n, d] that is tangent at the queries."""
-    if request.geometry == Geometry.SPHERE:
-        x = request.x.double()
-        return u - (u * x).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True) * x
-    if request.geometry == Geometry.HYPERBOLOID:
-        x, product = _lifted(request.x), u * _lifted(request.x)
-        return u + (product[:, 1:].sum(-1, keepdim=True) - product[:, :1]) * x
-    return u
+def _with_excess(columns: Tensor) -> Tensor:
+    """Points with their length less 1 as a last row."""
+    norm = torch.linalg.vector_norm(columns, dim=0, keepdim=True, dtype=torch.float64)
+    return torch.cat([columns, (norm - 1).float()])
+
+
+def _half_lifted(columns: Tensor) -> Tensor:
+    """Halves of float64 points of the hyperboloid, with the time coordinate that the others imply."""
+    half = columns.double().mul_(0.5)
+    torch.add(half[1:].square().sum(0), 0.25, out=half[0]).sqrt_()
+    return half

@@ -1,9 +1,14 @@
 """Fused scores on a GPU: pairs.c in Triton. The host's side is `drift_core.engine.cuda`.
 
-A program holds N queries, one per thread, and passes over M references at a time: reductions over references
-need no exchange between threads. Arrays of pairs are [M, N]. Points come coordinate by coordinate, padded:
-queries [rows, n], references [rows, m], or [rows, m, n] where each query has its own. Sums over a tile are
-float32, sums of tiles float64.
+A program holds N queries, a few per thread, and passes over M references at a time: sums over references need
+no exchange between threads. Arrays of pairs are [M, N]. Points come coordinate by coordinate: queries [D, n],
+references [D, m], padded to full tiles, or [D, m, n] where each query has its own. On the sphere row D is
+their length less 1.
+
+A pair has a float32 energy, -log k over a scale, and the weight 2^(-octaves energy - base). The base of a
+query follows its largest weight, but only when one exceeds 2^`_SLACK` (as in FlashAttention 4): sums are
+rarely rescaled, and each row of a tile adds to sums of its own, by one multiply-add. Sums of a few tiles are
+float32, sums of those float64.
 """
 
 from typing import no_type_check
@@ -13,13 +18,21 @@ import triton.language as tl
 
 LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 OCTAVES = tl.constexpr(3)
-UNROLL = tl.constexpr(4)
 SPHERE, HYPERBOLOID = tl.constexpr(1), tl.constexpr(2)
+SMALL = tl.constexpr(4)
+"""Dimensions up to it keep coordinates and sums of directions in registers."""
 _TINY = tl.constexpr(1.2e-38)
-"""Smaller numbers are denormal, and have no inverse root."""
-_TOGETHER = tl.constexpr(16)
+"""The least square of a length; smaller numbers are denormal, and have no inverse root."""
+_COINCIDENT = tl.constexpr(1e-18)
+"""The same on the sphere, where it is above the rounding of 1e-14, the square of a radial difference."""
+_LOWEST = tl.constexpr(-1e38)
+"""The base before the first weight; finite, so that differences of bases are."""
+_SLACK = tl.constexpr(8.0)
+"""Octaves by which a weight may exceed 1."""
+_TOGETHER = tl.constexpr(64)
 """Tiles whose sums are float32."""
-RUNTIME = ["tiles", "factors", "first", "last", "shift", "queries", "references"]
+_LOG2E = tl.constexpr(1.44269504)
+RUNTIME = ["n", "references", "tiles", "parts", "factors", "first", "last", "shift"]
 """Integers whose values must not compile anew."""
 
 
@@ -41,7 +54,15 @@ def _log1p(t):
     p = p * f + 3.333330241e-1
     p = p * f - 4.999998832e-1
     p = p * f + 1.0
-    return tl.where(t == t, p * f + exponent.to(tl.float32) * 0.693147181, t)
+    whole = (exponent + 0x4B400000).to(tl.float32, bitcast=True) - 12582912.0  # a conversion costs eight adds
+    return tl.minimum(p * f + whole * 0.693147181, t, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+@no_type_check
+def _query(x, k, i, n):
+    """Row k of queries i, [1, N]."""
+    return tl.load(x + k * n + i)[None, :]
 
 
 @triton.jit
@@ -56,120 +77,166 @@ def _reference(y, k, i, j, n, m, OWN: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _query(x, k, i, n):
-    """Row k of queries i, [1, N]."""
-    return tl.load(x + k * n + i)[None, :]
+def _queries(x, i, n, GEOMETRY: tl.constexpr, D: tl.constexpr):
+    """Queries i as a list of rows; of many dimensions, as they are in memory."""
+    if D > SMALL:
+        return x
+    else:
+        rows = []
+        for k in tl.static_range(D + 1 if GEOMETRY == SPHERE else D):
+            rows += [_query(x, k, i, n)]
+        return rows
 
 
 @triton.jit
 @no_type_check
-def _flat(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Distances and inverse lengths of y - x."""
-    square = tl.zeros([M, N], tl.float32)
+def _references(y, i, j, n, m, GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr):
+    """The same of references j."""
+    if D > SMALL:
+        return y
+    else:
+        rows = []
+        for k in tl.static_range(D + 1 if GEOMETRY == SPHERE else D):
+            rows += [_reference(y, k, i, j, n, m, OWN)]
+        return rows
+
+
+@triton.jit
+@no_type_check
+def _difference(x, y, side, GEOMETRY: tl.constexpr):
+    """y - side x."""
+    if GEOMETRY == SPHERE:
+        return y - side * x
+    else:
+        return y - x
+
+
+@triton.jit
+@no_type_check
+def _side(dot):
+    """1 with the sign of an inner product: the direction away from -y is accurate beyond a right angle."""
+    return ((dot.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def _radial(x, y):
+    """Minus the square of the difference of two lengths: float32 vectors are not exactly of length 1."""
+    d = y - x
+    return -d * d + _COINCIDENT
+
+
+@triton.jit
+@no_type_check
+def _square(x, y, GEOMETRY: tl.constexpr, D: tl.constexpr):
+    """|y - side x|^2 and sides, of few dimensions."""
+    square, side = tl.full([1, 1], _TINY, tl.float32), 1.0
+    if GEOMETRY == SPHERE:
+        dot = x[0] * y[0]
+        for k in tl.static_range(1, D):
+            dot += x[k] * y[k]
+        side, square = _side(dot), _radial(x[D], y[D])
+    for k in tl.static_range(D):
+        d = _difference(x[k], y[k], side, GEOMETRY)
+        square += d * d
+    return square, side
+
+
+@triton.jit
+@no_type_check
+def _square_of_many(x, y, i, j, n, m, GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr):
+    """|y - side x|^2 and sides, of many dimensions."""
+    square, side = tl.full([j.shape[0], i.shape[0]], _TINY, tl.float32), 1.0
+    if GEOMETRY == SPHERE:
+        dot = 0.0 * square
+        for k in range(D):
+            dot += _query(x, k, i, n) * _reference(y, k, i, j, n, m, OWN)
+        side, square = _side(dot), _radial(_query(x, D, i, n), _reference(y, D, i, j, n, m, OWN))
     for k in range(D):
-        d = _reference(y, k, i, j, n, m, OWN) - _query(x, k, i, n)
+        d = _difference(_query(x, k, i, n), _reference(y, k, i, j, n, m, OWN), side, GEOMETRY)
         square += d * d
-    return tl.sqrt(square), tl.where(square > _TINY, tl.math.rsqrt(square), 0.0)
+    return square, side
 
 
 @triton.jit
 @no_type_check
-def chords(
-    x, y, i, j, n, m,
-    D: tl.constexpr, OWN: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """Squared chords between unit vectors along side x and y, 1 / |y|, and sides, as in pairs.h.
+def _angle(square, side):
+    """Angles, and inverse lengths of y - side x projected on the tangent space.
 
-    Rows D and D + 1 of the points hold |y| - 1 and 1 / |y|. ORTHANT: all coordinates, and so the sides, are
-    positive.
+    The chord, sqrt(square), is twice the sine of half an angle, with cosine c. That angle is
+    chord arccos(c) / sqrt(1 - c^2): a polynomial on [cos(pi/4), 1], to 7e-8.
     """
-    side = 1.0
-    if not ORTHANT:
-        dot = tl.zeros([M, N], tl.float32)
-        for k in tl.range(0, D, loop_unroll_factor=UNROLL):
-            dot += _reference(y, k, i, j, n, m, OWN) * _query(x, k, i, n)
-        side = tl.where(dot < 0, -1.0, 1.0)
-    square = tl.zeros([M, N], tl.float32)
-    for k in tl.range(0, D, loop_unroll_factor=UNROLL):
-        d = _reference(y, k, i, j, n, m, OWN) - side * _query(x, k, i, n)
-        square += d * d
-    radial = _reference(y, D, i, j, n, m, OWN) - _query(x, D, i, n)
-    inverse = _reference(y, D + 1, i, j, n, m, OWN)
-    square = (square - radial * radial) * (inverse * _query(x, D + 1, i, n))
-    return tl.where(square < 0, 0.0, square), inverse, side  # keeps NaN
+    cosine_square = 1.0 - 0.25 * square
+    over_chord, over_cosine = tl.math.rsqrt(tl.abs(square)), tl.math.rsqrt(cosine_square)
+    c = cosine_square * over_cosine
+    p = 3.61455e-2 * c - 1.9875831e-1
+    p = p * c + 5.1305676e-1
+    p = p * c - 9.0774193e-1
+    p = p * c + 1.55729805
+    r = side * (square * over_chord * p) + (1.57079633 - 1.57079633 * side)
+    return r, over_chord * over_cosine
 
 
 @triton.jit
 @no_type_check
-def angle_over_sine(square):
-    """theta / sin(theta) of squared chords up to 2."""
-    p = 2.302840839e-5 * square - 1.382919113e-4
-    p = p * square + 4.392040122e-4
-    p = p * square - 6.065905230e-4
-    p = p * square + 1.035720742e-3
-    p = p * square + 1.194009070e-3
-    p = p * square + 7.272748347e-3
-    p = p * square + 3.331172113e-2
-    p = p * square + 1.666680555e-1
-    return p * square + 1.0
+def _lorentz(x, y, D: tl.constexpr):
+    """<y - x, y - x>_L, -<x, y>_L, and whether the first cancels less, of few dimensions, time first."""
+    d, product = y[0] - x[0], y[0] * x[0]
+    square = -d * d
+    near = product > -square
+    for k in tl.static_range(1, D):
+        square += (y[k] - x[k]) * (y[k] - x[k])
+        product -= y[k] * x[k]
+    return square, product, near
 
 
 @triton.jit
 @no_type_check
-def sphere(
-    x, y, i, j, n, m,
-    D: tl.constexpr, OWN: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """Angles, inverse lengths of the directions y - side x, and sides."""
-    square, inverse, side = chords(x, y, i, j, n, m, D, OWN, ORTHANT, M, N)
-    sine_square = square - 0.25 * square * square
-    over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
-    angle = sine_square * over_sine * angle_over_sine(square)
-    if not ORTHANT:
-        angle = tl.where(side < 0, 3.14159265 - angle, angle)
-    return angle, inverse * over_sine, side
-
-
-@triton.jit
-@no_type_check
-def _hyperboloid(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Distances and inverse lengths of y - x; points are float64, time first.
-
-    sinh^2(r/2) is <y - x, y - x>_L / 4, or (-<x, y>_L - 1) / 2 where that cancels less, between far points.
-    """
+def _lorentz_of_many(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr):
+    """The same, of many dimensions."""
     end, start = _reference(y, 0, i, j, n, m, OWN), _query(x, 0, i, n)
-    time, product = (end - start) * (end - start), end * start
-    near = product > time
-    square = tl.zeros([M, N], tl.float64) - time
+    square, product = -(end - start) * (end - start), end * start
+    near = product > -square
     for k in range(1, D):
         end, start = _reference(y, k, i, j, n, m, OWN), _query(x, k, i, n)
         square += (end - start) * (end - start)
         product -= end * start
-    z = tl.where(near, square * 0.25, product * 0.5 - 0.5).to(tl.float32)
-    z = tl.where(z < 0, 0.0, z)
-    sinh = 2.0 * tl.sqrt(z) * tl.sqrt(1.0 + z)
-    return _log1p(2.0 * z + sinh), tl.where(sinh > 0, 1.0 / sinh, 0.0)
+    return square, product, near
+
+
+@triton.jit
+@no_type_check
+def _hyperbolic(square, product, near):
+    """Distances, inverse lengths of y - x on the tangent space, and z = sinh^2(r/2).
+
+    z is <y - x, y - x>_L / 4, or (-<x, y>_L - 1) / 2, of which one is accurate. The arguments are of x / 2
+    and y / 2. Then sinh(r) = 2 sqrt(z (1 + z)), and exp(r) = 1 + 2 z + sinh(r).
+    """
+    z = tl.where(near, square, 2.0 * product - 0.5).to(tl.float32)
+    z = tl.maximum(z, _TINY, propagate_nan=tl.PropagateNan.ALL)
+    inverse = tl.math.rsqrt(z) * tl.math.rsqrt(1.0 + z)
+    return _log1p(2.0 * (z + (1.0 + z) * (z * inverse))), 0.5 * inverse, z
 
 
 @triton.jit
 @no_type_check
 def _half_integer(r, rate, factors):
-    """log k and -d log k / dr for nu = factors + 1/2, as `HalfInteger` in kernel/matern.py."""
+    """-log k and its slope for nu = factors + 1/2, as `HalfInteger` in kernel/matern.py."""
     a = r * rate
     s = 1.0 + a
-    log = _log1p(a) - a
+    energy = a - _log1p(a)
     for factor in range(1, factors):
         order = factor + 0.5
         excess = a * (a / s)
-        log += _log1p(excess * (0.5 / order))
+        energy -= _log1p(excess * (0.5 / order))
         s = excess + 2.0 * order
-    return log, a / s * rate
+    return energy, a / s * rate
 
 
 @triton.jit
 @no_type_check
 def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
-    """log k and -d log k / dr from a table, as in pairs.c; `last` is the last cell, counted from 0."""
+    """-log k and its slope from a table, as in pairs.c; `last` is the last cell, counted from 0."""
     if FORM == OCTAVES:
         bits = r.to(tl.int32, bitcast=True)
         cell = bits >> shift
@@ -185,17 +252,18 @@ def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
     c = cubics + cell * 8
     log = (tl.load(c + 3) * position + tl.load(c + 2)) * position + tl.load(c + 1)
     slope = (tl.load(c + 7) * position + tl.load(c + 6)) * position + tl.load(c + 5)
-    return log * position + tl.load(c), -(slope * position + tl.load(c + 4))
+    return -(log * position + tl.load(c)), -(slope * position + tl.load(c + 4))
 
 
 @triton.jit
 @no_type_check
-def log_kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
-    """log k and -d log k / dr."""
+def kernel(r, profile, FORM: tl.constexpr):
+    """Energies -log k / scale and their slopes."""
+    rate, factors, first, last, shift, cubics = profile
     if FORM == LAPLACE:
-        return r * -rate, tl.zeros_like(r) + rate
+        return r, tl.full(r.shape, 1.0, tl.float32)
     elif FORM == GAUSSIAN:
-        return r * r * (-0.5 * rate), r * rate
+        return 0.5 * r * r, r
     elif FORM == HALF_INTEGER:
         return _half_integer(r, rate, factors)
     else:
@@ -204,155 +272,223 @@ def log_kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr)
 
 @triton.jit
 @no_type_check
-def weighed(
-    logit, i, j, log_weight, row_stride, column_stride, own, queries, references,
-    WEIGHTED: tl.constexpr, EXCLUDING: tl.constexpr,
-):  # fmt: skip
-    """Logits with the log-weights, without the excluded pairs and the padding."""
-    if WEIGHTED:
-        row, column = tl.minimum(i, queries - 1), tl.minimum(j, references - 1)
-        logit += tl.load(log_weight + row[None, :] * row_stride + column[:, None] * column_stride)
-    if EXCLUDING:
-        logit = tl.where(j[:, None] == own[None, :], float("-inf"), logit)
-    return tl.where(j[:, None] < references, logit, float("-inf"))
+def scale(rate, FORM: tl.constexpr):
+    """What energies and slopes are to be multiplied by."""
+    if FORM <= GAUSSIAN:
+        return rate
+    else:
+        return rate * 0.0 + 1.0
 
 
 @triton.jit
 @no_type_check
 def _pairs(
-    x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
-    log_weight, row_stride, column_stride, own, queries, references,
+    points, i, tile, n, m, references, profile, weights, own,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
-    EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Logits, slopes over the lengths of the directions y - side x, and sides."""
-    if GEOMETRY == SPHERE:
-        r, inverse, side = sphere(x, y, i, j, n, m, D, OWN, False, M, N)
-    elif GEOMETRY == HYPERBOLOID:
-        r, inverse = _hyperboloid(x, y, i, j, n, m, D, OWN, M, N)
-        side = 1.0
+    """Energies, slopes over the lengths of directions; sides (sphere) or sinh^2(r/2) (hyperboloid)."""
+    x, y, half_x, half_y = points
+    j, aside = tile * M + tl.arange(0, M), 1.0
+    if GEOMETRY == HYPERBOLOID:
+        if D <= SMALL:
+            square, product, near = _lorentz(half_x, half_y, D)
+        else:
+            square, product, near = _lorentz_of_many(half_x, half_y, i, j, n, m, D, OWN)
+        r, inverse, aside = _hyperbolic(square, product, near)
     else:
-        r, inverse = _flat(x, y, i, j, n, m, D, OWN, M, N)
-        side = 1.0
-    logit, slope = log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
+        if D <= SMALL:
+            square, aside = _square(x, y, GEOMETRY, D)
+        else:
+            square, aside = _square_of_many(x, y, i, j, n, m, GEOMETRY, D, OWN)
+        if GEOMETRY == SPHERE:
+            r, inverse = _angle(square, aside)
+        else:
+            inverse = tl.math.rsqrt(square)
+            r = square * inverse
+    energy, slope = kernel(r, profile, FORM)
     if DISPLACEMENT:
         slope = r
-    logit = weighed(
-        logit, i, j, log_weight, row_stride, column_stride, own, queries, references, WEIGHTED, EXCLUDING
-    )
-    return logit, slope * inverse, side
+    if WEIGHTED:
+        log_weight, row_stride, column_stride = weights
+        column = tl.minimum(j, references - 1).to(tl.int64)
+        weight = tl.load(log_weight + i[None, :] * row_stride + column[:, None] * column_stride)
+        energy -= weight * (1.0 / scale(profile[0], FORM))
+    if EXCLUDING:
+        energy = tl.where(j[:, None] == own[None, :], float("inf"), energy)
+    if (tile + 1) * M > references:
+        energy = tl.where(j[:, None] < references, energy, float("inf"))
+    return energy, slope * inverse, aside
 
 
 @triton.jit
 @no_type_check
-def _direction(x, y, k, i, j, n, m, a, side, GEOMETRY: tl.constexpr, OWN: tl.constexpr):
-    """Row k of sum_j a (y - side x), [N]."""
-    at = _query(x, k, i, n)
-    if GEOMETRY == SPHERE:
-        at = side * at
-    return tl.sum(a * (_reference(y, k, i, j, n, m, OWN) - at).to(tl.float32), 0)
+def _direction(x, y, k, aside, GEOMETRY: tl.constexpr):
+    """Row k of y - side x; on the hyperboloid row 0 is sinh^2(r/2) = -<y - x, x>_L / 2, the normal part."""
+    if GEOMETRY == HYPERBOLOID and k == 0:
+        return aside
+    else:
+        return _difference(x[k], y[k], aside, GEOMETRY)
+
+
+@triton.jit
+@no_type_check
+def _rescaled(sums, factor):
+    """Sums of weights, of their squares and of directions, relative to another base."""
+    return [sums[0] * factor, sums[1] * (factor * factor)] + [one * factor for one in sums[2:]]
 
 
 @triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def softmax_sums(
-    x, y, n, m, tiles, rate, factors, first, last, shift, cubics,
-    log_weight, row_stride, column_stride, self_index, queries, references, sums, directions,
+    x, y, half_x, half_y, n, references, tiles, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, self_index, sums,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
     EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, ALONG: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """Online softmax over `tiles` tiles of references, from program 1's part on.
 
-    Stores the largest logit, the sum of the weights and that of their squares in `sums` [parts, 3, n], and,
-    if ALONG, the sums of the directions in `directions` [parts, D, n]; then D is at most 4.
+    Stores in `sums` [parts, 3 + D, n] the base, the sum of the weights, that of their squares and, if ALONG,
+    those of the directions; then D is small.
     """
-    n, m = n.to(tl.int64), m.to(tl.int64)
-    i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
-    part = tl.program_id(1).to(tl.int64)
-    own = i
-    if EXCLUDING:
-        own = tl.load(self_index + tl.minimum(i, queries - 1))
-    largest = tl.full([N], float("-inf"), tl.float32)
-    zero = tl.zeros([N], tl.float64)
-    total, squares, along0, along1, along2, along3 = zero, zero, zero, zero, zero, zero
-    end = tl.minimum((part + 1) * tiles, m // M)
-    for first_tile in range(part * tiles, end, _TOGETHER):
-        before = largest
-        none = tl.zeros([N], tl.float32)
-        t, s, a0, a1, a2, a3 = none, none, none, none, none, none
-        for tile in range(first_tile, tl.minimum(first_tile + _TOGETHER, end)):
+    n, m = n.to(tl.int64), tl.cdiv(references, M).to(tl.int64) * M
+    profile, weights = (rate, factors, first, last, shift, cubics), (log_weight, row_stride, column_stride)
+    octaves = scale(rate, FORM) * _LOG2E
+    index, part = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N), tl.program_id(1)
+    i = tl.minimum(index, n - 1)
+    own = tl.load(self_index + i) if EXCLUDING else i
+    at, half_at = _queries(x, i, n, GEOMETRY, D), _queries(half_x, i, n, GEOMETRY, D)
+    base = tl.full([N], _LOWEST, tl.float32)
+    sums64 = [tl.zeros([N], tl.float64)] * (2 + D * ALONG)
+    end = tl.minimum((part + 1) * tiles, tl.cdiv(references, M))
+    for start in range(part * tiles, end, _TOGETHER):
+        sums32 = [tl.zeros([M, N], tl.float32)] * (2 + D * ALONG)
+        for tile in range(start, tl.minimum(start + _TOGETHER, end)):
             j = tile * M + tl.arange(0, M)
-            logit, slope, side = _pairs(
-                x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
-                log_weight, row_stride, column_stride, own, queries, references,
-                GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
+            to = _references(y, i, j, n, m, GEOMETRY, D, OWN)
+            half_to = _references(half_y, i, j, n, m, GEOMETRY, D, OWN)
+            energy, slope, aside = _pairs(
+                (at, to, half_at, half_to), i, tile, n, m, references, profile, weights, own,
+                GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M,
             )  # fmt: skip
-            new = tl.maximum(largest, tl.max(logit, 0))
-            base = tl.where(new == float("-inf"), 0.0, new)
-            factor = tl.exp(largest - base)
-            largest = new
-            weight = tl.exp(logit - base[None, :])
-            t = t * factor + tl.sum(weight, 0)
-            s = s * (factor * factor) + tl.sum(weight * weight, 0)
-            if ALONG:
-                a = weight * slope
-                a0 = a0 * factor + _direction(x, y, 0, i, j, n, m, a, side, GEOMETRY, OWN)
-                if D > 1:
-                    a1 = a1 * factor + _direction(x, y, 1, i, j, n, m, a, side, GEOMETRY, OWN)
-                if D > 2:
-                    a2 = a2 * factor + _direction(x, y, 2, i, j, n, m, a, side, GEOMETRY, OWN)
-                if D > 3:
-                    a3 = a3 * factor + _direction(x, y, 3, i, j, n, m, a, side, GEOMETRY, OWN)
-        change = tl.exp(before - tl.where(largest == float("-inf"), 0.0, largest)).to(tl.float64)
-        total = total * change + t.to(tl.float64)
-        squares = squares * (change * change) + s.to(tl.float64)
-        along0 = along0 * change + a0.to(tl.float64)
-        along1 = along1 * change + a1.to(tl.float64)
-        along2 = along2 * change + a2.to(tl.float64)
-        along3 = along3 * change + a3.to(tl.float64)
-    out = sums + part * 3 * n + i
-    tl.store(out, largest.to(tl.float64))
-    tl.store(out + n, total)
-    tl.store(out + 2 * n, squares)
+            peak = -octaves * tl.min(energy, 0)
+            higher = peak - base > _SLACK
+            if tl.max(higher.to(tl.int32), 0) > 0:
+                raised = tl.where(higher, peak, base)
+                factor = tl.exp2(base - raised)
+                base = raised
+                sums32, sums64 = _rescaled(sums32, factor[None, :]), _rescaled(sums64, factor.to(tl.float64))
+            weight = tl.exp2(-octaves * energy - base[None, :])
+            sums32 = _added(sums32, weight, slope, at, to, aside, GEOMETRY, D, ALONG)
+        sums64 = _merged(sums64, sums32, 2 + D * ALONG)
+    out, known = sums + part * ((3 + D) * n) + index, index < n
+    tl.store(out, base.to(tl.float64), known)
+    for k in tl.static_range(2 + D * ALONG):
+        tl.store(out + (1 + k) * n, sums64[k], known)
+
+
+@triton.jit
+@no_type_check
+def _added(sums, weight, slope, x, y, aside, GEOMETRY: tl.constexpr, D: tl.constexpr, ALONG: tl.constexpr):
+    """Sums of weights, of their squares and of directions, row by row of a tile."""
+    added = [sums[0] + weight, sums[1] + weight * weight]
     if ALONG:
-        out = directions + part * D * n + i
-        tl.store(out, along0)
-        if D > 1:
-            tl.store(out + n, along1)
-        if D > 2:
-            tl.store(out + 2 * n, along2)
-        if D > 3:
-            tl.store(out + 3 * n, along3)
+        a = weight * slope
+        for k in tl.static_range(D):
+            added += [sums[2 + k] + a * _direction(x, y, k, aside, GEOMETRY)]
+    return added
+
+
+@triton.jit
+@no_type_check
+def _merged(sums64, sums32, COUNT: tl.constexpr):
+    """Sums over the rows of tiles, in float64."""
+    merged = []
+    for k in tl.static_range(COUNT):
+        merged += [sums64[k] + tl.sum(sums32[k], 0).to(tl.float64)]
+    return merged
 
 
 @triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def direction_sums(
-    x, y, n, m, tiles, rate, factors, first, last, shift, cubics,
-    log_weight, row_stride, column_stride, self_index, queries, references, largest, directions,
+    x, y, half_x, half_y, n, references, tiles, rate, factors, first, last, shift, cubics,
+    log_weight, row_stride, column_stride, self_index, sums,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
     EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Sums of the directions where `largest` [n], the largest logit, is known.
+    """Adds the sums of the directions of many dimensions to `sums`, which holds zeros in these rows.
 
-    Adds them to `directions` [parts, D, n]. No two programs share an address, so the order is fixed.
+    No two programs share an address, so the order is fixed.
     """
-    n, m = n.to(tl.int64), m.to(tl.int64)
-    i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
-    part = tl.program_id(1).to(tl.int64)
-    own = i
-    if EXCLUDING:
-        own = tl.load(self_index + tl.minimum(i, queries - 1))
-    base = tl.load(largest + i)
-    for tile in range(part * tiles, tl.minimum((part + 1) * tiles, m // M)):
-        j = tile * M + tl.arange(0, M)
-        logit, slope, side = _pairs(
-            x, y, i, j, n, m, rate, factors, first, last, shift, cubics,
-            log_weight, row_stride, column_stride, own, queries, references,
-            GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M, N,
+    n, m = n.to(tl.int64), tl.cdiv(references, M).to(tl.int64) * M
+    profile, weights = (rate, factors, first, last, shift, cubics), (log_weight, row_stride, column_stride)
+    octaves = scale(rate, FORM) * _LOG2E
+    index, part = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N), tl.program_id(1)
+    i, known = tl.minimum(index, n - 1), index < n
+    own = tl.load(self_index + i) if EXCLUDING else i
+    out = sums + part * ((3 + D) * n) + i
+    base = tl.load(out).to(tl.float32)
+    for tile in range(part * tiles, tl.minimum((part + 1) * tiles, tl.cdiv(references, M))):
+        energy, slope, aside = _pairs(
+            (x, y, half_x, half_y), i, tile, n, m, references, profile, weights, own,
+            GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M,
         )  # fmt: skip
-        a = tl.exp(logit - base[None, :]) * slope
-        for k in range(D):
-            row = _direction(x, y, k, i, j, n, m, a, side, GEOMETRY, OWN)
-            tl.atomic_add(directions + (part * D + k) * n + i, row.to(tl.float64), sem="relaxed")
+        a = tl.exp2(-octaves * energy - base[None, :]) * slope
+        if GEOMETRY == HYPERBOLOID:
+            tl.atomic_add(out + 3 * n, tl.sum(a * aside, 0).to(tl.float64), known, sem="relaxed")
+        j = tile * M + tl.arange(0, M)
+        for k in range(1 if GEOMETRY == HYPERBOLOID else 0, D):
+            d = _difference(_query(x, k, i, n), _reference(y, k, i, j, n, m, OWN), aside, GEOMETRY)
+            tl.atomic_add(out + (3 + k) * n, tl.sum(a * d, 0).to(tl.float64), known, sem="relaxed")
+
+
+@triton.jit
+@no_type_check
+def _over_parts(sums, row, top, index, n, parts, D: tl.constexpr):
+    """A row of `sums` over all parts, relative to the base `top`; row 2 holds squares."""
+    total = tl.zeros(top.shape, tl.float64)
+    for part in range(parts):
+        of_part = sums + part * ((3 + D) * n) + index
+        share = tl.exp2(tl.load(of_part, index < n) - top)
+        share *= tl.where(row == 2, share, 1.0)
+        total += share * tl.load(of_part + row * n, index < n)
+    return total
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+@no_type_check
+def scores(
+    x, sums, n, parts, rate, log_density, gradient, sample_size, GEOMETRY: tl.constexpr, FORM: tl.constexpr,
+    DISPLACEMENT: tl.constexpr, GRADIENT: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Log-densities [n], tangent gradients [n, D] and sample sizes [n] from the sums of parts."""
+    n = n.to(tl.int64)
+    index = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
+    i, known = tl.minimum(index, n - 1), index < n
+    top = tl.full([N], _LOWEST, tl.float64)
+    for part in range(parts):
+        top = tl.maximum(top, tl.load(sums + part * ((3 + D) * n) + i))
+    total = _over_parts(sums, 1, top, index, n, parts, D)
+    squares = _over_parts(sums, 2, top, index, n, parts, D)
+    tl.store(log_density + index, (top * 0.6931471805599453 + tl.log(total)).to(tl.float32), known)
+    tl.store(sample_size + index, (total * total / squares).to(tl.float32), known)
+    if GRADIENT:
+        over_total = tl.where(total == 0, 0.0, (1.0 if DISPLACEMENT else scale(rate, FORM)) / total)
+        first: tl.constexpr = 1 if GEOMETRY == HYPERBOLOID else 0
+        product, length = tl.zeros([N], tl.float64), tl.zeros([N], tl.float64)
+        for k in range(first, D):
+            at = tl.load(x + k * n + i).to(tl.float64)
+            product += at * _over_parts(sums, 3 + k, top, index, n, parts, D)
+            length += at * at
+        normal = 0.0 * length
+        if GEOMETRY == SPHERE:
+            normal = -product / length
+        if GEOMETRY == HYPERBOLOID:
+            normal = -2.0 * _over_parts(sums, 3, top, index, n, parts, D)
+            time = (product + normal * length) / tl.sqrt(1.0 + length)
+            tl.store(gradient + index * D, (time * over_total).to(tl.float32), known)
+        for k in range(first, D):
+            u = _over_parts(sums, 3 + k, top, index, n, parts, D) + normal * tl.load(x + k * n + i)
+            tl.store(gradient + index * D + k, (u * over_total).to(tl.float32), known)

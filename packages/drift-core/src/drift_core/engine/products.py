@@ -13,7 +13,90 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from drift_core.engine.pairs import RUNTIME, angle_over_sine, chords, log_kernel, sphere, weighed
+from drift_core.engine.pairs import kernel, scale
+
+UNROLL = tl.constexpr(4)
+_TINY = tl.constexpr(1.2e-38)
+"""Smaller numbers are denormal, and have no inverse root."""
+RUNTIME = ["positions", "factors", "first", "last", "shift", "queries", "references"]
+"""Integers whose values must not compile anew."""
+
+
+@triton.jit
+@no_type_check
+def _chords(x, y, D: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Squared chords between unit vectors along side x and y, 1 / |y|, and sides, as in pairs.h.
+
+    Rows D and D + 1 of the points hold |y| - 1 and 1 / |y|. ORTHANT: all coordinates, and so the sides, are
+    positive.
+    """
+    i, j = tl.arange(0, N)[None, :], tl.arange(0, M)[:, None]
+    side = 1.0
+    if not ORTHANT:
+        dot = tl.zeros([M, N], tl.float32)
+        for k in tl.range(0, D, loop_unroll_factor=UNROLL):
+            dot += tl.load(y + k * M + j) * tl.load(x + k * N + i)
+        side = tl.where(dot < 0, -1.0, 1.0)
+    square = tl.zeros([M, N], tl.float32)
+    for k in tl.range(0, D, loop_unroll_factor=UNROLL):
+        d = tl.load(y + k * M + j) - side * tl.load(x + k * N + i)
+        square += d * d
+    radial = tl.load(y + D * M + j) - tl.load(x + D * N + i)
+    inverse = tl.load(y + (D + 1) * M + j)
+    square = (square - radial * radial) * (inverse * tl.load(x + (D + 1) * N + i))
+    return tl.where(square < 0, 0.0, square), inverse, side  # keeps NaN
+
+
+@triton.jit
+@no_type_check
+def _angle_over_sine(square):
+    """theta / sin(theta) of squared chords up to 2."""
+    p = 2.302840839e-5 * square - 1.382919113e-4
+    p = p * square + 4.392040122e-4
+    p = p * square - 6.065905230e-4
+    p = p * square + 1.035720742e-3
+    p = p * square + 1.194009070e-3
+    p = p * square + 7.272748347e-3
+    p = p * square + 3.331172113e-2
+    p = p * square + 1.666680555e-1
+    return p * square + 1.0
+
+
+@triton.jit
+@no_type_check
+def _sphere(x, y, D: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Angles, inverse lengths of the directions y - side x, and sides."""
+    square, inverse, side = _chords(x, y, D, ORTHANT, M, N)
+    sine_square = square - 0.25 * square * square
+    over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
+    angle = sine_square * over_sine * _angle_over_sine(square)
+    if not ORTHANT:
+        angle = tl.where(side < 0, 3.14159265 - angle, angle)
+    return angle, inverse * over_sine, side
+
+
+@triton.jit
+@no_type_check
+def _log_kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
+    """log k and -d log k / dr."""
+    energy, slope = kernel(r, (rate, factors, first, last, shift, cubics), FORM)
+    unit = scale(rate, FORM)
+    return -energy * unit, slope * unit
+
+
+@triton.jit
+@no_type_check
+def _weighed(
+    logit, i, j, log_weight, row_stride, column_stride, own, queries, references,
+    WEIGHTED: tl.constexpr, EXCLUDING: tl.constexpr,
+):  # fmt: skip
+    """Logits with the log-weights, without the excluded pairs and the padding."""
+    if WEIGHTED:
+        row, column = tl.minimum(i, queries - 1), tl.minimum(j, references - 1)
+        logit += tl.load(log_weight + row[None, :] * row_stride + column[:, None] * column_stride)
+    if EXCLUDING:
+        logit = tl.where(j[:, None] == own[None, :], float("-inf"), logit)
+    return tl.where(j[:, None] < references, logit, float("-inf"))
 
 
 @triton.jit
@@ -39,19 +122,18 @@ def _position(
     Terms are logarithms of the kernel of a PRODUCT, else squared angles. In the orthant both these and
     theta / sin(theta) are analytic in the squared chord.
     """
-    i, j = tl.arange(0, N), tl.arange(0, M)
     if PRODUCT:
-        angle, inverse, side = sphere(x, y, i, j, N, M, D, False, ORTHANT, M, N)
-        logit, slope = log_kernel(angle, rate, factors, first, last, shift, cubics, FORM)
+        angle, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
+        logit, slope = _log_kernel(angle, rate, factors, first, last, shift, cubics, FORM)
         if DISPLACEMENT:
             slope = angle
         return logit, slope * inverse, side
     elif ORTHANT:
-        square, inverse, side = chords(x, y, i, j, N, M, D, False, ORTHANT, M, N)
-        ratio = angle_over_sine(square)
+        square, inverse, side = _chords(x, y, D, ORTHANT, M, N)
+        ratio = _angle_over_sine(square)
         return (square - 0.25 * square * square) * ratio * ratio, ratio * inverse, side
     else:
-        angle, inverse, side = sphere(x, y, i, j, N, M, D, False, ORTHANT, M, N)
+        angle, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
         return angle * angle, angle * inverse, side
 
 
@@ -66,13 +148,13 @@ def _total(
         return term, tl.zeros_like(term) + 1.0
     else:
         r = tl.sqrt(term)
-        logit, slope = log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
+        logit, slope = _log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
         if DISPLACEMENT:
             slope = r
         return logit, tl.where(r > 0, slope / r, 0.0)
 
 
-@triton.jit(do_not_specialize=[*RUNTIME, "positions"])
+@triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def logits(
     x, y, positions, rate, factors, first, last, shift, cubics,
@@ -103,7 +185,7 @@ def logits(
     own = i
     if EXCLUDING:
         own = tl.load(self_index + tl.minimum(i, queries - 1))
-    logit = weighed(
+    logit = _weighed(
         logit, i, j, log_weight, row_stride, column_stride, own, queries, references, WEIGHTED, EXCLUDING
     )
     pair = j[:, None] * n + i[None, :]
@@ -148,7 +230,7 @@ def merge(sums, tiles, state, base, T: tl.constexpr, N: tl.constexpr):
     tl.store(base + i, known)
 
 
-@triton.jit(do_not_specialize=[*RUNTIME, "share"])
+@triton.jit(do_not_specialize=[*RUNTIME, "tiles", "share"])
 @no_type_check
 def directions(
     x, y, tiles, share, rate, factors, first, last, shift, cubics, weights, sums,
