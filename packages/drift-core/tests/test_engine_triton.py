@@ -430,7 +430,7 @@ class _Recorder:
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self.start
 
-    def start(self, *arguments: Any, num_warps: int, enable_fp_fusion: bool, **constants: Any) -> None:
+    def start(self, *arguments: Any, enable_fp_fusion: bool, num_warps: int = 4, **constants: Any) -> None:
         names = self.function.arg_names
         values = {**dict(zip(names, arguments, strict=False)), **constants}
         assert set(values) == set(names)
