@@ -1,4 +1,4 @@
-"""Measure the drift field against naive computations: benchmark.py run | show | compare | strings."""
+"""Measure the drift field: benchmark.py run | show | compare | strings | grammar."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tyro
-from benchmarks import coverage
+from benchmarks import coverage, grammar
 from benchmarks.claims import claims_table
 from benchmarks.comparison import compare
 from benchmarks.groups import Group, cases_of
@@ -88,7 +88,16 @@ class Strings:
         coverage.benchmark()
 
 
-Command: Any = Run | Show | Compare | Strings
+@dataclass(kw_only=True)
+class Grammar:
+    """Train a network on half of a small language, and count the strings of the other half that it finds."""
+
+    def __call__(self) -> None:
+        """Train, and print the counts."""
+        grammar.benchmark()
+
+
+Command: Any = Run | Show | Compare | Strings | Grammar
 
 
 def present(report: Report, path: Path) -> None:

@@ -1,3 +1,6 @@
+import itertools
+import re
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -82,3 +85,54 @@ def test_codebook_entries_keep_their_strings_where_those_outnumber_the_batch(bed
     scores = bed.support_metrics(trained.sample(4000, torch.Generator().manual_seed(1)), support)
     assert scores["valid"] > 0.9
     assert scores["covered"] > 0.9
+
+
+@pytest.fixture
+def grammar(import_app):
+    """The test bed of a small language."""
+    return import_app("benchmarks.grammar")
+
+
+def in_language(string: str) -> bool:
+    """Whether a string is in the language, by taking away rings, and then branches from the inside."""
+    if string.count("1") not in (0, 2) or re.search("(?<![CN])1", string):
+        return False
+    chain, before = string.replace("1", "").replace("N", "C"), ""
+    while chain != before:
+        chain, before = re.sub(r"(?<=C)\(C+\)", "", chain), chain
+    return re.fullmatch("C+", chain) is not None
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_the_language_is_all_that_the_grammar_accepts(grammar, length):
+    strings = ["".join(letters) for letters in itertools.product(grammar.LETTERS, repeat=length)]
+    expected = sorted(string for string in strings if in_language(string))
+    found = ["".join(grammar.LETTERS[token] for token in row) for row in grammar.language(length).tolist()]
+    assert sorted(found) == expected
+
+
+def test_halves_are_disjoint_and_random_but_seeded(grammar):
+    strings = grammar.language(7)
+    train, held_out = (set(map(tuple, part.tolist())) for part in grammar.halves(strings))
+    assert len(train) == len(held_out) == 428
+    assert train | held_out == set(map(tuple, strings.tolist()))
+    assert torch.equal(grammar.halves(strings).train, grammar.halves(strings).train)
+    assert not torch.equal(grammar.halves(strings).train, grammar.halves(strings, seed=1).train)
+
+
+def test_generalisation_counted_by_hand_and_of_perfect_draws(grammar):
+    parts = grammar.Halves(torch.tensor([[0, 0], [0, 1]]), torch.tensor([[1, 0], [1, 1]]))
+    drawn = torch.tensor([[0, 0], [0, 0], [0, 1], [1, 1], [2, 2]])
+    expected = {"valid": 0.8, "novel": 0.2, "covered": 1.0, "found": 0.5}
+    assert grammar.generalisation(drawn, parts) == pytest.approx(expected)
+    parts = grammar.halves(grammar.language(7))
+    drawn = torch.cat([*parts])[torch.randint(856, (1_000,), generator=torch.Generator().manual_seed(0))]
+    assert grammar.generalisation(drawn, parts) == pytest.approx(grammar.perfect(1_000, parts), abs=0.04)
+
+
+def test_a_network_finds_strings_that_it_has_not_seen(grammar):
+    parts = grammar.halves(grammar.language(6))
+    model = grammar.fit(parts, steps=150, batch_size=64)
+    scores = grammar.generalisation(model.sample(2_000, torch.Generator().manual_seed(1)), parts)
+    assert scores["valid"] > 0.7  # 260 of 5^6 strings are, 0.017
+    assert scores["found"] > 0.1

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from drift_core import (
@@ -41,17 +43,110 @@ def learn(balanced: BalancedField, x: torch.Tensor, numbers: torch.Tensor, times
         step(balanced, x, numbers, x, torch.arange(len(x)), progress=0.0)
 
 
-def test_the_weights_become_those_of_sinkhorn(clouds):
-    x, data = clouds
-    balanced = BalancedField(field_of(Euclidean()), data)
-    learn(balanced, x, torch.arange(12), 200)
+def angles(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.arccos((x @ y.T).clamp(-1, 1))
 
-    log_k = (-torch.cdist(x.double(), data.double()) / 0.5).requires_grad_(False)
+
+SPACES = {"plane": (Euclidean(), torch.cdist), "sphere": (Sphere(), angles)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("space", SPACES)
+def test_the_weights_become_those_of_sinkhorn(space, dtype):
+    (manifold, distances), generator = SPACES[space], torch.Generator().manual_seed(0)
+    draw = lambda n: manifold.projx(torch.randn(n, 3, generator=generator, dtype=torch.float64))  # noqa: E731
+    x, data = draw(40), manifold.projx(draw(12) + torch.tensor([1.0, 0, 0]))
+    balanced = BalancedField(field_of(manifold, "0.2"), data.to(dtype), limit=30.0)
+    learn(balanced, x.to(dtype), torch.arange(12), 300)
+
+    log_k = -distances(x, data) / 0.2
     f, g = torch.zeros(40, dtype=torch.float64), torch.zeros(12, dtype=torch.float64)
     for _ in range(2000):  # rows sum to 1/40, columns to 1/12
-        f = -torch.log(torch.tensor(40.0)) - (log_k + g).logsumexp(1)
-        g = -torch.log(torch.tensor(12.0)) - (log_k + f[:, None]).logsumexp(0)
-    torch.testing.assert_close(balanced.potential.double(), g - g.mean(), atol=1e-3, rtol=0)
+        f = -math.log(40) - (log_k + g).logsumexp(1)
+        g = -math.log(12) - (log_k + f[:, None]).logsumexp(0)
+    assert 1 < float(g.max() - g.min()) < 15
+    torch.testing.assert_close(balanced.potential.double(), g - g.mean(), atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def weights_after(monkeypatch):
+    """Learner of log-weights from the same samples at every step, whose kernel is then computed once."""
+
+    def learnt(steps: int, field: KernelField, x: torch.Tensor, data: torch.Tensor, **settings: float):
+        table = field.log_kernel(x, data)
+        monkeypatch.setattr(KernelField, "log_kernel", lambda *_: table)
+        balanced = BalancedField(field, data, **settings)
+        batch = Batch(x, torch.arange(len(data)), progress=0.0)
+        for _ in range(steps):
+            observe(balanced, batch)
+        return balanced.potential
+
+    return learnt
+
+
+def far_away(space: str, dtype: torch.dtype) -> tuple[KernelField, torch.Tensor, torch.Tensor]:
+    """Samples and 9 data close together, and one more datum 60 nats away."""
+    manifold, generator = SPACES[space][0], torch.Generator().manual_seed(0)
+    centre, scale = torch.tensor([0.0, 0.0, 1.0]), 0.05
+    cloud = centre + scale * torch.randn(34, 3, generator=generator)
+    far = -centre if space == "sphere" else centre + torch.tensor([0.0, 0.0, math.pi])
+    points = manifold.projx(torch.cat([cloud, far[None]])).to(dtype)
+    return field_of(manifold, str(scale)), points[:25], points[25:]
+
+
+@pytest.mark.parametrize(("space", "dtype"), [("plane", torch.float32), ("sphere", torch.float64)])
+def test_data_out_of_reach_stay_bounded_and_attract_nobody(weights_after, space, dtype):
+    field, x, data = far_away(space, dtype)
+    potential = weights_after(10_000, field, x, data)
+    assert float(potential[-1]) == 5
+    assert float(potential.max() - potential.min()) < 10
+    attraction = field(Batch(x, data, data_log_weight=potential)).attraction
+    near = field(Batch(x, data[:-1], data_log_weight=potential[:-1])).attraction
+    torch.testing.assert_close(attraction, near, atol=1e-4, rtol=1e-5)
+
+
+def test_without_a_bound_the_datum_out_of_reach_attracts_its_share(weights_after):
+    field, x, data = far_away("plane", torch.float64)
+    potential = weights_after(2_000, field, x, data, limit=math.inf)
+    assert float(potential[-1]) > 40
+    shares = (field.log_kernel(x, data) + potential).softmax(1).mean(0)
+    torch.testing.assert_close(shares, torch.full_like(shares, 0.1), atol=1e-3, rtol=0)
+
+
+def test_a_bound_that_is_not_reached_changes_nothing(clouds):
+    x, data = clouds
+    bounded, free = (BalancedField(field_of(Euclidean()), data, limit=limit) for limit in (10.0, math.inf))
+    for balanced in (bounded, free):
+        learn(balanced, x, torch.arange(12), 200)
+    assert torch.equal(bounded.potential, free.potential)
+    batch = Batch(x, torch.arange(12), progress=0.0)
+    assert torch.equal(bounded(batch).field, free(batch).field)
+
+
+def test_data_within_the_bound_attract_equal_shares(weights_after):
+    """The optimality conditions of the penalty |s_j - median(s)| (`BalancedField`)."""
+    generator = torch.Generator().manual_seed(0)
+    x, data = (torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in (60, 21))
+    data[:3] += 8
+    potential = weights_after(3_000, field_of(Euclidean(), "0.3"), x, data, limit=4.0)
+    shares = (-torch.cdist(x, data) / 0.3 + potential).softmax(1).mean(0)
+    low, high = (potential == end for end in (-2, 2))
+    assert high[:3].all()
+    within = shares[~low & ~high]
+    assert len(within) >= 11  # most of them: theirs is the median share
+    torch.testing.assert_close(within, within.median().expand_as(within), atol=1e-4, rtol=0)
+    assert (shares[high] <= within.min()).all()
+    assert (shares[low] >= within.max()).all()
+
+
+def test_weights_saved_without_a_bound_load_and_return_within_it(clouds):
+    x, data = clouds
+    free, bounded = (BalancedField(field_of(Euclidean()), data, limit=limit) for limit in (math.inf, 1.0))
+    learn(free, x, torch.arange(12), 200)
+    bounded.load_state_dict(free.state_dict())
+    assert torch.equal(bounded.potential, free.potential)
+    learn(bounded, x, torch.arange(12), 1)
+    assert float(bounded.potential.abs().max()) == 0.5
 
 
 def test_small_batches_of_data_find_the_same_weights(clouds):
@@ -70,7 +165,8 @@ def test_small_batches_of_data_find_the_same_weights(clouds):
 def test_a_mode_without_samples_attracts_once_balanced():
     data = torch.tensor([[0.0, 0.0], [20.0, 0.0]])
     x = 0.1 * torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
-    plain, balanced = field_of(Euclidean()), BalancedField(field_of(Euclidean()), data)
+    plain = field_of(Euclidean())
+    balanced = BalancedField(plain, data, limit=100.0)  # the other mode is 40 nats away
     own = torch.arange(32)
     towards = step(plain, x, data, x, own, progress=0.0).attraction
     assert float(towards[:, 0].mean().abs()) < 0.5  # the other mode is not seen at all
@@ -130,3 +226,9 @@ def test_a_resumed_run_keeps_the_weights_of_a_field_within_others(fit, tmp_path)
 def test_settings_out_of_range_are_refused(until, rate):
     with pytest.raises(ValueError, match="until"):
         BalancedField(field_of(Sphere()), torch.eye(3), until=until, rate=rate)
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+def test_limits_that_are_not_positive_are_refused(limit):
+    with pytest.raises(ValueError, match="limit"):
+        BalancedField(field_of(Sphere()), torch.eye(3), limit=limit)

@@ -80,6 +80,10 @@ def test_fields_that_learn_obey_the_laws_and_change_when_they_observe_alone(mani
     observe(balanced, indices)
     assert not torch.equal(balanced.potential, before)
     check_field(balanced, indices)
+    bounded = BalancedField(plain, cloud(9, 1), limit=0.01)
+    observe(bounded, indices)
+    assert float(bounded.potential.max()) == pytest.approx(0.005)
+    check_field(bounded, indices)
 
     nearest = NearestField(plain, cloud(9, 1), buffer_size=10, neighbors=10, tolerance=0.9)
     check_field(nearest, batch_of(cloud))

@@ -1,7 +1,9 @@
 """Fields of maps of sequences: windows and classes of letters as pullbacks, and reweighted tokens."""
 
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 from drift_core import BalancedField, Batch, KernelField, Laplace, PullbackField, SumField, smoothed_score
 from drift_core.field import observe
@@ -84,3 +86,36 @@ def test_reweighted_tokens_obey_the_laws_before_and_after_they_learn(soft, strin
     check_field(field, batch)
     drawn = torch.randint(9, (4,), generator=Generator().manual_seed(0))
     check_field(field, replace(batch, data=drawn))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_tokens_become_those_of_sinkhorn(soft, strings, dtype):
+    x, tokens = soft(30, 4, 3, 0), strings(10, 4, 3)
+    field = BalancedField(CategoricalField(3, Laplace, Lengthscales((0.1,))), tokens, limit=30.0)
+    batch = Batch(x.to(dtype), torch.arange(10), progress=0.0)
+    for _ in range(500):
+        observe(field, batch)
+    log_k = -x.gather(2, tokens.T[None].expand(30, -1, -1)).arccos().square().sum(1).sqrt() / 0.1
+    f, g = torch.zeros(30, dtype=torch.float64), torch.zeros(10, dtype=torch.float64)
+    for _ in range(2000):  # rows sum to 1/30, columns to 1/10
+        f = -math.log(30) - (log_k + g).logsumexp(1)
+        g = -math.log(10) - (log_k + f[:, None]).logsumexp(0)
+    assert float(g.max() - g.min()) > 0.5
+    torch.testing.assert_close(field.potential.double(), g - g.mean(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_strings_out_of_reach_stay_bounded_and_attract_nobody(soft, monkeypatch, dtype):
+    """Data over the first two letters, but for one string of the third, 40 nats away."""
+    tokens = torch.cat([torch.cartesian_prod(*[torch.arange(2)] * 3), torch.full((1, 3), 2)]).repeat(1, 3)
+    x = torch.cat([soft(20, 9, 2), torch.zeros(20, 9, 1)], dim=2).to(dtype)
+    field = CategoricalField(3, Laplace, Lengthscales((0.05,)))
+    log_k = field.log_kernel(x, tokens)
+    monkeypatch.setattr(CategoricalField, "log_kernel", lambda *_: log_k)  # the same at every step
+    balanced, batch = BalancedField(field, tokens), Batch(x, torch.arange(9), progress=0.0)
+    for _ in range(10_000):
+        observe(balanced, batch)
+    assert float(balanced.potential[-1]) == 5
+    assert float(balanced.potential.max() - balanced.potential.min()) <= 10
+    near = Batch(x, tokens[:-1], data_log_weight=balanced.potential[:-1])
+    torch.testing.assert_close(balanced(batch).attraction, field(near).attraction, atol=1e-4, rtol=1e-5)
