@@ -25,6 +25,7 @@ from drift_core import (
     Sphere,
     SphericalMatern,
     SumField,
+    TableField,
     drift,
     smoothed_score,
 )
@@ -203,6 +204,27 @@ def test_data_that_are_no_points_have_a_map_of_their_own():
     check_field(field, Batch(x, tokens))
     expected = PullbackField(features, plain, Euclidean())(Batch(x, table[tokens]))
     torch.testing.assert_close(field(Batch(x, tokens)).field, expected.field)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_table_attracts_as_its_data_repeated_by_their_counts(manifold, cloud, dtype):
+    x, data, model = cloud(6, 0, dtype), cloud(4, 1, dtype), cloud(5, 2, dtype)
+    inner, counts = KernelField(manifold, Laplace, Lengthscales((0.7,))), torch.tensor([1, 3, 2, 7])
+    field = TableField(inner, data, counts)
+    batch, repeated = Batch(x, cloud(2, 3, dtype), model), Batch(x, data.repeat_interleave(counts, 0), model)
+    torch.testing.assert_close(field(batch), inner(repeated))
+    assert diagnostics(field, batch) == pytest.approx(diagnostics(TableField(inner, data, counts), repeated))
+    zero = field(replace(batch, model=data.repeat_interleave(counts, 0)))
+    torch.testing.assert_close(zero.attraction, zero.repulsion)
+    if dtype == torch.float64:  # data and model have no symmetry: a table stays what it is
+        check_field(field, batch, antisymmetric=False)
+
+
+@pytest.mark.parametrize("counts", [[1.0, 2.0], [1.0, 2.0, 0.0], [1.0, 2.0, -1.0]])
+def test_a_table_needs_a_positive_count_for_each_of_its_data(counts, sphere_cloud):
+    inner = KernelField(Sphere(), Laplace, Lengthscales((0.7,)))
+    with pytest.raises(ValueError, match="3 data need as many positive counts"):
+        TableField(inner, sphere_cloud(3, 0), torch.tensor(counts))
 
 
 def test_a_map_that_forgets_identifies_its_own_marginal_alone():

@@ -29,6 +29,8 @@ def tiny(**arguments):
         {"latents": "gaussian", "position_channels": 1},
         {"codebook_size": 40},
         {"codebook_size": 40, "position_channels": 0, "blocks": 0},
+        {"mlp_width": 24, "mlp_blocks": 2, "blocks": 0, "position_channels": 0},
+        {"mlp_width": 24, "mlp_blocks": 1, "position_channels": 2},
     ],
     ids=str,
 )
@@ -141,8 +143,10 @@ def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
 
 def test_untrained_outputs_are_spread_out(generator):
     """Two samples agree at few positions, and by softmax each is close to a string, for any latents."""
-    codebook = {"codebook_size": 1024, "position_channels": 0, **PRESETS["mlp"]}
-    for arguments in ({}, {"position_channels": 0, "global_channels": 12}, {"latents": "gaussian"}, codebook):
+    mlp = {"position_channels": 0, **PRESETS["mlp"]}
+    codebook = {**mlp, "codebook_size": 1024, "mlp_width": 0}
+    short = {"position_channels": 0, "global_channels": 12}
+    for arguments in ({}, short, {"latents": "gaussian"}, codebook, mlp):
         torch.manual_seed(0)
         model = MoleculeGenerator(length=16, output="softmax", **arguments)
         tokens = model.sample(256, generator)
@@ -190,10 +194,14 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     assert torch.equal(again.sample(40, next(seeds)), model.sample(40, next(seeds)))
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("mlp", 0.0418), ("small", 1.25), ("base", 92.4)])
+@pytest.mark.parametrize(
+    ("preset", "millions"),
+    [("mlp-small", 1.07), ("mlp", 3.18), ("mlp-large", 54.6), ("small", 1.25), ("base", 92.4)],
+)
 def test_presets_have_their_sizes(preset, millions):
     with torch.device("meta"):
-        model = MoleculeGenerator(**PRESETS[preset])
+        local = {"position_channels": 0} if "mlp_width" in PRESETS[preset] else {}
+        model = MoleculeGenerator(**local, **PRESETS[preset])
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
@@ -231,6 +239,10 @@ def test_double_weights_give_double_points(generator):
         ({"codebook_size": -1}, r"codebook size must lie in 1\.\.16777216, got -1"),
         ({"codebook_size": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
+        (
+            {"mlp_width": 8, "codebook_size": 4},
+            "a codebook has an MLP of its own; `mlp_width` must be 0, got 8",
+        ),
     ],
 )
 def test_what_makes_no_network_is_refused(arguments, message):

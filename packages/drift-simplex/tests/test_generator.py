@@ -3,6 +3,7 @@
 import pytest
 import torch
 from drift_simplex.generator import (
+    ResidualMLP,
     bf16_autocast,
     check_choice,
     draw_latents,
@@ -34,6 +35,19 @@ def test_hidden_states_hardly_shrink_from_layer_to_layer():
         with torch.no_grad():
             h = activation(layer(h))
         assert 0.6 < float(h.square().mean()) / before < 1
+
+
+def test_a_residual_mlp_starts_with_outputs_of_one_scale_at_any_depth():
+    z = 2.0 * torch.randint(2, (300, 24)) - 1
+    for blocks in (0, 2, 8):
+        torch.manual_seed(0)
+        mlp = ResidualMLP(24, 128, blocks, 50)
+        assert len(mlp.blocks) == blocks
+        out = mlp(z)
+        assert out.shape == (300, 50)
+        assert float(out.detach().std()) == pytest.approx(2**0.5, rel=0.1)
+        out.square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in mlp.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

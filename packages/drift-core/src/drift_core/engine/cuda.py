@@ -18,10 +18,10 @@ from drift_core.engine.request import Geometry, Request, Result
 
 _SMALL = 4
 """Dimensions up to it keep the sums of the directions in registers; others find the distances twice."""
-_FEW, _MANY = {"M": 4, "N": 64, "num_warps": 1}, {"M": 32, "N": 128, "num_warps": 4}
+_FEW, _MANY = {"M": 4, "N": 64, "num_warps": 1}, {"M": 32, "N": 64, "num_warps": 1}
 """References at a time, queries and warps of a program, for few and for many dimensions. One warp looks for
 larger weights without shared memory; many references share the additions of directions to memory."""
-_PARTS, _PART_ROWS, _PART_TILES = 32, 512, 8
+_PARTS, _PART_ROWS, _PART_TILES = 16, 512, 8
 """Most parts of the references, most rows of sums over all parts, and fewest tiles in a part. Parts run in
 parallel; their number does not depend on the queries."""
 
