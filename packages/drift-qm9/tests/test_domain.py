@@ -131,7 +131,11 @@ def test_settings_that_are_none_suit_the_others():
     assert arguments(**small, position_channels=0)["position_channels"] == 0
     sizes = [arguments(preset=name)["width"] for name in ("mlp", "small", "base")]
     assert sizes == [64, 128, 768]
-    assert [arguments(**s)["mlp_width"] for s in ({}, {"preset": "mlp-large"}, coded)] == [512, 2048, 0]
+    assert [arguments(**s).get("mlp_width", 0) for s in ({}, {"preset": "mlp-large"}, small)] == [
+        512,
+        2048,
+        0,
+    ]
     outputs = [arguments(**s)["output"] for s in ({}, {"output": "softmax"}, {"geometry": "euclidean"})]
     assert outputs == ["abs_normalize", "softmax", "softmax"]
     assert (checked().reweight, checked(**coded).reweight, checked(**coded, reweight=0.2).reweight) == (
@@ -232,7 +236,6 @@ def test_settings_out_of_range_are_refused(settings, message):
         ({"reweight": 0.5, "codebook_size": 0}, "`reweight` .* a `codebook_size`"),
         ({"class_weight": 0.5, "geometry": "euclidean"}, "`class_weight` .* `geometry` is euclidean"),
         ({"output": "abs_normalize", "geometry": "euclidean"}, "`output` abs_normalize is for the sphere"),
-        ({"preset": "mlp-large", "codebook_size": 9}, "`preset` mlp-large is for fresh latents"),
         ({"skip_bad": True}, "`skip_bad` is for files; `dataset` toy is enumerated"),
         ({"data": Path("mine.smi"), "dataset": "qm9"}, "`data` is a file instead of `dataset` qm9"),
         ({"kernel": "laplace", "nu": 0.5}, "`nu` is for `kernel` matern .* got laplace"),

@@ -144,7 +144,7 @@ def test_a_block_is_attention_and_mlp_modulated_by_the_condition(generator):
 def test_untrained_outputs_are_spread_out(generator):
     """Two samples agree at few positions, and by softmax each is close to a string, for any latents."""
     mlp = {"position_channels": 0, **PRESETS["mlp"]}
-    codebook = {**mlp, "codebook_size": 1024, "mlp_width": 0}
+    codebook = {**mlp, "codebook_size": 1024}
     short = {"position_channels": 0, "global_channels": 12}
     for arguments in ({}, short, {"latents": "gaussian"}, codebook, mlp):
         torch.manual_seed(0)
@@ -239,10 +239,6 @@ def test_double_weights_give_double_points(generator):
         ({"codebook_size": -1}, r"codebook size must lie in 1\.\.16777216, got -1"),
         ({"codebook_size": 2**24 + 1}, "got 16777217"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
-        (
-            {"mlp_width": 8, "codebook_size": 4},
-            "a codebook has an MLP of its own; `mlp_width` must be 0, got 8",
-        ),
     ],
 )
 def test_what_makes_no_network_is_refused(arguments, message):

@@ -80,8 +80,6 @@ class MoleculeNetworkConfig(Settings):
     def check(self) -> None:
         """Raise ValueError for a setting that is out of range or contradicts another."""
         super().check()
-        if self.preset in ("mlp-small", "mlp-large") and self.codebook_size:
-            raise ValueError(f"`preset` {self.preset} is for fresh latents; `codebook_size` must be 0")
         if self.geometry == "euclidean" and self.output == "abs_normalize":
             raise ValueError("`output` abs_normalize is for the sphere; `geometry` is euclidean")
 
@@ -93,7 +91,7 @@ class MoleculeNetworkConfig(Settings):
         given["output"] = self.output or ("abs_normalize" if self.geometry == "spherical" else "softmax")
         if self.position_channels is None:
             given["position_channels"] = 4 if size["blocks"] and not coded else 0
-        return size | given | ({"mlp_width": 0} if coded else {})
+        return size | given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,8 @@ class MoleculeGenerator(
     `position_channels` (0 for none) enter at each position, where DiT has its noisy tokens.
 
     With a codebook (`codebook_size` > 0), the index of a learned entry (`Codebook`) replaces the global
-    channels. An MLP of the entry is then added at every position, and the network may have no blocks.
+    channels. An MLP of the entry, of two layers of `mlp_width`, is then added at every position, and the
+    network may have no blocks.
     Without position channels such a generator makes at most `codebook_size` different strings.
 
     Outputs become points by `output_points`, and `sample` takes the argmax. Untrained outputs vary over
@@ -103,7 +104,7 @@ class MoleculeGenerator(
     weights (safetensors) and arguments (config.json).
 
     Raises ValueError for an unknown geometry, output or kind of latents, no global channels, a codebook that
-    is too large or beside an MLP, or a width that the heads do not divide.
+    is too large, or a width that the heads do not divide.
     """
 
     def __init__(
@@ -133,17 +134,16 @@ class MoleculeGenerator(
             raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
-        if mlp_width and codebook_size:
-            raise ValueError(f"a codebook has an MLP of its own; `mlp_width` must be 0, got {mlp_width}")
         self.length, self.position_channels = length, position_channels
         self.global_channels = 1 if codebook_size else global_channels
         self.latents, self.geometry, self.output, self.bf16 = latents, geometry, output, bf16
         self.position = nn.Parameter(torch.randn(length, width))
         self.from_latents = nn.Linear(position_channels, width, bias=False) if position_channels else None
         self.codebook = Codebook(codebook_size, _EMBEDDING) if codebook_size else None
-        self.from_codebook = _codebook_mlp(length * width) if codebook_size else None
-        self.mlp = ResidualMLP(global_channels, mlp_width, mlp_blocks, length * width) if mlp_width else None
-        modulated = blocks > 0 or not mlp_width
+        self.from_codebook = _codebook_mlp(mlp_width or _HIDDEN, length * width) if codebook_size else None
+        residual = mlp_width > 0 and not codebook_size
+        self.mlp = ResidualMLP(global_channels, mlp_width, mlp_blocks, length * width) if residual else None
+        modulated = blocks > 0 or not residual
         shared = _EMBEDDING if codebook_size else global_channels
         self.condition = silu_mlp(shared, condition, condition) if modulated else None
         self.blocks = nn.ModuleList([Block(width, heads, condition) for _ in range(blocks)])
@@ -196,7 +196,7 @@ class MoleculeGenerator(
         return in_batches(lambda z: decode(self(z)), z, batch_size=batch_size, device=device)
 
 
-def _codebook_mlp(width: int) -> nn.Sequential:
+def _codebook_mlp(hidden: int, width: int) -> nn.Sequential:
     """MLP that reads codebook entries."""
-    hidden = silu_mlp(_EMBEDDING, _HIDDEN, _HIDDEN)
-    return nn.Sequential(*hidden, init_layer(nn.Linear(_HIDDEN, width), std=2**0.5))
+    layers = silu_mlp(_EMBEDDING, hidden, hidden)
+    return nn.Sequential(*layers, init_layer(nn.Linear(hidden, width), std=2**0.5))
