@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from drift_qm9 import encode, evaluate, quality, split, to_smiles, total_variation
-from drift_qm9.evaluate import SAMPLES, resample
+from drift_qm9.evaluate import MANY, SAMPLES, resample
 from drift_qm9.metrics import unigrams
 from torch import Generator
 
-FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel"]
+FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique"]
 DISTANCES = ["lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet"]
 
 
@@ -21,7 +21,10 @@ def sampler_of(strings, length=16):
 
 def test_a_perfect_sampler_is_at_its_floor(toy):
     scores = evaluate(lambda n, generator: resample(toy, n, generator), toy, draws=6, seed=1)
-    assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES]
+    assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES, "unique_of_10000"]
+    once = scores.pop("unique_of_10000")
+    of_many = 14_200 * (1 - (1 - 1 / 14_200) ** MANY)
+    assert (once.value, once.floor) == (pytest.approx(of_many / MANY, rel=0.02),) * 2
     for score in scores.values():
         spread = np.hypot(score.std, score.floor_std)
         assert abs(score.value - score.floor) <= 4 * spread  # ten times the standard error
@@ -55,8 +58,9 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
 
     scores = evaluate(sampler, toy, draws=3, on="val")
     known = frozenset(to_smiles(toy.train))
-    strings = [to_smiles(tokens) for tokens in seen]
-    assert [len(side) for side in strings] == [SAMPLES] * 3
+    many, strings = to_smiles(seen.pop(1)), [to_smiles(tokens) for tokens in seen]
+    assert [len(side) for side in (many, *strings)] == [MANY, *[SAMPLES] * 3]
+    assert scores["unique_of_10000"].value == quality(many, known)["unique_of_all"]
     valid = [quality(side, known)["valid"] for side in strings]
     assert scores["valid"].value == pytest.approx(np.mean(valid))
     assert scores["valid"].std == pytest.approx(np.std(valid, ddof=1))
@@ -67,7 +71,7 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
 
 def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
     scores = evaluate(sampler_of(["C1", "("]), toy, draws=2)
-    assert [scores[name].value for name in (*FRACTIONS, "coverage")] == [0] * 5
+    assert [scores[name].value for name in (*FRACTIONS, "coverage", "unique_of_10000")] == [0] * 7
     assert scores["lengths_w1"].value > 5
     assert all(scores[name].value is None for name in ("rings_tv", "ring_sizes_tv", "frechet"))
 

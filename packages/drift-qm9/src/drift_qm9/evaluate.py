@@ -35,13 +35,16 @@ from drift_qm9.tokens import to_smiles
 Sampler = Callable[[int, Generator], Tensor]
 """Draws the token ids [n, length] of n sequences with a generator of random numbers."""
 
-_VALUE, _FLOOR = 0, 1
+_VALUE, _FLOOR, _MANY = 0, 1, 2
 """Random streams."""
 
 SAMPLES = 1024
 """Sequences of one draw, as published."""
 
-VERSION = 1
+MANY = 10_000
+"""Sequences of the one draw that shows how fast distinct molecules run out."""
+
+VERSION = 2
 """Raise this when the same data are to give other floors; RDKit's version counts already."""
 
 
@@ -54,8 +57,9 @@ def evaluate(
 ) -> Metrics:
     """Score draws of 1,024 sequences, metric by name.
 
-    Fractions `valid`, `unique_of_valid`, `unique_of_all` and `novel` are those of `quality`, novel
-    against the training molecules. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1 of
+    Fractions `valid`, `unique_of_valid`, `unique_of_all`, `novel` and `novel_of_unique` are those of
+    `quality`, novel against the training molecules; `unique_of_10000` is `unique_of_all` of 10,000
+    sequences, which are drawn once. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1 of
     token counts), and total variations `tokens_tv`, `bigrams_tv`, of all strings; `rings_tv` (rings
     of a molecule), `ring_sizes_tv`, and `frechet` (descriptors, z-scored on the held-out molecules), of
     the valid ones, NaN in a draw without. Where the data are complete, `coverage` is the share of all
@@ -70,7 +74,9 @@ def evaluate(
     generator, floors = generator_for(seed, _VALUE), molecule_floors(measure, data, on, draws, seed)
 
     def measure_draw(i: int) -> Measured:
-        return measure(to_smiles(sampler(SAMPLES, generator))), floors[i]
+        found = measure(to_smiles(sampler(SAMPLES, generator)))
+        many = {} if i else measure.many(to_smiles(sampler(MANY, generator_for(seed, _MANY))))
+        return found | many, floors[i]
 
     return evaluate_draws(measure_draw, draws)
 
@@ -118,6 +124,10 @@ class Measure:
             "frechet": frechet(self._scaled(found), self.descriptors),
         }
 
+    def many(self, strings: list[str]) -> dict[str, float]:
+        """The metric of many strings."""
+        return {f"unique_of_{MANY}": quality(strings, self.known)["unique_of_all"]}
+
     def _scaled(self, mols: Sequence[Molecule]) -> NDArray[np.float64]:
         return (descriptors(mols) - self.mean) / self.std
 
@@ -130,8 +140,10 @@ def molecule_floors(
     settings = repr((VERSION, rdkit.__version__, on, data.complete, SAMPLES, seed))
     key: Key = {"settings": settings, "train": data.train, "val": data.val, "test": data.test}
 
-    def floor(_: int) -> dict[str, float]:
+    def floor(i: int) -> dict[str, float]:
         found = measure(to_smiles(resample(data, SAMPLES, generator)))
-        return found if data.complete else {**found, "novel": math.nan}
+        if i == 0:
+            found |= measure.many(to_smiles(resample(data, MANY, generator_for(seed, _FLOOR, _MANY))))
+        return found if data.complete else {**found, "novel": math.nan, "novel_of_unique": math.nan}
 
     return cached_floors(cache_folder("qm9"), key, floor, draws)

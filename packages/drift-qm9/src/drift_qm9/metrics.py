@@ -23,10 +23,10 @@ def molecules(strings: Iterable[str]) -> list[Molecule]:
 def quality(strings: Sequence[str], known: frozenset[str]) -> dict[str, float]:
     """Fractions valid, unique and novel, of n strings of which v are molecules and u distinct ones.
 
-    valid = v / n, unique_of_valid = u / v, unique_of_all = u / n, and novel = (distinct molecules that are
-    not `known`) / v. Molecules are compared by canonical SMILES, so that another spelling is neither
-    distinct nor novel (the reference compares raw strings). `known` are canonical SMILES, of the
-    training molecules in `evaluate`. Without any molecule the last three are 0.
+    valid = v / n, unique_of_valid = u / v, unique_of_all = u / n, novel = (distinct molecules that are not
+    `known`) / v, and novel_of_unique the same / u. Molecules are compared by canonical SMILES, so that
+    another spelling is neither distinct nor novel (the reference compares raw strings). `known` are canonical
+    SMILES, of the training molecules in `evaluate`. Without any molecule all but the first are 0.
     """
     canonical = [found.smiles for found in molecules(strings)]
     distinct = set(canonical)
@@ -36,6 +36,7 @@ def quality(strings: Sequence[str], known: frozenset[str]) -> dict[str, float]:
         "unique_of_valid": len(distinct) / valid,
         "unique_of_all": len(distinct) / len(strings),
         "novel": len(distinct - known) / valid,
+        "novel_of_unique": len(distinct - known) / max(1, len(distinct)),
     }
 
 
