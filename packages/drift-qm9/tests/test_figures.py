@@ -1,3 +1,5 @@
+import sys
+
 import matplotlib
 import pytest
 from drift_qm9 import molecules_figure, properties_figure
@@ -31,6 +33,12 @@ def test_no_molecules_are_a_figure_that_says_so(tmp_path):
     assert_is_picture(tmp_path / "molecules.png")
     properties_figure(STRINGS, ["C1", ""], tmp_path / "molecules.png")
     assert_is_picture(tmp_path / "molecules.png")
+
+
+def test_where_rdkit_cannot_draw_the_figure_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit.Chem.Draw", None)
+    molecules_figure(["CCO"], frozenset(), tmp_path / "molecules.png")
+    assert imread(tmp_path / "molecules.png").std() > 0
 
 
 def test_histograms_are_shares_that_sum_to_one(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from rdkit import Chem
-from rdkit.Chem.Draw import rdMolDraw2D
 
 from drift_qm9.chemistry import DESCRIPTORS
 from drift_qm9.metrics import descriptors, lengths, molecules
@@ -21,12 +20,17 @@ _COLUMNS, _ROWS, _PANEL = 6, 4, 220
 def molecules_figure(strings: Sequence[str], known: frozenset[str], path: str | Path) -> None:
     """Draw the first 24 distinct molecules among generated strings, each over its SMILES.
 
-    A star marks what is not `known`, the canonical SMILES of the training molecules.
+    A star marks what is not `known`, the canonical SMILES of the training molecules. Without the libraries
+    that RDKit draws by (libXrender, which some servers lack) the figure says so.
     """
+    try:
+        from rdkit.Chem.Draw import rdMolDraw2D
+    except ImportError as error:
+        _text_figure(f"RDKit cannot draw molecules here: {error}", path)
+        return
     smiles = list(dict.fromkeys(mol.smiles for mol in molecules(strings)))[: _COLUMNS * _ROWS]
     if not smiles:
-        with written_figure(path, 3.0) as figure:
-            figure.text(0.5, 0.5, f"no molecule among {len(strings):,} strings", ha="center", fontsize=14)
+        _text_figure(f"no molecule among {len(strings):,} strings", path)
         return
     size = _COLUMNS * _PANEL, -(-len(smiles) // _COLUMNS) * _PANEL
     drawing = rdMolDraw2D.MolDraw2DCairo(*size, _PANEL, _PANEL)
@@ -38,6 +42,12 @@ def molecules_figure(strings: Sequence[str], known: frozenset[str], path: str | 
     drawing.FinishDrawing()
     with atomic_path(Path(path)) as part:
         part.write_bytes(drawing.GetDrawingText())
+
+
+def _text_figure(text: str, path: str | Path) -> None:
+    """Write a figure that is a line of text."""
+    with written_figure(path, 3.0) as figure:
+        figure.text(0.5, 0.5, text, ha="center", fontsize=14, wrap=True)
 
 
 def properties_figure(data: Sequence[str], strings: Sequence[str], path: str | Path) -> None:
