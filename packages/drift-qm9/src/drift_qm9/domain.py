@@ -42,6 +42,7 @@ _PAPER: dict[str, Any] = {
     "kernel": "laplace",
     "decay_fraction": 0.0,
     "class_weight": 0.0,
+    "global_channels": 32,
 }
 
 MoleculeRun = Run[MoleculeConfig, Molecules, MoleculeGenerator]
