@@ -1,5 +1,6 @@
 """The molecules' applications end to end: a run and what it leaves, sampling, resuming, bad input."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -24,6 +25,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def cache(make_cache: Callable[[], Path]) -> Path:
     """A cache of tokenised data that is not the user's."""
     return make_cache()
+
+
+@pytest.fixture(autouse=True)
+def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 in place of 10,000, in the applications that run inside the tests' process."""
+    monkeypatch.setattr(importlib.import_module("drift_qm9.evaluate"), "MANY", 300)
 
 
 @pytest.fixture(autouse=True)

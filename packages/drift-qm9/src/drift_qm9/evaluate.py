@@ -126,7 +126,7 @@ class Measure:
 
     def many(self, strings: list[str]) -> dict[str, float]:
         """The metric of many strings."""
-        return {f"unique_of_{MANY}": quality(strings, self.known)["unique_of_all"]}
+        return {"unique_of_10000": quality(strings, self.known)["unique_of_all"]}
 
     def _scaled(self, mols: Sequence[Molecule]) -> NDArray[np.float64]:
         return (descriptors(mols) - self.mean) / self.std
