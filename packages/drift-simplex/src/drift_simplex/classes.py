@@ -58,7 +58,7 @@ def class_field(
     tokens: Integer[Tensor, "m L"],
     direction: str = "gradient",
 ) -> PullbackField:
-    """Field of the classes of the letters of whole strings, towards those of the data.
+    """Field of whole strings of classes of letters, whose data are all strings of classes that occur.
 
     Strings outnumber what training sees, their classes recur: a string that is not in the data may have the
     classes of one that is. Alone it does not tell letters of a class apart.

@@ -13,7 +13,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from drift_core.engine.pairs import kernel, scale
+from drift_core.engine.forms import kernel, scale
 
 UNROLL = tl.constexpr(4)
 _TINY = tl.constexpr(1.2e-38)

@@ -120,7 +120,7 @@ class PullbackField:
 
 
 class TableField(nn.Module):
-    """Field towards a fixed table of distinct data, each weighted by its count.
+    """Field whose data are a fixed table of distinct points, each weighted by its count.
 
     A batch's data have no effect. Where few distinct data occur, all of them attract at every step, without
     the noise of a random draw.
@@ -147,18 +147,18 @@ class TableField(nn.Module):
         return self.field.manifold
 
     def __call__(self, batch: Batch) -> Drift:
-        """Drift of the wrapped field towards the table."""
-        return self.field(self._towards_table(batch))
+        """Drift of the wrapped field, with the table as data."""
+        return self.field(self._with_table(batch))
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the batch with the table as data."""
-        observe(self.field, self._towards_table(batch))
+        observe(self.field, self._with_table(batch))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Diagnostics of the wrapped field, with the table as data."""
-        return diagnostics(self.field, self._towards_table(batch))
+        return diagnostics(self.field, self._with_table(batch))
 
-    def _towards_table(self, batch: Batch) -> Batch:
+    def _with_table(self, batch: Batch) -> Batch:
         return replace(batch, data=self.data, data_log_weight=self.log_count.to(batch.x.dtype))
 
 

@@ -1,0 +1,93 @@
+"""Radial kernels in the Triton kernels (pairs.py, products.py): their forms, as in pairs.c."""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+OCTAVES = tl.constexpr(3)
+
+
+@triton.jit
+@no_type_check
+def log1p(t):
+    """log(1 + t) for t >= 0, to 1e-7 relative; `tl.log` has that error absolute."""
+    u = 1.0 + t
+    bits = u.to(tl.int32, bitcast=True)
+    exponent = (bits - 0x3F3504F3) >> 23  # u = 2^exponent v with v in [sqrt 1/2, sqrt 2)
+    v = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
+    f = tl.where(exponent == 0, t, v)
+    p = -7.830716258e-2 * f + 1.301909958e-1
+    p = p * f - 1.321227883e-1
+    p = p * f + 1.416073102e-1
+    p = p * f - 1.661034128e-1
+    p = p * f + 2.000320609e-1
+    p = p * f - 2.500157098e-1
+    p = p * f + 3.333330241e-1
+    p = p * f - 4.999998832e-1
+    p = p * f + 1.0
+    whole = (exponent + 0x4B400000).to(tl.float32, bitcast=True) - 12582912.0  # a conversion costs eight adds
+    return tl.minimum(p * f + whole * 0.693147181, t, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+@no_type_check
+def _half_integer(r, rate, factors):
+    """-log k and its slope for nu = factors + 1/2, as `HalfInteger` in kernel/matern.py."""
+    a = r * rate
+    s = 1.0 + a
+    energy = a - log1p(a)
+    for factor in range(1, factors):
+        order = factor + 0.5
+        excess = a * (a / s)
+        energy -= log1p(excess * (0.5 / order))
+        s = excess + 2.0 * order
+    return energy, a / s * rate
+
+
+@triton.jit
+@no_type_check
+def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
+    """-log k and its slope from a table, as in pairs.c; `last` is the last cell, counted from 0."""
+    if FORM == OCTAVES:
+        bits = r.to(tl.int32, bitcast=True)
+        cell = bits >> shift
+        low = bits & ((1 << shift) - 1)
+        position = (0x3F800000 | (low << (23 - shift))).to(tl.float32, bitcast=True) - 1.0
+        position = tl.where(cell < first, 0.0, position)
+        position = tl.where(r == r, position, r)
+        cell = tl.minimum(tl.maximum(cell - first, 0), last)
+    else:
+        u = r * rate
+        cell = tl.minimum(tl.where(r == r, u, 0.0), last.to(tl.float32)).to(tl.int32)
+        position = u - cell.to(tl.float32)
+    c = cubics + cell * 8
+    log = (tl.load(c + 3) * position + tl.load(c + 2)) * position + tl.load(c + 1)
+    slope = (tl.load(c + 7) * position + tl.load(c + 6)) * position + tl.load(c + 5)
+    return -(log * position + tl.load(c)), -(slope * position + tl.load(c + 4))
+
+
+@triton.jit
+@no_type_check
+def kernel(r, profile, FORM: tl.constexpr):
+    """Energies -log k / scale and their slopes."""
+    rate, factors, first, last, shift, cubics = profile
+    if FORM == LAPLACE:
+        return r, tl.full(r.shape, 1.0, tl.float32)
+    elif FORM == GAUSSIAN:
+        return 0.5 * r * r, r
+    elif FORM == HALF_INTEGER:
+        return _half_integer(r, rate, factors)
+    else:
+        return _tabulated(r, rate, first, last, shift, cubics, FORM)
+
+
+@triton.jit
+@no_type_check
+def scale(rate, FORM: tl.constexpr):
+    """What energies and slopes are to be multiplied by."""
+    if FORM <= GAUSSIAN:
+        return rate
+    else:
+        return rate * 0.0 + 1.0
