@@ -16,15 +16,24 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from drift_core.engine.forms import kernel, log1p, scale
+from drift_core.engine.distances import (
+    HYPERBOLOID,
+    SMALL,
+    SPHERE,
+    angle_of,
+    difference,
+    hyperbolic,
+    load_queries,
+    load_query,
+    load_reference,
+    load_references,
+    lorentz_of_few,
+    lorentz_of_many,
+    square_of_few,
+    square_of_many,
+)
+from drift_core.engine.forms import kernel, scale
 
-SPHERE, HYPERBOLOID = tl.constexpr(1), tl.constexpr(2)
-SMALL = tl.constexpr(4)
-"""Dimensions up to it keep coordinates and sums of directions in registers."""
-_TINY = tl.constexpr(1.2e-38)
-"""The least square of a length; smaller numbers are denormal, and have no inverse root."""
-_COINCIDENT = tl.constexpr(1e-18)
-"""The same on the sphere, where it is above the rounding of 1e-14, the square of a radial difference."""
 _LOWEST = tl.constexpr(-1e38)
 """The base before the first weight; finite, so that differences of bases are."""
 _SLACK = tl.constexpr(8.0)
@@ -34,166 +43,6 @@ _TOGETHER = tl.constexpr(64)
 _LOG2E = tl.constexpr(1.44269504)
 RUNTIME = ["n", "references", "tiles", "parts", "factors", "first", "last", "shift"]
 """Integers whose values must not compile anew."""
-
-
-@triton.jit
-@no_type_check
-def _query(x, k, i, n):
-    """Row k of queries i, [1, N]."""
-    return tl.load(x + k * n + i)[None, :]
-
-
-@triton.jit
-@no_type_check
-def _reference(y, k, i, j, n, m, OWN: tl.constexpr):
-    """Row k of references j, [M, 1], or of those of queries i, [M, N]."""
-    if OWN:
-        return tl.load(y + (k * m + j)[:, None] * n + i[None, :])
-    else:
-        return tl.load(y + k * m + j)[:, None]
-
-
-@triton.jit
-@no_type_check
-def _queries(x, i, n, GEOMETRY: tl.constexpr, D: tl.constexpr):
-    """Queries i as a list of rows; of many dimensions, as they are in memory."""
-    if D > SMALL:
-        return x
-    else:
-        rows = []
-        for k in tl.static_range(D + 1 if GEOMETRY == SPHERE else D):
-            rows += [_query(x, k, i, n)]
-        return rows
-
-
-@triton.jit
-@no_type_check
-def _references(y, i, j, n, m, GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr):
-    """The same of references j."""
-    if D > SMALL:
-        return y
-    else:
-        rows = []
-        for k in tl.static_range(D + 1 if GEOMETRY == SPHERE else D):
-            rows += [_reference(y, k, i, j, n, m, OWN)]
-        return rows
-
-
-@triton.jit
-@no_type_check
-def _difference(x, y, side, GEOMETRY: tl.constexpr):
-    """y - side x."""
-    if GEOMETRY == SPHERE:
-        return y - side * x
-    else:
-        return y - x
-
-
-@triton.jit
-@no_type_check
-def _side(dot):
-    """1 with the sign of an inner product: the direction away from -y is accurate beyond a right angle."""
-    return ((dot.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F800000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-@no_type_check
-def _radial(x, y):
-    """Minus the square of the difference of two lengths: float32 vectors are not exactly of length 1."""
-    d = y - x
-    return -d * d + _COINCIDENT
-
-
-@triton.jit
-@no_type_check
-def _square(x, y, GEOMETRY: tl.constexpr, D: tl.constexpr):
-    """|y - side x|^2 and sides, of few dimensions."""
-    square, side = tl.full([1, 1], _TINY, tl.float32), 1.0
-    if GEOMETRY == SPHERE:
-        dot = x[0] * y[0]
-        for k in tl.static_range(1, D):
-            dot += x[k] * y[k]
-        side, square = _side(dot), _radial(x[D], y[D])
-    for k in tl.static_range(D):
-        d = _difference(x[k], y[k], side, GEOMETRY)
-        square += d * d
-    return square, side
-
-
-@triton.jit
-@no_type_check
-def _square_of_many(x, y, i, j, n, m, GEOMETRY: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr):
-    """|y - side x|^2 and sides, of many dimensions."""
-    square, side = tl.full([j.shape[0], i.shape[0]], _TINY, tl.float32), 1.0
-    if GEOMETRY == SPHERE:
-        dot = 0.0 * square
-        for k in range(D):
-            dot += _query(x, k, i, n) * _reference(y, k, i, j, n, m, OWN)
-        side, square = _side(dot), _radial(_query(x, D, i, n), _reference(y, D, i, j, n, m, OWN))
-    for k in range(D):
-        d = _difference(_query(x, k, i, n), _reference(y, k, i, j, n, m, OWN), side, GEOMETRY)
-        square += d * d
-    return square, side
-
-
-@triton.jit
-@no_type_check
-def _angle(square, side):
-    """Angles, and inverse lengths of y - side x projected on the tangent space.
-
-    The chord, sqrt(square), is twice the sine of half an angle, with cosine c. That angle is
-    chord arccos(c) / sqrt(1 - c^2): a polynomial on [cos(pi/4), 1], to 7e-8.
-    """
-    cosine_square = 1.0 - 0.25 * square
-    over_chord, over_cosine = tl.math.rsqrt(tl.abs(square)), tl.math.rsqrt(cosine_square)
-    c = cosine_square * over_cosine
-    p = 3.61455e-2 * c - 1.9875831e-1
-    p = p * c + 5.1305676e-1
-    p = p * c - 9.0774193e-1
-    p = p * c + 1.55729805
-    r = side * (square * over_chord * p) + (1.57079633 - 1.57079633 * side)
-    return r, over_chord * over_cosine
-
-
-@triton.jit
-@no_type_check
-def _lorentz(x, y, D: tl.constexpr):
-    """<y - x, y - x>_L, -<x, y>_L, and whether the first cancels less, of few dimensions, time first."""
-    d, product = y[0] - x[0], y[0] * x[0]
-    square = -d * d
-    near = product > -square
-    for k in tl.static_range(1, D):
-        square += (y[k] - x[k]) * (y[k] - x[k])
-        product -= y[k] * x[k]
-    return square, product, near
-
-
-@triton.jit
-@no_type_check
-def _lorentz_of_many(x, y, i, j, n, m, D: tl.constexpr, OWN: tl.constexpr):
-    """The same, of many dimensions."""
-    end, start = _reference(y, 0, i, j, n, m, OWN), _query(x, 0, i, n)
-    square, product = -(end - start) * (end - start), end * start
-    near = product > -square
-    for k in range(1, D):
-        end, start = _reference(y, k, i, j, n, m, OWN), _query(x, k, i, n)
-        square += (end - start) * (end - start)
-        product -= end * start
-    return square, product, near
-
-
-@triton.jit
-@no_type_check
-def _hyperbolic(square, product, near):
-    """Distances, inverse lengths of y - x on the tangent space, and z = sinh^2(r/2).
-
-    z is <y - x, y - x>_L / 4, or (-<x, y>_L - 1) / 2, of which one is accurate. The arguments are of x / 2
-    and y / 2. Then sinh(r) = 2 sqrt(z (1 + z)), and exp(r) = 1 + 2 z + sinh(r).
-    """
-    z = tl.where(near, square, 2.0 * product - 0.5).to(tl.float32)
-    z = tl.maximum(z, _TINY, propagate_nan=tl.PropagateNan.ALL)
-    inverse = tl.math.rsqrt(z) * tl.math.rsqrt(1.0 + z)
-    return log1p(2.0 * (z + (1.0 + z) * (z * inverse))), 0.5 * inverse, z
 
 
 @triton.jit
@@ -208,17 +57,17 @@ def _pairs(
     j, aside = tile * M + tl.arange(0, M), 1.0
     if GEOMETRY == HYPERBOLOID:
         if D <= SMALL:
-            square, product, near = _lorentz(half_x, half_y, D)
+            square, product, near = lorentz_of_few(half_x, half_y, D)
         else:
-            square, product, near = _lorentz_of_many(half_x, half_y, i, j, n, m, D, OWN)
-        r, inverse, aside = _hyperbolic(square, product, near)
+            square, product, near = lorentz_of_many(half_x, half_y, i, j, n, m, D, OWN)
+        r, inverse, aside = hyperbolic(square, product, near)
     else:
         if D <= SMALL:
-            square, aside = _square(x, y, GEOMETRY, D)
+            square, aside = square_of_few(x, y, GEOMETRY, D)
         else:
-            square, aside = _square_of_many(x, y, i, j, n, m, GEOMETRY, D, OWN)
+            square, aside = square_of_many(x, y, i, j, n, m, GEOMETRY, D, OWN)
         if GEOMETRY == SPHERE:
-            r, inverse = _angle(square, aside)
+            r, inverse = angle_of(square, aside)
         else:
             inverse = tl.math.rsqrt(square)
             r = square * inverse
@@ -244,7 +93,7 @@ def _direction(x, y, k, aside, GEOMETRY: tl.constexpr):
     if GEOMETRY == HYPERBOLOID and k == 0:
         return aside
     else:
-        return _difference(x[k], y[k], aside, GEOMETRY)
+        return difference(x[k], y[k], aside, GEOMETRY)
 
 
 @triton.jit
@@ -274,7 +123,7 @@ def softmax_sums(
     index, part = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N), tl.program_id(1)
     i = tl.minimum(index, n - 1)
     own = tl.load(self_index + i) if EXCLUDING else i
-    at, half_at = _queries(x, i, n, GEOMETRY, D), _queries(half_x, i, n, GEOMETRY, D)
+    at, half_at = load_queries(x, i, n, GEOMETRY, D), load_queries(half_x, i, n, GEOMETRY, D)
     base = tl.full([N], _LOWEST, tl.float32)
     sums64 = [tl.zeros([N], tl.float64)] * (2 + D * ALONG)
     end = tl.minimum((part + 1) * tiles, tl.cdiv(references, M))
@@ -282,8 +131,8 @@ def softmax_sums(
         sums32 = [tl.zeros([M, N], tl.float32)] * (2 + D * ALONG)
         for tile in range(start, tl.minimum(start + _TOGETHER, end)):
             j = tile * M + tl.arange(0, M)
-            to = _references(y, i, j, n, m, GEOMETRY, D, OWN)
-            half_to = _references(half_y, i, j, n, m, GEOMETRY, D, OWN)
+            to = load_references(y, i, j, n, m, GEOMETRY, D, OWN)
+            half_to = load_references(half_y, i, j, n, m, GEOMETRY, D, OWN)
             energy, slope, aside = _pairs(
                 (at, to, half_at, half_to), i, tile, n, m, references, profile, weights, own,
                 GEOMETRY, FORM, DISPLACEMENT, WEIGHTED, EXCLUDING, D, OWN, M,
@@ -356,7 +205,7 @@ def direction_sums(
             tl.atomic_add(out + 3 * n, tl.sum(a * aside, 0).to(tl.float64), known, sem="relaxed")
         j = tile * M + tl.arange(0, M)
         for k in range(1 if GEOMETRY == HYPERBOLOID else 0, D):
-            d = _difference(_query(x, k, i, n), _reference(y, k, i, j, n, m, OWN), aside, GEOMETRY)
+            d = difference(load_query(x, k, i, n), load_reference(y, k, i, j, n, m, OWN), aside, GEOMETRY)
             tl.atomic_add(out + (3 + k) * n, tl.sum(a * d, 0).to(tl.float64), known, sem="relaxed")
 
 
