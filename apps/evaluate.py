@@ -1,7 +1,7 @@
 """Evaluate a trained generator: evaluate.py RUN --draws 100."""
 
-from domains import DOMAINS
 from drift_core import cli
+from drift_core.runs.installed import installed_domains
 
 if __name__ == "__main__":
-    cli.evaluate(DOMAINS)
+    cli.evaluate(installed_domains())

@@ -1,7 +1,7 @@
 """Sample from a trained generator: sample.py RUN --n 10000 --seed 0 --out samples.csv."""
 
-from domains import DOMAINS
 from drift_core import cli
+from drift_core.runs.installed import installed_domains
 
 if __name__ == "__main__":
-    cli.sample(DOMAINS)
+    cli.sample(installed_domains())

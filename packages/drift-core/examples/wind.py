@@ -113,7 +113,7 @@ class Wind(Domain[WindConfig, Tensor, WindGenerator]):
 
 def degrees_of(x: Tensor) -> np.ndarray:
     """Directions in degrees, sorted."""
-    return np.sort(np.rad2deg(np.arctan2(x[:, 1], x[:, 0])) % 360)
+    return np.sort(np.rad2deg(np.arctan2(*x.numpy().T[::-1])) % 360)
 
 
 if __name__ == "__main__":

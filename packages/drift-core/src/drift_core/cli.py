@@ -15,18 +15,15 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from drift_core.runs.config import DomainConfig
-from drift_core.runs.domain import Domain, Split
+from drift_core.runs.domain import Split
 from drift_core.runs.folder import Place, read_config, read_settings, restore_config
+from drift_core.runs.installed import AnyDomain, Domains
 from drift_core.runs.main import load_run, train_domain
 from drift_core.runs.metrics import metrics_table, write_metrics
 from drift_core.training.config import from_json
 from drift_core.training.denormal import denormals_as_zero
 
 T = TypeVar("T")
-
-AnyDomain = Domain[Any, Any, Any]
-Domains = Mapping[str, Callable[[], AnyDomain]]
-"""Constructors of domains by their name in config.json; each may import its domain when called."""
 
 
 def train(domain: AnyDomain) -> None:
@@ -113,7 +110,7 @@ def domain_of(folder: Path, domains: Domains) -> AnyDomain:
     """
     name = read_config(folder)["domain"]
     if name not in domains:
-        raise ValueError(f"{folder} is a run of {name!r}; this version knows {', '.join(domains)}")
+        raise ValueError(f"{folder} is a run of {name!r}; the installed domains are {', '.join(domains)}")
     return domains[name]()
 
 
@@ -207,13 +204,12 @@ def parse(command: Callable[..., T], description: str | None = None) -> T:
 
 
 def _plain(box: str) -> str:
-    """Text of an error box of tyro, without its frame and its hint about help."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    kept = []
-    for line in lines:
+    """Text of an error box of tyro, without its title, its frame (none in ASCII) and its hint about help."""
+    kept: list[str] = []
+    for line in (line.strip("│╰╯ ") for line in box.splitlines()[1:]):
         if line.startswith(("Argument helptext", "For full helptext")):
             break
-        kept.append(line.strip("─"))
+        kept += [line] if line.strip("─-") else []
     return " ".join(" ".join(kept).split())
 
 

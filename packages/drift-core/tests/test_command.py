@@ -1,0 +1,86 @@
+"""The command `drift` finds the domains of installed packages, and refuses what it does not know."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from drift_core.__main__ import dispatch, main
+from drift_core.runs.installed import installed_domains
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def wind(tmp_path, monkeypatch):
+    """A third party's package, installed: a module on the path and the metadata of its wheel."""
+    info = tmp_path / "wind-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wind\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[drift.domains]\nwind = wind:Wind\n")
+    for folder in (tmp_path, EXAMPLES):
+        monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.fixture
+def drift(monkeypatch, capsys):
+    """Run the command, as a shell would."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["drift", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.usefixtures("wind")
+def test_a_third_partys_domain_trains_and_samples(drift, tmp_path):
+    assert installed_domains()["wind"]().name == "wind"
+    assert "wind" in drift()[1].partition("Installed domains:")[2]
+    run = tmp_path / "run"
+    small = ("--steps", 3, "--batch-size", 16, "--eval-draws", 1)
+    assert drift("train", "wind", *small, "--out", run)[0] == 0
+    assert drift("sample", run, "--n", 7, "--out", tmp_path / "a.txt")[0] == 0
+    assert len((tmp_path / "a.txt").read_text().splitlines()) == 7
+    code, out, _ = drift("evaluate", run, "--draws", 2)
+    assert (code, "w1" in out) == (0, True)
+
+
+@pytest.mark.usefixtures("wind")
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ("train winds", ["error: there is no domain winds, only ", "; did you mean wind?"]),
+        ("train --steps 3", ["error: there is no domain --steps, only "]),
+        ("sampel", ["there is no command sampel, only train, sample, evaluate; did you mean sample?"]),
+        (
+            "train wind --step 3",
+            ["error: Unrecognized options: --step, 3 ", "Perhaps you meant: ", "--steps INT"],
+        ),
+        ("sample nowhere --out a.txt", ["error: nowhere holds no run"]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # tyro frames its errors only in the former
+def test_what_is_unknown_is_refused_in_a_line(drift, monkeypatch, arguments, messages, encoding):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    code, _, err = drift(*arguments.split())
+    assert (code, err.count("\n")) == (2, 1)
+    for message in messages:
+        assert message in err
+
+
+def test_no_domain_at_all():
+    with pytest.raises(ValueError, match="no domain is installed; install a package that has one"):
+        dispatch([], {})
+
+
+@pytest.mark.usefixtures("wind")
+def test_help_names_commands_and_their_options(drift):
+    assert drift("--help")[1] == drift()[1] == drift("train")[1] == drift("train", "-h")[1]
+    assert "usage: drift train wind" in drift("train", "wind", "--help")[1]
+    assert "usage: drift evaluate" in drift("evaluate", "--help")[1]
