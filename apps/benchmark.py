@@ -1,4 +1,4 @@
-"""Measure the drift field: benchmark.py run | show | compare | strings | grammar."""
+"""Measure the drift field beside its baselines."""
 
 import sys
 import time
@@ -97,6 +97,12 @@ class Grammar:
         grammar.benchmark()
 
 
+EXAMPLES = {
+    "run --only S2 --repeats 3 --out new.json": "scores on the sphere beside their baselines",
+    "compare old.json new.json": "what became slower",
+    "COMMAND --help": "the options of a command",
+}
+
 Command: Any = Run | Show | Compare | Strings | Grammar
 
 
@@ -108,4 +114,4 @@ def present(report: Report, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: cli.parse(Command)())
+    cli.run(lambda: cli.parse(Command, cli.with_examples(__doc__, EXAMPLES))())

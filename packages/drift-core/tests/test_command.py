@@ -1,6 +1,7 @@
 """The command `drift` finds the domains of installed packages, and refuses what it does not know."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -44,7 +45,11 @@ def test_a_third_partys_domain_trains_and_samples(drift, tmp_path):
     assert "wind" in drift()[1].partition("Installed domains:")[2]
     run = tmp_path / "run"
     small = ("--steps", 3, "--batch-size", 16, "--eval-draws", 1)
-    assert drift("train", "wind", *small, "--out", run)[0] == 0
+    code, out, err = drift("train", "wind", *small, "--out", run)
+    assert code == 0
+    assert f"run folder: {run}; look at its figures/\ntry next:\n  drift train wind --data FILE.txt " in out
+    assert "--steps 2000" not in out  # tried: the flag was given
+    assert re.search(r"drift=[\d.]+, ess=[\d.]+\]", err)
     assert drift("sample", run, "--n", 7, "--out", tmp_path / "a.txt")[0] == 0
     assert len((tmp_path / "a.txt").read_text().splitlines()) == 7
     code, out, _ = drift("evaluate", run, "--draws", 2)
@@ -83,4 +88,5 @@ def test_no_domain_at_all():
 def test_help_names_commands_and_their_options(drift):
     assert drift("--help")[1] == drift()[1] == drift("train")[1] == drift("train", "-h")[1]
     assert "usage: drift train wind" in drift("train", "wind", "--help")[1]
+    assert "  drift train wind --steps 2000      longer\n" in drift("train", "wind", "--help")[1]
     assert "usage: drift evaluate" in drift("evaluate", "--help")[1]

@@ -25,6 +25,17 @@ from drift_core.training.denormal import denormals_as_zero
 
 T = TypeVar("T")
 
+_SAMPLING = {
+    "RUN --out FILE": "1,000 samples",
+    "RUN --n 100000 --seed 1 --out FILE": "others, and more of them",
+    "RUN --best --out FILE": "by the weights that did best on validation data",
+}
+_EVALUATING = {
+    "RUN --draws 100": "averages of 100 draws",
+    "RUN --on val": "on validation data, to choose settings by",
+    "RUN --on val --best": "of the weights that did best on them",
+}
+
 
 def train(domain: AnyDomain) -> None:
     """Train a domain with the settings given as command-line flags."""
@@ -34,7 +45,9 @@ def train(domain: AnyDomain) -> None:
         folder, metrics = train_domain(domain, config, place)
         if metrics is not None:
             print(metrics_table(metrics))
-            print(f"run folder: {folder}")
+            print(f"run folder: {folder}; look at its figures/")
+            if left := _untried(domain.examples):
+                print("try next:", *example_lines(left), sep="\n")
 
     run(main, domain.config_type().without_flags())
 
@@ -43,7 +56,7 @@ def sample(domains: Domains) -> None:
     """Sample from a finished run named on the command line (`SampleCommand`)."""
 
     def main() -> None:
-        command = parse(SampleCommand)
+        command = parse(SampleCommand, with_examples(SampleCommand.__doc__, _SAMPLING))
         if command.n < 1:
             raise ValueError(f"`n` must be at least 1, got {command.n}")
         if command.out.exists():
@@ -60,7 +73,7 @@ def evaluate(domains: Domains) -> None:
     """Evaluate a finished run named on the command line (`EvaluateCommand`)."""
 
     def main() -> None:
-        command = parse(EvaluateCommand)
+        command = parse(EvaluateCommand, with_examples(EvaluateCommand.__doc__, _EVALUATING))
         domain = domain_of(command.run, domains)
         finished = load_run(domain, command.run, best=command.best)
         draws = finished.config.run.eval_draws if command.draws is None else command.draws
@@ -124,7 +137,7 @@ def parse_training(domain: AnyDomain) -> tuple[DomainConfig, Place]:
         ValueError: invalid flags, or an invalid file.
     """
     defaults, command = domain.config_type(), partial(_training_command, domain)
-    parsed = partial(parse, description=inspect.cleandoc(domain.config_type.__doc__ or ""))
+    parsed = partial(parse, description=with_examples(domain.config_type.__doc__, domain.examples))
     try:
         config, place, recipe, file = parsed(command(defaults))
     except ValueError as error:
@@ -185,6 +198,23 @@ def _training_command(domain: AnyDomain, defaults: DomainConfig) -> Callable[...
         return settings, Place(out, resume, allow_changes), recipe, config
 
     return start
+
+
+def with_examples(description: str | None, examples: Mapping[str, str]) -> str:
+    """Description of a command, and its examples: flags with what they do."""
+    text = inspect.cleandoc(description or "")
+    return "\n".join([f"{text}\n\nExamples:", *example_lines(examples)]) if examples else text
+
+
+def example_lines(examples: Mapping[str, str]) -> list[str]:
+    """One line for each example: this program with the flags, and what they do."""
+    width = max(map(len, examples))
+    return [f"  {sys.argv[0]} {flags:<{width}}   {effect}" for flags, effect in examples.items()]
+
+
+def _untried(examples: Mapping[str, str]) -> dict[str, str]:
+    """Examples whose first flag was not given."""
+    return {flags: effect for flags, effect in examples.items() if flags.split()[0] not in sys.argv}
 
 
 def parse(command: Callable[..., T], description: str | None = None) -> T:

@@ -64,6 +64,11 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
     generator_type = PromoterGenerator
     samples_file = "samples.fasta"
     num_samples = 1_000
+    examples: ClassVar[Mapping[str, str]] = {
+        "--no-condition": "DNA without the CAGE signal",
+        "--dataset promoter --data-dir DIR": "the benchmark's human promoters",
+        "--tss FILE.tsv --data-dir DIR": "your own table of start sites in that genome",
+    }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
         "promoter": {"steps": 20_000, "batch_size": 32},

@@ -56,6 +56,11 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     generator_type = MoleculeGenerator
     samples_file = "samples.smi"
     num_samples = 2_000
+    examples: ClassVar[Mapping[str, str]] = {
+        "--data FILE.smi": "your own molecules, SMILES, one a line",
+        "--dataset qm9": "134 thousand molecules",
+        "--recipe codebook": "learned entries instead of fresh latents",
+    }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {"steps": 500, "batch_size": 256, "num_positives": 2_048, "lr": 0.01, "preset": "mlp-small"},
         "qm9": {},

@@ -119,6 +119,11 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
     name = "sphere"
     config_type = SphereConfig
     generator_type = SphereGenerator
+    examples: ClassVar[Mapping[str, str]] = {
+        "--dataset earthquake": "a published catalogue: volcano, earthquake, fire or flood",
+        "--data FILE.csv": "your own points, latitude and longitude in degrees",
+        "--kernel spectral --nu 2.5": "a kernel of the sphere's eigenfunctions",
+    }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
         "earth": _EARTH,

@@ -100,6 +100,11 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     name = "synthetic"
     config_type = SyntheticConfig
     generator_type = SyntheticGenerator
+    examples: ClassVar[Mapping[str, str]] = {
+        "--target swiss-roll --space hyperboloid": "another target, another space",
+        "--direction displacement --geometry euclidean": "the original method, to compare with",
+        "--recipe paper": "as published: Gaussian latents, no codebook",
+    }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"codebook_size": 0, "decay_fraction": 0.0}
     }

@@ -56,6 +56,8 @@ class Domain(ABC, Generic[C, D, G]):
     """Samples in that file and in the figures."""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named groups of settings."""
+    examples: ClassVar[Mapping[str, str]] = {}
+    """Example flags, with what they do, for the help text and the end of a run."""
 
     def default_recipe(self, config: C) -> str | None:
         """Name of the recipe for the data of the settings."""

@@ -143,7 +143,8 @@ class Journal:
                 file.write(json.dumps(finite_or_none({"step": done, **found})) + "\n")
         model, _ = taken.batch.negatives()
         self.watch(done, warnings_of(self.field.manifold, model, taken.batch.data, found["clipped"]))
-        self.bar.set_postfix(loss=f"{found['loss']:.2e}", drift=f"{found['drift_norm']:.2g}")
+        shown = {"drift": found["drift_norm"], **({"ess": found["ess"]} if "ess" in found else {})}
+        self.bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()})
 
     def _validated(self, done: int) -> float:
         """Validation score of the averaged weights, which are saved if it is the best so far."""
