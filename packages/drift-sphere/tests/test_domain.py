@@ -116,9 +116,9 @@ def generator(**settings) -> SphereGenerator:
 
 
 def test_the_codebook_is_a_setting():
-    assert generator().code.num_embeddings == 2_048
-    assert generator(codebook_size=32).code.num_embeddings == 32
-    assert generator(codebook_size=0).code is None
+    assert generator().codebook.num_embeddings == 2_048
+    assert generator(codebook_size=32).codebook.num_embeddings == 32
+    assert generator(codebook_size=0).codebook is None
 
 
 @pytest.mark.parametrize(

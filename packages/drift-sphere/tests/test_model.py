@@ -142,7 +142,7 @@ def test_a_saved_model_without_codes_is_the_same_model(plain, tmp_path):
             parameter.add_(0.1)
     plain.save_pretrained(tmp_path)
     again = SphereGenerator.from_pretrained(tmp_path)
-    assert (again.geometry, again.code) == (plain.geometry, None)
+    assert (again.geometry, again.codebook) == (plain.geometry, None)
     seeds = (Generator().manual_seed(5) for _ in range(2))
     assert torch.equal(again.sample(10, next(seeds)), plain.sample(10, next(seeds)))
 

@@ -165,7 +165,7 @@ class MoleculeGenerator(
 
     def _network(self, z: Tensor) -> Tensor:
         """Logits."""
-        h, shared = self.position.expand(len(z), -1, -1), z[:, : self.global_channels]
+        h, shared = self.position.expand(z.shape[0], -1, -1), z[:, : self.global_channels]
         if self.codebook is not None and self.from_codebook is not None:
             shared = self.codebook(shared[:, 0])
             h = h + self.from_codebook(shared).unflatten(1, (self.length, -1))

@@ -64,7 +64,7 @@ class SphereGenerator(
         self.geometry = geometry
         self.spread = _SPREAD if spread is None else spread
         self.latent_dim = _LATENT_DIM if latent_dim is None else latent_dim
-        self.code = nn.Embedding(codebook_size, width) if codebook_size else None
+        self.codebook = nn.Embedding(codebook_size, width) if codebook_size else None
         self.branch = nn.Embedding(codebook_size * branches, 3) if codebook_size else None
         if self.branch is not None:
             nn.init.zeros_(self.branch.weight)
@@ -75,11 +75,11 @@ class SphereGenerator(
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n 3"]:
         """Points for latents z: unit vectors if the geometry is spherical."""
-        if self.code is None or self.branch is None:
+        if self.codebook is None or self.branch is None:
             x: Tensor = self.network(z)
             return x if self.geometry == "euclidean" else to_sphere(x)
         branch, normal = z[:, 0].long(), z[:, 1:]
-        x = self.network(self.code(branch % self.code.num_embeddings))
+        x = self.network(self.codebook(branch % self.codebook.num_embeddings))
         step = _BRANCH_GAIN * self.branch(branch) + self.spread * normal
         return x + step if self.geometry == "euclidean" else to_sphere(to_sphere(x) + step)
 

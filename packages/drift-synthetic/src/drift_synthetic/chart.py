@@ -36,7 +36,7 @@ class Space:
 
     def lift(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
         """Points exp_o(u) of chart coordinates u, in the precision of u."""
-        tangent = u.new_zeros(len(u), len(self.origin))
+        tangent = u.new_zeros(u.shape[0], len(self.origin))
         tangent[:, self.first : self.first + 2] = u
         return self.manifold.expmap(u.new_tensor(self.origin), tangent)
 
