@@ -1,4 +1,4 @@
-"""The Python examples of the READMEs run as they stand."""
+"""The Python examples of the READMEs and guides run as they stand."""
 
 import re
 import runpy
@@ -9,11 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-EXAMPLES = [path for path in READMES if "```python" in path.read_text()]
+GUIDES = sorted(ROOT.glob("packages/*/docs/*.md"))
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), *GUIDES, *ROOT.glob(".github/*.md")]
+EXAMPLES = [path for path in PAGES if "```python" in path.read_text()]
 
 
-@pytest.mark.parametrize("readme", EXAMPLES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("readme", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_examples_run(readme, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
     (tmp_path / "example.py").write_text("\n".join(blocks))
@@ -22,6 +23,6 @@ def test_examples_run(readme, tmp_path, monkeypatch):
 
 
 def test_links_lead_somewhere():
-    for readme in READMES:
+    for readme in PAGES:
         for target in re.findall(r"\]\(([^)#]+)", readme.read_text()):
             assert target.startswith("http") or (readme.parent / target).exists(), f"{readme}: {target}"
