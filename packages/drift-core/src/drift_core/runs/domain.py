@@ -40,7 +40,8 @@ class Domain(ABC, Generic[C, D, G]):
     """One type of data: settings C, data D, generator G, field, metrics and figures.
 
     `drift_core.cli.train(MyDomain())` is its training application; `cli.sample` and `cli.evaluate` use its
-    runs. A generator is an nn.Module that is a `drift_core.training.Generator` and, for saving, a
+    runs, and so does the command `drift` for domains that a package declares (`drift_core.runs.installed`).
+    A generator is an nn.Module that is a `drift_core.training.Generator` and, for saving, a
     `ModelHubMixin`.
     """
 
