@@ -1,11 +1,10 @@
 """The machine, and its own ceilings: what no computation on it can exceed."""
 
 import os
-import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from drift_core.runs.environment import processor
 from torch import Tensor
 
 from benchmarks.timing import best_times
@@ -17,20 +16,13 @@ _SIDE, _COPIED, _EXPONENTS, _LOOPS = 2048, 2**26, 2**17, 64
 def machine(device: str) -> dict[str, str | int | float]:
     """Processor or GPU, cores, threads, version of torch, and the load of the last minute."""
     return {
-        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "device": device,
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def _processor() -> str:
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def ceilings(device: str, repeats: int) -> dict[str, float]:

@@ -20,6 +20,7 @@ from drift_core.runs.folder import Place, read_config, read_settings, restore_co
 from drift_core.runs.installed import AnyDomain, Domains
 from drift_core.runs.main import load_run, train_domain
 from drift_core.runs.metrics import metrics_table, write_metrics
+from drift_core.runs.report_page import write_report
 from drift_core.training.config import from_json
 from drift_core.training.denormal import denormals_as_zero
 
@@ -80,6 +81,7 @@ def evaluate(domains: Domains) -> None:
         metrics = domain.metrics(finished, draws, command.on)
         if command.on == "test" and not command.best:
             write_metrics(command.run, metrics)
+            write_report(domain, finished, metrics)
         print(metrics_table(metrics))
 
     run(main)
@@ -103,7 +105,7 @@ class SampleCommand:
 
 @dataclass(kw_only=True)
 class EvaluateCommand:
-    """Score the generator of a finished run, and rewrite its metrics.json."""
+    """Score the generator of a finished run, and rewrite its metrics.json and report.html."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""

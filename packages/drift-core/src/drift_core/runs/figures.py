@@ -19,7 +19,7 @@ Record = Mapping[str, float | int | None]
 DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR = "#0072B2", "#D55E00", "#009E73"
 """Blue, vermillion and green of the palette of Okabe and Ito (2008), safe for colour-blind readers."""
 
-_PANELS = {
+PANELS = {
     "Loss": {"loss": "loss"},
     "Norm of the field": {
         "drift_norm": "drift", "attraction_norm": "attraction", "repulsion_norm": "repulsion"
@@ -27,7 +27,9 @@ _PANELS = {
     "Effective sample size": {"ess": "references"},
     "Fraction of clipped steps": {"clipped": "clipped"},
 }  # fmt: skip
-_LOGARITHMIC = ("Loss", "Norm of the field")
+"""Keys of metrics.jsonl, with labels, that are drawn in each panel."""
+LOGARITHMIC = ("Loss", "Norm of the field")
+"""Panels on a logarithmic axis."""
 
 
 @contextmanager
@@ -49,8 +51,8 @@ def training_figure(records: Sequence[Record], path: str | Path) -> None:
     """
     with written_figure(path, 6.0) as figure:
         grid = figure.subplots(2, 2, sharex=True).flat
-        for axes, (title, curves) in zip(grid, _PANELS.items(), strict=True):
-            _curves(axes, records, curves, logarithmic=title in _LOGARITHMIC)
+        for axes, (title, curves) in zip(grid, PANELS.items(), strict=True):
+            _curves(axes, records, curves, logarithmic=title in LOGARITHMIC)
             axes.set_title(title, fontsize=11)
         for axes in figure.axes[2:]:
             axes.set_xlabel("step")

@@ -10,10 +10,12 @@ from accelerate import Accelerator
 from drift_core.drift import longest_step
 from drift_core.runs.config import DomainConfig
 from drift_core.runs.domain import Domain, Run, untrained
+from drift_core.runs.environment import write_environment
 from drift_core.runs.figures import training_figure
 from drift_core.runs.folder import Place, open_run, read_config, restore_config
 from drift_core.runs.metrics import Metrics, write_metrics
 from drift_core.runs.model import load_model, save_model
+from drift_core.runs.report_page import write_report
 from drift_core.training.checkpoint import load_best
 from drift_core.training.loop import Training, train_together
 from drift_core.training.parallel import make_accelerator, warn
@@ -36,9 +38,11 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
     accelerator = make_accelerator(config.run.tracker)
     run, metrics = train_generator(domain, config, place, accelerator), None
     if accelerator.is_main_process:
+        write_environment(run.folder, accelerator)
         report(domain, run)
         metrics = domain.metrics(run, config.run.eval_draws, "test")
         write_metrics(run.folder, metrics)
+        write_report(domain, run, metrics)
     accelerator.end_training()
     return run.folder, metrics
 

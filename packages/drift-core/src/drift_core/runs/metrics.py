@@ -38,8 +38,8 @@ class Metric:
         return self.value / self.floor
 
     def __format__(self, spec: str) -> str:
-        value = _with_spread(self.value, self.std, spec or ".4f")
-        return f"{value} (floor {_with_spread(self.floor, self.floor_std, spec or '.4f')})"
+        value = with_spread(self.value, self.std, spec or ".4f")
+        return f"{value} (floor {with_spread(self.floor, self.floor_std, spec or '.4f')})"
 
     def __str__(self) -> str:
         return format(self)
@@ -91,8 +91,8 @@ def metrics_table(metrics: Mapping[str, Metric]) -> str:
     """Table of metrics and floors, mean and standard deviation over the draws, one line per metric."""
     lines = [f"{'metric':<26}{'value':>20}{'floor':>20}{'value / floor':>16}"]
     for name, metric in metrics.items():
-        value = _with_spread(metric.value, metric.std, ".4f")
-        floor = _with_spread(metric.floor, metric.floor_std, ".4f")
+        value = with_spread(metric.value, metric.std, ".4f")
+        floor = with_spread(metric.floor, metric.floor_std, ".4f")
         ratio = "-" if metric.ratio is None else f"{metric.ratio:.2f}"
         lines.append(f"{name:<26}{value:>20}{floor:>20}{ratio:>16}")
     return "\n".join(lines)
@@ -116,13 +116,14 @@ def read_metrics(run: Path) -> Metrics:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
+def with_spread(value: float | None, std: float | None, spec: str) -> str:
+    """A value and its standard deviation, each in the format `spec`; "undefined" without them."""
+    if value is None or std is None:
+        return "undefined"
+    return f"{value:{spec}} ± {std:{spec}}"
+
+
 def _moments(draws: Sequence[float]) -> tuple[float | None, float | None]:
     if any(map(math.isnan, draws)):
         return None, None
     return fmean(draws), stdev(draws) if len(draws) > 1 else 0.0
-
-
-def _with_spread(value: float | None, std: float | None, spec: str) -> str:
-    if value is None or std is None:
-        return "undefined"
-    return f"{value:{spec}} ± {std:{spec}}"
