@@ -47,14 +47,13 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def outcome(run: Path) -> dict[str, str]:
-    """Digest of what is in every file of a run but config.json, which names the folder.
+    """Digest of what is in every file of a run but those that name its folder or its command.
 
     Of checkpoints it is that of their values: pickles of equal values differ.
     """
     checkpoints = {path.name: repr(plain(torch.load(path, weights_only=True))) for path in run.rglob("*.pt")}
-    files = {
-        name: digest for name, digest in contents(run).items() if not name.endswith((".pt", "config.json"))
-    }
+    other = (".pt", "config.json", "environment.json", "report.html")
+    files = {name: digest for name, digest in contents(run).items() if not name.endswith(other)}
     return files | {name: hashlib.sha256(text.encode()).hexdigest() for name, text in checkpoints.items()}
 
 

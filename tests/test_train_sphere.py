@@ -63,6 +63,10 @@ def test_a_run_leaves_what_it_promises(finished):
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == {"samples.png", "density.png", "field.png", "training.png"}
     assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
+    report = (finished / "report.html").read_text()
+    assert "nn_accuracy" in report
+    assert report.count("data:image/png;base64,") == 3  # curves are drawn as charts
+    assert torch.__version__ in (finished / "environment.json").read_text()
     assert {path.name for path in (finished / "model").iterdir()} >= {"model.safetensors", "config.json"}
     with (finished / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -82,13 +86,18 @@ def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):
 
 def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
     before = json.loads((finished / "metrics.json").read_text())
+    report = (finished / "report.html").read_text()
     result = app_inside("evaluate", finished, "--draws", 3, "--on", "val")
     assert result.returncode == 0, result.stderr
     assert json.loads((finished / "metrics.json").read_text()) == before
+    assert (finished / "report.html").read_text() == report
     assert app_inside("evaluate", finished, "--draws", 3).returncode == 0
     after = json.loads((finished / "metrics.json").read_text())
     assert after["mmd"] != before["mmd"]
     assert after["mmd"]["value"] == pytest.approx(before["mmd"]["value"], rel=0.5)
+    again = (finished / "report.html").read_text()
+    assert again != report
+    assert again.partition("Training</h2>")[2] == report.partition("Training</h2>")[2]
 
 
 @pytest.fixture

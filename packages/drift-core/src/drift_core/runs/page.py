@@ -45,7 +45,7 @@ class Cell:
         return "" if missing else str(self.text if self.order is None else self.order)
 
 
-Value = Cell | str | float | None
+Value = Cell | str | float | int | None
 """What a cell of a table is made of."""
 
 
