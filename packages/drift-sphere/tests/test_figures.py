@@ -11,7 +11,7 @@ from drift_sphere import (
     toy,
 )
 from drift_sphere.figures import kernel_density
-from drift_sphere.world import map_arrows, some, world_axes
+from drift_sphere.world import coastlines, map_arrows, some, world_axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -84,6 +84,42 @@ def test_arrows_keep_their_length_and_follow_the_map():
     np.testing.assert_allclose((right[0], up[0], right[1], up[1]), (3, 0, 0, 3), atol=1e-3)
     assert right[2] < -0.5  # meridians lean towards the pole, to the left in the east
     assert right[3] > 0.5
+
+
+def winding(longitude: float, latitude: float) -> float:
+    """Turns of the coastlines around a point of the map; lines that end at the map's edge turn in part."""
+    total = 0.0
+    for line in coastlines():
+        x, y = (np.degrees(line) - (longitude, latitude)).T
+        angle = np.unwrap(np.arctan2(y, x))
+        total += (angle[-1] - angle[0]) / (2 * np.pi)
+    return abs(round(total))
+
+
+@pytest.mark.parametrize(
+    ("place", "latitude", "longitude", "land"),
+    [
+        ("Alice Springs", -23.7, 133.9, True),
+        ("Antananarivo", -18.9, 47.5, True),
+        ("Reykjavik", 64.5, -19.0, True),
+        ("Quito", -0.2, -78.5, True),
+        ("the Bay of Bengal", 15.0, 90.0, False),
+        ("the middle of the Pacific", 0.0, -150.0, False),
+        ("the Gulf of Mexico", 25.0, -90.0, False),
+        ("the Tasman Sea", -38.0, 160.0, False),
+    ],
+)
+def test_coastlines_tell_land_from_sea(place, latitude, longitude, land):
+    assert winding(longitude, latitude) == land, place
+
+
+def test_coastlines_are_a_map_of_the_world_without_jumps():
+    lines = coastlines()
+    assert len(lines) > 100
+    longitude, latitude = np.concatenate(lines).T
+    assert np.abs(longitude).max() <= np.pi
+    assert np.abs(latitude).max() < np.pi / 2
+    assert max(np.hypot(*np.diff(line, axis=0).T).max() for line in lines) < np.radians(15)
 
 
 def test_at_most_five_thousand_points_are_drawn(generator):

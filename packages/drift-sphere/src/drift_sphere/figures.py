@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from drift_sphere.coordinates import latlon_to_sphere
-from drift_sphere.world import map_arrows, map_coordinates, some, world_axes
+from drift_sphere.world import draw_coastlines, map_arrows, map_coordinates, some, world_axes
 
 FIELD_COLOUR = "#222222"
 
@@ -20,6 +20,7 @@ def samples_figure(data: Float[Tensor, "n 3"], samples: Float[Tensor, "m 3"], pa
         columns = (("Data", data, DATA_COLOUR), ("Samples", samples, MODEL_COLOUR))
         for i, (title, points, colour) in enumerate(columns, start=1):
             axes = world_axes(figure, i, f"{title} (n = {len(points):,})")
+            draw_coastlines(axes)
             axes.scatter(*map_coordinates(some(points)), s=4, c=colour, alpha=0.5, linewidths=0)
 
 
@@ -44,6 +45,7 @@ def density_figure(
                 np.radians(longitude), np.radians(latitude), image,
                 cmap="cividis", vmin=0, vmax=top, shading="gouraud", rasterized=True,
             )  # fmt: skip
+            draw_coastlines(axes, "#ffffff99", zorder=1.5)
         bar = figure.colorbar(mesh_image, ax=figure.axes, shrink=0.8, pad=0.02, extend="max")
         bar.ax.yaxis.set_major_formatter(lambda root, _: f"{root**2:.3g}")
         bar.set_label("density / uniform density")
@@ -65,6 +67,7 @@ def field_figure(
     with written_figure(path, 3.4) as figure:
         for i, (title, field) in enumerate((("Start of training", start), ("End of training", end)), start=1):
             axes = world_axes(figure, i, title)
+            draw_coastlines(axes)
             axes.scatter(*map_coordinates(some(data)), s=3, c=DATA_COLOUR, alpha=0.25, linewidths=0)
             quiver = axes.quiver(
                 *map_coordinates(x), *map_arrows(axes, x, field), angles="uv", color=FIELD_COLOUR,

@@ -1,9 +1,13 @@
 """Maps of the world in Mollweide projection."""
 
+from functools import cache
+from importlib.resources import files
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -32,6 +36,25 @@ def world_axes(figure: Figure, index: int, title: str) -> Axes:
     for spine in axes.spines.values():
         spine.set_color("#888888")
     return axes
+
+
+def draw_coastlines(axes: Axes, colour: str = "#999999", zorder: float = 0.5) -> None:
+    """Draw the coastlines, below points by default."""
+    # Projected here, since matplotlib would refine every edge into sixty.
+    projection, affine = axes.transProjection, axes.transAffine  # type: ignore[attr-defined]
+    lines = [projection.transform(line) for line in coastlines()]
+    transform = affine + axes.transAxes
+    drawn = LineCollection(lines, colors=colour, linewidths=0.5, zorder=zorder, transform=transform)
+    axes.add_collection(drawn, autolim=False)
+
+
+@cache
+def coastlines() -> list[NDArray[np.float64]]:
+    """Coastlines of the world as lines of (longitude, latitude) in radians, from Natural Earth (1:110m)."""
+    table = files("drift_sphere").joinpath("coastline.txt").read_text(encoding="utf-8")
+    lines = (line.split(",") for line in table.splitlines() if not line.startswith("#"))
+    tenths = [[[float(number) for number in point.split()] for point in line] for line in lines]
+    return [np.radians(np.array(line) / 10) for line in tenths]
 
 
 def map_coordinates(points: Float[Tensor, "n 3"]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
