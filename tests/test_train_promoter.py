@@ -31,7 +31,7 @@ SMALL = ("--steps", "6", "--batch-size", "8", "--save-every", "3", "--eval-draws
 FEW = {"batch": {"num_positives": 512}, "run": {"log_every": 2}}
 METRICS = {
     "kmer_correlation", *(f"kmer{k}_correlation" for k in (3, 4, 5, 7, 8)), "bases_tv", "gc_w1", "cpg_w1",
-    "distinct", "novelty", "conditioning", "conditioning_shuffled",
+    "distinct", "novelty", "conditioning", "conditioning_shuffled", "nearest_train",
 }  # fmt: skip
 MOTIFS = {"motif_placement", "motif_placement_shuffled"}
 PLACE = re.compile(r">(chr\w+|toy):(\d+)-(\d+)\([+-]\) \d+")

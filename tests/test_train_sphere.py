@@ -53,7 +53,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert config["domain"] == "sphere"
     assert config["optimizer"]["steps"] == 12
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics) == {"mmd", "mmd2_unbiased", "sinkhorn", "sinkhorn_cost", "nn_accuracy"}
+    names = {"mmd", "mmd2_unbiased", "sinkhorn", "sinkhorn_cost", "nn_accuracy", "log_likelihood"}
+    assert set(metrics) == names
     assert all(set(m) == {"value", "std", "floor", "floor_std"} for m in metrics.values())
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [4, 5, 8, 10, 12]

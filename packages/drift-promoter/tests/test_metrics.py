@@ -16,6 +16,7 @@ from drift_promoter.metrics import (
     kmer_codes,
     kmer_correlation,
     kmer_counts,
+    nearest_hamming,
     wasserstein,
 )
 from torch import Generator
@@ -125,6 +126,18 @@ def test_copies_are_known_wherever_they_start():
     changed = known[:, 5:197].clone()
     changed[:, ::96] = 3 - changed[:, ::96]  # one base of two of eight 24-mers
     assert memory.novelty(changed) == 0.25
+
+
+def test_the_nearest_known_sequence_is_that_of_brute_force(generator):
+    tokens, known = (torch.randint(4, (n, 30), generator=generator) for n in (7, 50))
+    tokens[0], tokens[1] = known[3], known[40]
+    tokens[1, :6] = (tokens[1, :6] + 1) % 4
+    found = nearest_hamming(tokens, known.split(8))
+    expected = [
+        min(sum(a != b for a, b in zip(x, y, strict=True)) for y in known.tolist()) for x in tokens.tolist()
+    ]
+    assert found.tolist() == pytest.approx([count / 30 for count in expected])
+    assert found[:2].tolist() == pytest.approx([0.0, 0.2])
 
 
 def follows(signal, generator, strength=1.0):

@@ -21,6 +21,7 @@ from drift_promoter.metrics import (
     gc_content,
     kmer_correlation,
     kmer_counts,
+    nearest_hamming,
     wasserstein,
 )
 from drift_promoter.toy import placed
@@ -31,11 +32,14 @@ Draw = Callable[[Tensor, Generator], Tensor]
 SAMPLES = 2048
 """Sequences of one draw, or as many as there are held-out windows if they are fewer."""
 
-VERSION = 1
+VERSION = 2
 """Raise this when the same data are to give other floors; the number of samples counts already."""
 
 _KNOWN, _RESPONSE = 4096, 8192
 """Training windows among which copies are sought, and from which the response to the signal is taken."""
+
+_NEAREST = 128
+"""Sequences of which the nearest training window is sought."""
 
 _VALUE, _FLOOR, _REFERENCE = 0, 1, 2
 """Random streams."""
@@ -58,14 +62,16 @@ def evaluate(
     - `bases_tv`: total variation between the letters at a position, on average. `gc_w1` and `cpg_w1`:
       Wasserstein-1 between the GC contents, and the CpG ratios, of single sequences.
     - `distinct`: share of different sequences. `novelty`: share of 24-mers that do not occur in 4,096
-      training windows.
+      training windows. `nearest_train`: share of bases that differ between a sequence and its nearest
+      training window in the same place, the mean of 128 sequences of the first draw; 0 for copies.
     - `conditioning` (see `Conditioning`): 0 for a generator that ignores the signal, 1 for one that
       follows it as real sequences do; `conditioning_shuffled` is the same against the signals of other
       sequences. With motifs, `motif_placement` is the share of them that are where the signal has them,
       and `motif_placement_shuffled` its level by chance.
 
     The floor is the same, of the same size, for a perfect generator: training windows, without
-    replacement, and their signals, in place of the samples; for `novelty` it is the held-out windows.
+    replacement, and their signals, in place of the samples; for `novelty` and
+    `nearest_train` it is the held-out windows.
     Standard deviations are those of one draw (0 if there is only one). Raises ValueError for draws < 1, or
     without held-out windows.
     """
@@ -79,7 +85,9 @@ def evaluate(
     def measure_draw(i: int) -> Measured:
         generator = generator_for(seed, _VALUE, i)
         signals = held_out.signals(_subset(len(held_out), size, generator))
-        return measure(draw(signals, generator), signals, generator), floors[i]
+        tokens = draw(signals, generator)
+        nearest = {} if i else measure.nearest(tokens)
+        return measure(tokens, signals, generator) | nearest, floors[i]
 
     return evaluate_draws(measure_draw, draws)
 
@@ -121,12 +129,19 @@ class Measure:
             values["motif_placement_shuffled"] = float(placed(tokens, shuffled).mean())
         return values
 
-    def floor(self, size: int, generator: Generator) -> dict[str, float]:
-        """Metrics of a perfect generator, of at most `size` sequences."""
+    def nearest(self, tokens: Tensor) -> dict[str, float]:
+        """The metric of the first of n sequences that compares them with every training window."""
+        blocks = torch.split(torch.arange(len(self._train)), _KNOWN)
+        distances = nearest_hamming(tokens[:_NEAREST], map(self._train.tokens, blocks))
+        return {"nearest_train": float(distances.mean())}
+
+    def floor(self, size: int, generator: Generator, *, first: bool) -> dict[str, float]:
+        """Metrics of a perfect generator, of at most `size` sequences; those of the first draw if it is."""
         rows = _subset(len(self._train), size, generator)
         values = self(self._train.tokens(rows), self._train.signals(rows), generator)
         fresh = self._held_out[_subset(len(self._held_out), size, generator)]
-        return {**values, "novelty": self._known.novelty(fresh)}
+        nearest = self.nearest(fresh) if first else {}
+        return {**values, "novelty": self._known.novelty(fresh), **nearest}
 
 
 def promoter_floors(measure: Measure, data: Promoters, held_out: Windows, draws: int, seed: int) -> Floors:
@@ -134,9 +149,11 @@ def promoter_floors(measure: Measure, data: Promoters, held_out: Windows, draws:
     size = min(SAMPLES, len(held_out))
     key = {"version": VERSION, "size": size, "seed": seed, "motifs": data.motifs}
     key |= described("train", data.train) | described("held out", held_out)
-    return cached_floors(
-        cache_folder("promoter"), key, lambda i: measure.floor(size, generator_for(seed, _FLOOR, i)), draws
-    )
+
+    def floor(i: int) -> dict[str, float]:
+        return measure.floor(size, generator_for(seed, _FLOOR, i), first=i == 0)
+
+    return cached_floors(cache_folder("promoter"), key, floor, draws)
 
 
 def described(name: str, windows: Windows) -> dict[str, Any]:

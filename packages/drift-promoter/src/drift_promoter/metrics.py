@@ -1,5 +1,7 @@
 """How far generated DNA is from the data, how varied it is, and how well it follows the signal."""
 
+from collections.abc import Iterable
+
 import torch
 from drift_simplex.geometry import check_tokens
 from einops import rearrange, reduce
@@ -89,6 +91,18 @@ def bases_tv(a: Float64[Tensor, "length 4"], b: Float64[Tensor, "length 4"]) -> 
 def distinct(tokens: Tokens) -> float:
     """Number of different sequences over the number of sequences."""
     return len(torch.unique(tokens, dim=0)) / len(tokens)
+
+
+def nearest_hamming(tokens: Tokens, known: Iterable[Tensor]) -> Float64[Tensor, "n"]:
+    """Share of positions at which each sequence differs from its nearest known one, of blocks [m, length]."""
+    x, nearest = _one_hot(tokens), torch.zeros(len(tokens))
+    for block in known:
+        nearest = torch.maximum(nearest, (x @ _one_hot(block).T).max(1).values)
+    return 1 - nearest.double() / tokens.shape[1]
+
+
+def _one_hot(tokens: Tensor) -> Float[Tensor, "n letters"]:
+    return F.one_hot(tokens, _VOCAB_SIZE).flatten(1).float()
 
 
 class Known:

@@ -188,9 +188,9 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         write_csv(path, sphere_to_latlon(samples))
 
     def metrics(self, run: SphereRun, draws: int, on: Split) -> Metrics:
-        """Two-sample statistics against held-out points."""
-        held_out = run.data.test if on == "test" else run.data.val
-        return evaluate(run.generator.sample, run.data.train, held_out, draws, run.config.run.seed)
+        """Two-sample statistics against held-out points, and the log-likelihood of test points."""
+        held_out, val = (run.data.test, run.data.val) if on == "test" else (run.data.val, None)
+        return evaluate(run.generator.sample, run.data.train, held_out, draws, run.config.run.seed, val)
 
     def figures(self, run: SphereRun, samples: Float[Tensor, "n 3"]) -> None:
         """Draw samples and densities on the map, and the field before and after training."""

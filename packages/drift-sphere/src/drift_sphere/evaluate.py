@@ -7,10 +7,12 @@ import torch
 from drift_core.runs.datasets import cache_folder
 from drift_core.runs.floors import Floors, Key, cached_floors
 from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
+from drift_core.seeds import generator_for
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from drift_sphere.coordinates import check_on_sphere
+from drift_sphere.likelihood import log_likelihood
 from drift_sphere.metrics import (
     kernel_sum,
     mmd,
@@ -27,8 +29,14 @@ Sampler = Callable[[int, Generator], Tensor]
 MANY = 4096
 """Number of generated points of `mmd2_unbiased`, and maximum number of test points."""
 
+LIKELIHOOD_POINTS = 100_000
+"""Number of generated points of `log_likelihood`."""
+
 SINKHORN_POINTS = 640
 """Maximum number of points on either side in `sinkhorn` and `sinkhorn_cost`."""
+
+_LIKELIHOOD = 4
+"""Stream of random numbers of these points, which leaves the draws of the other metrics as they are."""
 
 VERSION = 1
 """Raise this when the same data are to give other floors; the sizes count already."""
@@ -49,12 +57,18 @@ def evaluate(
     test: Float[Tensor, "m 3"],
     draws: int = 20,
     seed: int = 0,
+    val: Float[Tensor, "k 3"] | None = None,
 ) -> Metrics:
     """Score `sampler` against `test` over the draws; metrics by name.
 
     The floor is the same metric, of the same sizes and the same test points, for training points
     (`resample`); it depends on the data and `seed` alone. The standard deviations are those of one draw
     (0 if there is only one).
+
+    With validation points `val` there is the `log_likelihood` of the test points too, under one draw of
+    100,000 points. Its floor is that under the training points themselves: what a generator that recites
+    them would get, which one that generalises exceeds.
+
     Raises ValueError for draws < 1, fewer than 2 points, and samples or data off the sphere.
     """
     if draws < 1 or min(len(train), len(test)) < 2:
@@ -71,7 +85,12 @@ def evaluate(
         return sample.to(test)
 
     def measure(k: int) -> Measured:
-        return measured(metrics, draw), floors[k]
+        values, floor = measured(metrics, draw), floors[k]
+        if k > 0 or val is None:
+            return values, floor
+        samples = sampler(LIKELIHOOD_POINTS, generator_for(seed, _LIKELIHOOD)).to(test)
+        value, anchor = (log_likelihood(points, thin(val, MANY, seed), test) for points in (samples, train))
+        return values | {"log_likelihood": value}, floor | {"log_likelihood": anchor}
 
     return evaluate_draws(measure, draws)
 
