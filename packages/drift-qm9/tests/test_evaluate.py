@@ -9,7 +9,7 @@ from drift_qm9.evaluate import MANY, SAMPLES, resample
 from drift_qm9.metrics import unigrams
 from torch import Generator
 
-FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique"]
+FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique", "valid_and_novel"]
 DISTANCES = ["lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet"]
 
 
@@ -64,14 +64,14 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
     valid = [quality(side, known)["valid"] for side in strings]
     assert scores["valid"].value == pytest.approx(np.mean(valid))
     assert scores["valid"].std == pytest.approx(np.std(valid, ddof=1))
-    assert scores["novel"].value == 0  # all are from the training split
+    assert scores["novel"].value == scores["valid_and_novel"].value == 0  # all are from the training split
     distances = [total_variation(unigrams(side), unigrams(to_smiles(toy.val))) for side in strings]
     assert scores["tokens_tv"].value == pytest.approx(np.mean(distances))
 
 
 def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
     scores = evaluate(sampler_of(["C1", "("]), toy, draws=2)
-    assert [scores[name].value for name in (*FRACTIONS, "coverage", "unique_of_10000")] == [0] * 7
+    assert [scores[name].value for name in (*FRACTIONS, "coverage", "unique_of_10000")] == [0] * 8
     assert scores["lengths_w1"].value > 5
     assert all(scores[name].value is None for name in ("rings_tv", "ring_sizes_tv", "frechet"))
 
@@ -81,7 +81,7 @@ def test_a_data_set_that_is_not_complete_has_no_coverage_and_no_floor_of_novelty
     scores = evaluate(sampler_of(toy_smiles[3000:3100], 32), half, draws=2)
     assert "coverage" not in scores
     assert scores["novel"].value == pytest.approx(100 / SAMPLES)
-    assert scores["novel"].floor is None
+    assert scores["novel"].floor is scores["valid_and_novel"].floor is None
     assert scores["novel"].floor_std is None
     assert scores["unique_of_all"].floor == 1  # training molecules, without replacement
 

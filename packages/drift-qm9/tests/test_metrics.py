@@ -20,9 +20,10 @@ def test_quality_by_hand():
         "unique_of_all": 2 / 5,
         "novel": 1 / 3,
         "novel_of_unique": 1 / 2,
+        "valid_and_novel": 1 / 5,
     }
     assert quality(["C1", ""], frozenset()) == dict.fromkeys(
-        ("valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique"), 0
+        ("valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique", "valid_and_novel"), 0
     )
 
 

@@ -24,7 +24,7 @@ def quality(strings: Sequence[str], known: frozenset[str]) -> dict[str, float]:
     """Fractions valid, unique and novel, of n strings of which v are molecules and u distinct ones.
 
     valid = v / n, unique_of_valid = u / v, unique_of_all = u / n, novel = (distinct molecules that are not
-    `known`) / v, and novel_of_unique the same / u. Molecules are compared by canonical SMILES, so that
+    `known`) / v, novel_of_unique the same / u, and valid_and_novel the same / n. Molecules are compared by canonical SMILES, so that
     another spelling is neither distinct nor novel (the reference compares raw strings). `known` are canonical
     SMILES, of the training molecules in `evaluate`. Without any molecule all but the first are 0.
     """
@@ -37,6 +37,7 @@ def quality(strings: Sequence[str], known: frozenset[str]) -> dict[str, float]:
         "unique_of_all": len(distinct) / len(strings),
         "novel": len(distinct - known) / valid,
         "novel_of_unique": len(distinct - known) / max(1, len(distinct)),
+        "valid_and_novel": len(distinct - known) / len(strings),
     }
 
 
