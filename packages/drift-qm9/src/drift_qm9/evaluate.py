@@ -60,9 +60,9 @@ def evaluate(
     """Score draws of 1,024 sequences, metric by name.
 
     Fractions `valid`, `unique_of_valid`, `unique_of_all`, `novel`, `novel_of_unique` and `valid_and_novel`
-    are those of `quality`, novel against the training molecules; `unique_of_10000` is `unique_of_all` of 10,000
-    sequences, which are drawn once. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1 of
-    token counts), and total variations `tokens_tv`, `bigrams_tv`, of all strings; `rings_tv` (rings
+    are those of `quality`, novel against the training molecules; `unique_of_10000` is `unique_of_all` of
+    10,000 sequences, which are drawn once. Distances to the held-out molecules: `lengths_w1` (Wasserstein-1
+    of token counts), and total variations `tokens_tv`, `bigrams_tv`, of all strings; `rings_tv` (rings
     of a molecule), `ring_sizes_tv`, and `frechet` (descriptors, z-scored on the held-out molecules), of
     the valid ones, NaN in a draw without. Where the data are complete, `coverage` is the share of all
     molecules that a draw reaches.

@@ -24,9 +24,10 @@ def quality(strings: Sequence[str], known: frozenset[str]) -> dict[str, float]:
     """Fractions valid, unique and novel, of n strings of which v are molecules and u distinct ones.
 
     valid = v / n, unique_of_valid = u / v, unique_of_all = u / n, novel = (distinct molecules that are not
-    `known`) / v, novel_of_unique the same / u, and valid_and_novel the same / n. Molecules are compared by canonical SMILES, so that
-    another spelling is neither distinct nor novel (the reference compares raw strings). `known` are canonical
-    SMILES, of the training molecules in `evaluate`. Without any molecule all but the first are 0.
+    `known`) / v, novel_of_unique the same / u, and valid_and_novel the same / n. Molecules are compared by
+    canonical SMILES, so that another spelling is neither distinct nor novel (the reference compares raw
+    strings). `known` are canonical SMILES, of the training molecules in `evaluate`. Without any molecule all
+    are 0.
     """
     canonical = [found.smiles for found in molecules(strings)]
     distinct = set(canonical)
