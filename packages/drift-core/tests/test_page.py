@@ -162,7 +162,7 @@ def run(tmp_path: Path) -> Path:
     metrics = {
         name: Metric(v, 0.01, 0.5, 0.1) for name, v in (("ten", 10.0), ("nine", 9.0), (LONG, 0.123456))
     }
-    return report_of(tmp_path / "run", config, {**metrics, "nothing": Metric(None, None, None, None)})
+    return report_of(tmp_path / "run", config, {**metrics, "nothing": Metric(None, None, 0.25, 0.0)})
 
 
 def test_a_report_holds_what_the_run_holds(run):
@@ -175,6 +175,7 @@ def test_a_report_holds_what_the_run_holds(run):
         "0.50 ± 0.10",
         "0.25",
         "undefined",
+        "0.2500",
         "uv run 'a b.py' --config RUN/config.json --out NEW",
     } <= set(page.texts)
     strong = [cell for cell in page.found["td"] if "strong" in (cell.get("class") or "")]
@@ -185,7 +186,7 @@ def test_a_report_holds_what_the_run_holds(run):
 def test_a_run_without_figures_log_and_environment_has_a_report(tmp_path):
     page = Elements(report_of(tmp_path, Config(), {"mmd": Metric(math.nan, math.nan, None, None)}))
     assert page.texts.count("None.") == 2
-    assert "It was not recorded." in page.texts
+    assert {"It was not recorded.", "undefined"} <= set(page.texts)
     assert "strong" not in str(page.found["td"])
 
 

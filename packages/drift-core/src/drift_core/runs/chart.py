@@ -60,7 +60,7 @@ class Chart:
     width: ClassVar[int] = 360
     height: ClassVar[int] = 220
     left: ClassVar[int] = 52
-    right: ClassVar[int] = 346
+    right: ClassVar[int] = 334
     top: ClassVar[int] = 10
     bottom: ClassVar[int] = 184
 

@@ -59,10 +59,12 @@ def _ratio(metric: Metric) -> Cell | None:
 
 
 def _spread(value: float | None, std: float | None) -> Cell:
-    """A value, to the second digit of its standard deviation."""
-    if value is None or std is None:
+    """A value, to the second digit of its standard deviation if there is a spread."""
+    if value is None or std is None or not math.isfinite(value + std):
         return Cell("undefined", math.nan)
-    decimals = max(0, 1 - math.floor(math.log10(std))) if std > 0 else 4
+    if std == 0:
+        return Cell(f"{value:,.4f}", value)
+    decimals = max(0, 1 - math.floor(math.log10(std)))
     return Cell(with_spread(value, std, f",.{decimals}f"), value)
 
 
