@@ -157,7 +157,10 @@ def run(tmp_path: Path) -> Path:
             pass
     records = [{"step": 50 * k, "loss": 10.0**-k, "ess": 3.0, HOSTILE: k, LONG: k} for k in range(4)]
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
-    write_json(tmp_path / "run" / "environment.json", {"script": "a b.py", "command": LONG, "torch": HOSTILE})
+    write_json(
+        tmp_path / "run" / "environment.json",
+        {"program": "drift train sphere", "command": LONG, "torch": HOSTILE},
+    )
     config = Config.of(steps=7, data=Path(f"{HOSTILE}.csv"), text=LONG)
     metrics = {
         name: Metric(v, 0.01, 0.5, 0.1) for name, v in (("ten", 10.0), ("nine", 9.0), (LONG, 0.123456))
@@ -176,7 +179,7 @@ def test_a_report_holds_what_the_run_holds(run):
         "0.25",
         "undefined",
         "0.2500",
-        "uv run 'a b.py' --config RUN/config.json --out NEW",
+        "drift train sphere --config RUN/config.json --out NEW",
     } <= set(page.texts)
     strong = [cell for cell in page.found["td"] if "strong" in (cell.get("class") or "")]
     assert [cell["data-order"] for cell in strong] == ["7", str(Path(f"{HOSTILE}.csv")), LONG]

@@ -27,10 +27,12 @@ def processor() -> str:
 
 def write_environment(run: Path, accelerator: Accelerator) -> None:
     """Write the environment.json of a run: command, versions, processor, device, processes and threads."""
+    name = sys.argv[0]  # a script, or several words: drift train sphere
+    program = shlex.join(("uv", "run", name)) if name.endswith(".py") else name
     on_gpu = accelerator.device.type == "cuda"
     found = {
-        "script": sys.argv[0],
-        "command": shlex.join(sys.argv),
+        "program": program,
+        "command": f"{program} {shlex.join(sys.argv[1:])}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "drift-core": version("drift-core"),

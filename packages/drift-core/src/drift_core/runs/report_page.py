@@ -1,7 +1,6 @@
 """The report.html of a run: metrics beside floors, training curves, figures, settings, how to repeat it."""
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +121,8 @@ def _changes(folder: Path) -> list[Text]:
 
 def reproduction(environment: Mapping[str, Any]) -> list[Text]:
     """The command that trains the run again."""
-    script = environment.get("script", "TRAINING_SCRIPT.py")
-    command = shlex.join(["uv", "run", str(script), "--config", "RUN/config.json", "--out", "NEW"])
+    program = environment.get("program", "TRAINING_PROGRAM")
+    command = f"{program} --config RUN/config.json --out NEW"
     return [
         Text("RUN is the folder of this page, whose config.json holds all settings; NEW is a new folder."),
         Text(command, code=True),
@@ -131,5 +130,5 @@ def reproduction(environment: Mapping[str, Any]) -> list[Text]:
 
 
 def _environment_part(environment: Mapping[str, Any]) -> Table | Text:
-    rows = [(name, str(value)) for name, value in environment.items() if name != "script"]
+    rows = [(name, str(value)) for name, value in environment.items() if name != "program"]
     return Table(("what", "value"), rows) if rows else Text("It was not recorded.")
