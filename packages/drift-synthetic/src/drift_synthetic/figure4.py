@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from drift_synthetic.study import (
     DIRECTIONS,
     Budget,
     Direction,
-    choose_step_sizes,
     compare,
     folder_of,
-    run_seeds,
+    make_cell,
+    run_variants,
     write_table,
 )
 
@@ -57,15 +57,15 @@ def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -
     Step sizes are chosen by C2ST on the validation stream, all else is as in table 1.
     """
     points = [Point(*labels) for labels in product(budget.lengthscales, nus, DIRECTIONS)]
-    chosen = choose_step_sizes(points, replace(budget, eval_draws=1), "c2st", out, workers)
-    results = run_seeds(chosen, budget, METRICS, out, workers)
+    cells = {point: make_cell(point, budget, METRICS, "c2st", tuning_draws=1) for point in points}
+    chosen, results = run_variants(cells, budget.seeds, out, workers)
     rows = []
     for lengthscale, nu in product(budget.lengthscales, nus):
         pair = {d: Point(lengthscale, nu, d) for d in DIRECTIONS}
         row: dict[str, Any] = {
             "lengthscale": lengthscale,
             "nu": nu if math.isfinite(nu) else "inf",
-            "step_size": {d: chosen[point].setting for d, point in pair.items()},
+            "step_size": {d: chosen[point].settings["step_size"] for d, point in pair.items()},
         }
         found = {d: results[point] for d, point in pair.items()}
         rows.append(row | {name: compare(found, name) for name in METRICS})

@@ -3,19 +3,19 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, product
+from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from drift_core.files import atomic_path, write_json
+from drift_core.runs.domain import Split
 from drift_core.runs.metrics import Metrics
+from drift_core.runs.study import Cell, Choice, Estimate, choose, estimate, run_seeds
+from drift_core.runs.study.trials import AnyDomain
 
-from drift_synthetic.domain import SyntheticConfig, SyntheticNetworkConfig
-from drift_synthetic.trials import Trial, run_trials
+from drift_synthetic.domain import DOMAIN, SyntheticConfig, SyntheticNetworkConfig, SyntheticRun
+from drift_synthetic.evaluate import evaluate
 
-K = TypeVar("K")
-S = TypeVar("S")
 V = TypeVar("V", bound="Variant")
 
 Direction = Literal["displacement", "gradient"]
@@ -26,9 +26,6 @@ STEP_SIZES = (0.05, 1.0)
 
 LONGEST_STEP = 1.0
 """Longest step of a sample: the large step size would move some off the hyperboloid's chart."""
-
-TUNING_SEED = 1000
-"""Seed of the runs that choose step sizes; they are scored on the validation stream."""
 
 LOWER_IS_BETTER = {"sliced_wasserstein": True, "c2st": True, "tile_accuracy": False}
 """Whether lower values of each metric are better."""
@@ -76,58 +73,35 @@ class Budget:
         )
 
 
-@dataclass(frozen=True)
-class Choice(Generic[S]):
-    """A chosen setting, and the metric of its trial."""
-
-    setting: S
-    value: float
-
-
-def choose(
-    candidates: Mapping[tuple[K, S], Trial], metric: str, out: Path, workers: int
-) -> dict[K, Choice[S]]:
-    """Setting with the best metric for each key, from trials by (key, setting)."""
-    metrics = run_trials(list(candidates.values()), out, workers, "tuning")
-    sign = 1 if LOWER_IS_BETTER[metric] else -1
-    best: dict[K, Choice[S]] = {}
-    for (key, setting), trial in candidates.items():
-        value = _defined(metrics[trial.name][metric].value, metric)
-        if key not in best or sign * value < sign * best[key].value:
-            best[key] = Choice(setting, value)
-    return best
+def score(
+    domain: AnyDomain, run: SyntheticRun, on: Split, names: tuple[str, ...], draws: int | None = None
+) -> Metrics:
+    """Metrics `names` of a run on a stream, over `draws` (none: those of its settings)."""
+    settings = run.config.run
+    return evaluate(run.generator.sample, run.data, draws or settings.eval_draws, settings.seed, on, names)
 
 
-def choose_step_sizes(
-    variants: Iterable[V], budget: Budget, metric: str, out: Path, workers: int
-) -> dict[V, Choice[float]]:
-    """Step size of each variant, the best by a metric on the validation stream."""
-    candidates = {
-        (variant, step_size): Trial(
-            f"{variant.folder}/tuning-step-{step_size:g}",
-            budget.config(variant, step_size, TUNING_SEED),
-            "val",
-            (metric,),
-        )
-        for variant, step_size in product(variants, budget.step_sizes)
-    }
-    return choose(candidates, metric, out, workers)
+def make_cell(
+    variant: Variant, budget: Budget, metrics: Iterable[str], tuning: str, tuning_draws: int | None = None
+) -> Cell:
+    """The cell of a variant: its step size is the best by the metric `tuning` on the validation stream."""
+    return Cell(
+        variant.folder,
+        DOMAIN,
+        budget.config(variant, budget.step_sizes[0], 0),
+        {f"step-{size:g}": {"step_size": size} for size in budget.step_sizes},
+        partial(score, on="val", names=(tuning,), draws=tuning_draws),
+        partial(score, on="test", names=tuple(metrics)),
+    )
 
 
-def run_seeds(
-    chosen: Mapping[V, Choice[float]], budget: Budget, metrics: Iterable[str], out: Path, workers: int
-) -> dict[V, list[Metrics]]:
-    """Train each variant with its step size and all seeds, and score the runs on the test stream."""
-    names = tuple(metrics)
-    trials = {
-        variant: [
-            Trial(f"{variant.folder}/seed-{k}", budget.config(variant, choice.setting, k), metrics=names)
-            for k in range(budget.seeds)
-        ]
-        for variant, choice in chosen.items()
-    }
-    found = run_trials(list(chain(*trials.values())), out, workers, "seeds")
-    return {variant: [found[trial.name] for trial in group] for variant, group in trials.items()}
+def run_variants(
+    cells: Mapping[V, Cell], seeds: int, out: Path, workers: int
+) -> tuple[dict[V, Choice], dict[V, list[Metrics]]]:
+    """Choose the step size of each variant, train it with all seeds, and score it on the test stream."""
+    chosen = choose(cells, out, workers)
+    found = run_seeds(cells, chosen, seeds, out, workers)
+    return chosen, {variant: [result.metrics for result in results] for variant, results in found.items()}
 
 
 def folder_of(*labels: object) -> str:
@@ -140,38 +114,6 @@ def write_table(path: Path, content: Mapping[str, Any], markdown: str) -> None:
     write_json(path.with_suffix(".json"), content)
     with atomic_path(path.with_suffix(".md")) as part:
         part.write_text(markdown)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric over seeds."""
-
-    mean: float
-    sd: float
-    """Standard deviation over seeds; 0 if there is only one."""
-    floor: float
-    """Mean of the floor over the same seeds."""
-    n: int
-    """Number of seeds."""
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean."""
-        return self.sd / math.sqrt(self.n)
-
-
-def estimate(metrics: Sequence[Metrics], name: str) -> Estimate:
-    """Mean and standard deviation of a metric over runs that differ in their seeds."""
-    values = [_defined(m[name].value, name) for m in metrics]
-    sd = stdev(values) if len(values) > 1 else 0.0
-    floor = fmean(_defined(m[name].floor, f"floor of {name}") for m in metrics)
-    return Estimate(fmean(values), sd, floor, len(values))
-
-
-def _defined(number: float | None, name: str) -> float:
-    if number is None:
-        raise ValueError(f"the {name} of a run is undefined")
-    return number
 
 
 def compare(pair: Mapping[Direction, Sequence[Metrics]], name: str) -> dict[str, Any]:

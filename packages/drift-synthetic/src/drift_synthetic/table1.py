@@ -12,6 +12,7 @@ from drift_core.flow import particle_flow
 from drift_core.runs.domain import untrained
 from drift_core.runs.main import load_run
 from drift_core.runs.metrics import Metrics
+from drift_core.runs.study import TUNING_SEED, Choice
 from drift_core.seeds import generator_for
 
 from drift_synthetic.data import make_problem
@@ -20,14 +21,12 @@ from drift_synthetic.figures import DATA, Row, field_figure, grid_figure
 from drift_synthetic.model import Geometry
 from drift_synthetic.study import (
     DIRECTIONS,
-    TUNING_SEED,
     Budget,
-    Choice,
     Direction,
-    choose_step_sizes,
     compare,
     folder_of,
-    run_seeds,
+    make_cell,
+    run_variants,
     write_table,
 )
 
@@ -100,23 +99,21 @@ def run_table1(budget: Budget, out: Path, workers: int) -> list[dict[str, Any]]:
     seed. It is then trained with all other seeds and scored on the test stream. An interrupted study
     continues run by run. Raises as `run_trials`.
     """
-    chosen = choose_step_sizes(cells_of(budget), budget, "sliced_wasserstein", out, workers)
-    results = run_seeds(chosen, budget, METRICS, out, workers)
+    cells = {cell: make_cell(cell, budget, METRICS, "sliced_wasserstein") for cell in cells_of(budget)}
+    chosen, results = run_variants(cells, budget.seeds, out, workers)
     rows = list(_rows(chosen, results))
     write_table(out / "table1", {"budget": asdict(budget), "rows": rows}, markdown(rows, budget))
     draw_figures(budget, list(chosen), out)
     return rows
 
 
-def best_lengthscale(chosen: Mapping[Cell, Choice[float]], cell: Cell) -> Cell:
+def best_lengthscale(chosen: Mapping[Cell, Choice], cell: Cell) -> Cell:
     """The cell with the lengthscale that did best on validation, all else equal."""
     others = [other for other in chosen if other._replace(lengthscale=cell.lengthscale) == cell]
     return min(others, key=lambda other: chosen[other].value)
 
 
-def _rows(
-    chosen: Mapping[Cell, Choice[float]], results: Mapping[Cell, list[Metrics]]
-) -> Iterator[dict[str, Any]]:
+def _rows(chosen: Mapping[Cell, Choice], results: Mapping[Cell, list[Metrics]]) -> Iterator[dict[str, Any]]:
     """Both directions at each lengthscale, and each at its best one, problem by problem."""
     for cell in chosen:
         if cell.direction == DIRECTIONS[0]:
@@ -131,7 +128,7 @@ def _rows(
 def _row(
     lengthscale: str,
     pair: Mapping[Direction, Cell],
-    chosen: Mapping[Cell, Choice[float]],
+    chosen: Mapping[Cell, Choice],
     results: Mapping[Cell, list[Metrics]],
 ) -> dict[str, Any]:
     """Metrics of both directions over seeds, and which is better."""
@@ -141,7 +138,7 @@ def _row(
         "target": cell.target,
         "space": cell.space,
         "geometry": cell.geometry,
-        "settings": {d: (c.lengthscale, chosen[c].setting) for d, c in pair.items()},
+        "settings": {d: (c.lengthscale, chosen[c].settings["step_size"]) for d, c in pair.items()},
     }
     found = {d: results[c] for d, c in pair.items()}
     return row | {name: compare(found, name) for name in results[cell][0]}

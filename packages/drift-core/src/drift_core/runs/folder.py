@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -100,13 +100,23 @@ def _check_resumes(out: Path, config: TrainConfig, domain: str, allow_changes: b
     stored = read_config(out)
     if stored["domain"] != domain:
         raise ValueError(f"`resume`: {out} is a run of the domain {stored['domain']!r}, not of {domain!r}")
-    before, now = restore_config(type(config), stored).flat(), config.flat()
-    keys = [key for key in now if key not in _ELSEWHERE and before[key] != now[key]]
-    changes = [f"{key} was {before[key]!r}, is {now[key]!r}" for key in keys]
+    changes = changed_settings(config, stored)
     if changes and not allow_changes:
         hint = "`allow_changes` goes on with the new ones"
         raise ValueError(f"`resume`: the settings of {out} differ: {', '.join(changes)}; {hint}")
     return changes
+
+
+def changed_settings(
+    config: TrainConfig, stored: Mapping[str, Any], free: Collection[str] = _ELSEWHERE
+) -> list[str]:
+    """What differs from the settings that `read_config` returned, but for those that are `free` to differ.
+
+    Raises ValueError as `restore_config` does.
+    """
+    before, now = restore_config(type(config), stored).flat(), config.flat()
+    keys = [key for key in now if key not in free and before[key] != now[key]]
+    return [f"{key} was {before[key]!r}, is {now[key]!r}" for key in keys]
 
 
 def read_config(run: Path) -> dict[str, Any]:

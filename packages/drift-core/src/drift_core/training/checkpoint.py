@@ -14,7 +14,9 @@ from torch import nn
 from drift_core.files import atomic_path
 from drift_core.training.records import RECORDS
 
-_FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in that of a run."""
+
 _BEST = "best.pt"
 _DIGEST = hashlib.sha256().digest_size
 
@@ -85,7 +87,7 @@ def load_checkpoint(out: Path, parts: Mapping[str, Stateful], warn: Callable[[st
                 f"{path} is of another network or optimiser: {shorten(str(error), 300)}"
             ) from error
     if _checkpoints(out):
-        raise ValueError(f"{out / _FOLDER}: all checkpoints are damaged; start a new run")
+        raise ValueError(f"{out / CHECKPOINTS}: all checkpoints are damaged; start a new run")
     return TrainState()
 
 
@@ -93,7 +95,7 @@ def keep_best(out: Path, step: int, best: float, score: float, module: nn.Module
     """Write the module's weights to checkpoints/best.pt if its score is below the best; return the best."""
     if not score < best:
         return best
-    _write(out / _FOLDER / _BEST, {"step": step, "score": score, "module": module.state_dict()})
+    _write(out / CHECKPOINTS / _BEST, {"step": step, "score": score, "module": module.state_dict()})
     return score
 
 
@@ -103,9 +105,9 @@ def load_best(out: Path, module: nn.Module) -> float:
     Raises:
         ValueError: the run kept none, the file is damaged, or it is of another module.
     """
-    path = out / _FOLDER / _BEST
+    path = out / CHECKPOINTS / _BEST
     if not path.is_file():
-        raise ValueError(f"{out} has no {_FOLDER}/{_BEST}; it was trained without validation")
+        raise ValueError(f"{out} has no {CHECKPOINTS}/{_BEST}; it was trained without validation")
     try:
         state = _read(path)
         module.load_state_dict(state["module"])
@@ -126,11 +128,11 @@ def checkpoint_bytes(module: nn.Module) -> int:
 
 
 def _path(out: Path, step: int) -> Path:
-    return out / _FOLDER / f"step_{step:09d}.pt"
+    return out / CHECKPOINTS / f"step_{step:09d}.pt"
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    return sorted((out / _FOLDER).glob("step_*.pt"))
+    return sorted((out / CHECKPOINTS).glob("step_*.pt"))
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:

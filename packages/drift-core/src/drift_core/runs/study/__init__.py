@@ -1,0 +1,30 @@
+"""Studies: cells trained with several seeds, resumed run by run, and collected to tables and figures."""
+
+from drift_core.runs.study.cells import TUNING_SEED, Cell, Choice, choose, run_seeds
+from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
+from drift_core.runs.study.table import Findings, Shown, Table, check_data, run_table
+from drift_core.runs.study.trials import Cost, Result, Trial, on_test, on_validation, run_group, run_trials
+
+__all__ = [
+    "TUNING_SEED",
+    "Cell",
+    "Choice",
+    "Cost",
+    "Estimate",
+    "Findings",
+    "Result",
+    "Shown",
+    "Table",
+    "Trial",
+    "check_data",
+    "choose",
+    "differ",
+    "estimate",
+    "on_test",
+    "on_validation",
+    "paired_p_value",
+    "run_group",
+    "run_seeds",
+    "run_table",
+    "run_trials",
+]
