@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from drift_core.runs.study import Cell, Shown, Table
+from drift_core.runs.study import Cell, Shown, Table, folder_name
 
 from drift_sphere.data import Points
 from drift_sphere.density import BANDWIDTHS, KernelDensity, UniformPoints, fitted_density
@@ -93,18 +93,18 @@ def _cell(
 ) -> Cell:
     domain = SphereDomain()
     config = SphereConfig.of(**{**domain.recipes[recipe], **settings})
-    name = row.split(" (")[0].replace(" ", "-").lower()
-    return Cell(f"{config.data.dataset}/{name}", domain, config, candidates)
+    return Cell(f"{config.data.dataset}/{folder_name(row)}", domain, config, candidates)
 
 
 def _about(budget: Budget) -> str:
     size = {**SphereConfig().batch.flat(), **SphereDomain.recipes["paper"], **_SIZES[budget]}
+    steps, batch, draws = size["steps"], size["batch_size"], size["eval_draws"]
     scale = "The paper's scale, as far as it is published" if budget == "full" else "A quick look"
-    steps, batch = size["steps"], size["batch_size"]
+    scales, bandwidths = ", ".join(LENGTHSCALES[budget]), ", ".join(map(str, BANDWIDTHS))
     return (
-        f"{scale}: {steps:,} steps of {batch:,} in every row, {size['eval_draws']} draws. "
-        "The paper's rows have `--recipe paper`, and the lengthscale (not published) that has the lowest "
-        f"unbiased MMD² on validation points, of {', '.join(LENGTHSCALES[budget])} radians (a:b falls "
-        "from a to b). Our default is `--recipe earth`. The density estimate recites the training rows, moved "
-        f"by the bandwidth that is likeliest on validation points, of {', '.join(map(str, BANDWIDTHS))} radians."
+        f"{scale}: {steps:,} steps of {batch:,} in every row, {draws} draws. The paper's rows have "
+        "`--recipe paper`, and the lengthscale (not published) that has the lowest unbiased MMD² on "
+        f"validation points, of {scales} radians (a:b falls from a to b). Our default is `--recipe earth`. "
+        "The density estimate recites the training rows, moved by the bandwidth that is likeliest on "
+        f"validation points, of {bandwidths} radians."
     )

@@ -1,6 +1,6 @@
 """Studies: cells trained with several seeds, resumed run by run, and collected to tables and figures."""
 
-from drift_core.runs.study.cells import TUNING_SEED, Cell, Choice, choose, run_seeds
+from drift_core.runs.study.cells import TUNING_SEED, Cell, Choice, choose, folder_name, run_seeds
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
 from drift_core.runs.study.table import Findings, Shown, Table, check_data, run_table
 from drift_core.runs.study.trials import Cost, Result, Trial, on_test, on_validation, run_group, run_trials
@@ -20,6 +20,7 @@ __all__ = [
     "choose",
     "differ",
     "estimate",
+    "folder_name",
     "on_test",
     "on_validation",
     "paired_p_value",

@@ -1,6 +1,7 @@
 """Cells of a study: settings chosen on validation data, then trained with several seeds."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -91,6 +92,11 @@ def run_seeds(
     }
     found = run_trials(list(chain.from_iterable(trials.values())), out, workers, "seeds")
     return {key: [found[trial.name] for trial in group] for key, group in trials.items()}
+
+
+def folder_name(row: str) -> str:
+    """Name of a row as that of a folder: "Spherical Laplace (displacement)" as spherical-laplace-displacement."""
+    return "-".join(re.findall(r"[\w.]+", row.lower()))
 
 
 def _only(result: Result) -> float:

@@ -1,0 +1,110 @@
+"""Table 3 of the paper: promoters, whole sequences by four methods beside our default."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from drift_core.runs.study import Cell, Shown, Table, folder_name
+
+from drift_promoter.config import PromoterConfig
+from drift_promoter.domain import PromoterDomain
+from drift_promoter.genome.benchmark import ROWS, find_sources
+
+Budget = Literal["quick", "full"]
+
+TILED = Path("tiled.tsv")
+"""Table of start sites, beside the benchmark's files, whose windows tile a small genome."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "Euclidean Laplace (displacement)": {
+        "kernel": "laplace", "direction": "displacement", "geometry": "euclidean", "output": None
+    },
+    "Spherical Laplace (displacement)": {"kernel": "laplace", "direction": "displacement"},
+    "Spherical Laplace Gradient": {"kernel": "laplace"},
+    "Spherical Gaussian Gradient": {},
+}  # fmt: skip
+"""Settings of the paper's rows."""
+
+DEFAULT = "our default"
+
+PUBLISHED = {"Spherical Gaussian Gradient": 0.90, "E-RMF and v-prediction, distilled": 0.96}
+"""Published 6-mer correlations on the whole benchmark."""
+
+METRICS = (
+    Shown("kmer_correlation", "6-mers", "higher"),
+    Shown("kmer3_correlation", "3-mers", "higher"),
+    Shown("kmer8_correlation", "8-mers", "higher"),
+    Shown("conditioning", "conditioning", "higher"),
+    Shown("conditioning_shuffled", "conditioning, shuffled", ""),
+    Shown("gc_w1", "GC content"),
+    Shown("novelty", "novelty", ""),
+)
+
+_QUICK: dict[str, Any] = {"steps": 10, "batch_size": 16, "eval_draws": 1}
+_QUICK_PAPER: dict[str, Any] = {"preset": "small", "num_positives": 2_048}
+SEEDS = {"quick": 3, "full": 3}
+
+
+def table3(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
+    """The table for a budget; data are looked for in `data_dir` as `drift_promoter.load` does."""
+    cells = {}
+    for column, (data, recipe) in _columns(budget, data_dir).items():
+        for row, method in METHODS.items():
+            quick = _QUICK | _QUICK_PAPER if budget == "quick" else {}
+            cells[row, column] = _cell(row, column, "paper", {**method, **data, **quick})
+        cells[DEFAULT, column] = _cell(
+            DEFAULT, column, recipe, {**data, **(_QUICK if budget == "quick" else {})}
+        )
+    columns = dict.fromkeys(column for _, column in cells)
+    published = {(row, column): value for row, value in PUBLISHED.items() for column in columns}
+    shown = {"kmer_correlation": published}
+    return Table("table3", "Table 3: promoters", _about(budget), cells, METRICS, shown, SEEDS[budget])
+
+
+def _columns(budget: Budget, data_dir: Path | None) -> dict[str, tuple[dict[str, Any], str]]:
+    """Data settings, and the recipe of our default, by column: what there is of the two tables."""
+    tiled = {"tiled.tsv": ({"tss": TILED, "data_dir": data_dir}, "tiled")}
+    if not _is_whole(data_dir):
+        return tiled
+    whole = {"benchmark": ({"dataset": "promoter", "data_dir": data_dir}, "promoter")}
+    if not _has_tiled(data_dir):
+        return whole
+    return tiled | whole if budget == "full" else tiled
+
+
+def _is_whole(data_dir: Path | None) -> bool:
+    """Whether the benchmark's table is there with all its start sites; a miniature has a few hundred."""
+    try:
+        path = find_sources(data_dir).tss
+    except FileNotFoundError:
+        return False
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines) > ROWS // 2
+
+
+def _has_tiled(data_dir: Path | None) -> bool:
+    try:
+        find_sources(data_dir, TILED)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _cell(row: str, column: str, recipe: str, settings: Mapping[str, Any]) -> Cell:
+    domain = PromoterDomain()
+    config = PromoterConfig.of(**{**domain.recipes[recipe], **settings})
+    return Cell(f"{column}/{folder_name(row)}", domain, config)
+
+
+def _about(budget: Budget) -> str:
+    published = "Published 6-mer correlations are of the whole benchmark."
+    if budget == "full":
+        return (
+            f"The paper's scale: `--recipe paper` for its rows, `--recipe tiled` for our default. {published}"
+        )
+    steps, batch, paper = _QUICK["steps"], _QUICK["batch_size"], PromoterDomain.recipes["paper"]
+    return (
+        f"A smoke test, not a result: {steps} steps of {batch} of the network `small`, one draw. The paper's rows "
+        f"take {paper['steps']:,} steps of {paper['batch_size']} of a network thirty times as large. They have "
+        f"`--recipe paper`, our default `--recipe tiled`, with the lengthscales of these. {published}"
+    )
