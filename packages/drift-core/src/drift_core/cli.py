@@ -245,11 +245,15 @@ def _plain(box: str) -> str:
     return " ".join(" ".join(kept).split())
 
 
-def run(main: Callable[[], None], without_flags: Collection[str] = ()) -> None:
+def run(
+    main: Callable[[], None],
+    without_flags: Collection[str] = (),
+    stopped: str = "stopped; --resume goes on with a training run",
+) -> None:
     """Run a command; an error that the user can fix becomes one line on stderr and exit status 2.
 
-    Settings that messages name in backticks are printed as flags, except those `without_flags`. Set
-    DRIFT_DEBUG=1 to see the traceback instead.
+    Settings that messages name in backticks are printed as flags, except those `without_flags`. `stopped` is
+    printed if the command is interrupted. Set DRIFT_DEBUG=1 to see the traceback instead.
     """
     try:
         with denormals_as_zero():  # as `train` does, but before torch starts its threads, which inherit it
@@ -261,7 +265,7 @@ def run(main: Callable[[], None], without_flags: Collection[str] = ()) -> None:
             raise
         _refuse(error, "out of memory; try a smaller --batch-size, --micro-batch-size or --n")
     except KeyboardInterrupt:
-        print("stopped; --resume goes on with a training run", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         sys.exit(130)
 
 

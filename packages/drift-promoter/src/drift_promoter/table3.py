@@ -40,7 +40,7 @@ METRICS = (
     Shown("novelty", "novelty", ""),
 )
 
-_QUICK: dict[str, Any] = {"steps": 10, "batch_size": 16, "eval_draws": 1}
+_QUICK: dict[str, Any] = {"steps": 30, "batch_size": 16, "eval_draws": 1}
 _QUICK_PAPER: dict[str, Any] = {"preset": "small", "num_positives": 2_048}
 SEEDS = {"quick": 3, "full": 3}
 
@@ -104,7 +104,7 @@ def _about(budget: Budget) -> str:
         )
     steps, batch, paper = _QUICK["steps"], _QUICK["batch_size"], PromoterDomain.recipes["paper"]
     return (
-        f"A smoke test, not a result: {steps} steps of {batch} of the network `small`, one draw. The paper's rows "
-        f"take {paper['steps']:,} steps of {paper['batch_size']} of a network thirty times as large. They have "
-        f"`--recipe paper`, our default `--recipe tiled`, with the lengthscales of these. {published}"
+        f"A smoke test, not a result: {steps} steps of {batch} of the network `small`, one draw. The paper's "
+        f"rows take {paper['steps']:,} steps of {paper['batch_size']} of a network thirty times as large. "
+        f"They have `--recipe paper`, our default `--recipe tiled`, and the lengthscales of these. {published}"
     )

@@ -95,8 +95,8 @@ def run_seeds(
 
 
 def folder_name(row: str) -> str:
-    """Name of a row as that of a folder: "Spherical Laplace (displacement)" as spherical-laplace-displacement."""
-    return "-".join(re.findall(r"[\w.]+", row.lower()))
+    """Name of a row as that of a folder, in small letters and without what is in brackets."""
+    return "-".join(re.findall(r"[\w.]+", row.lower().partition(" (")[0]))
 
 
 def _only(result: Result) -> float:

@@ -54,7 +54,8 @@ def on_validation(domain: AnyDomain, run: Run[Any, Any, Any]) -> Metrics:
     score = domain.validation(run.config, run.data)
     if score is None:
         raise ValueError("the data have no validation part on which to choose settings")
-    return {"validation": Metric(score(run.generator), 0.0, None, None)}
+    with torch.no_grad():
+        return {"validation": Metric(score(run.generator), 0.0, None, None)}
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,13 @@ def run_group(trials: Sequence[Trial], out: Path) -> list[Result]:
         _check_unchanged(trial, out / trial.name)
     due = [trial for trial in trials if not (out / trial.name / METRICS).exists()]
     clock = time.monotonic if torch.cuda.is_available() else time.process_time
-    since = clock()
-    for trial, run in zip(due, _generators(due, out) if due else [], strict=True):
+    start = clock()
+    runs = _generators(due, out) if due else []
+    share = (clock() - start) / max(1, len(due))
+    for trial, run in zip(due, runs, strict=True):
+        start = clock()
         found = trial.score(trial.domain, run)
-        minutes = (clock() - since) / 60 / len(due)
+        minutes = (share + clock() - start) / 60
         write_json(run.folder / COST, asdict(Cost(processor(), minutes)))
         write_metrics(run.folder, found)  # last: it says that the trial is finished
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)  # as large as ten models
