@@ -1,6 +1,8 @@
 """Reproduce a table or figure of the paper: reproduce.py table1 --budget quick."""
 
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Literal, get_args
 import torch
 import tyro
 from drift_core import cli
-from drift_core.runs.study import Table, check_data, run_table
+from drift_core.runs.study import StudyReport, Table, check_data, run_table, write_study
 from drift_core.training.config import check_range
 from drift_promoter.table3 import table3
 from drift_qm9.table4 import table4
@@ -78,45 +80,48 @@ class Command:
 
 
 def reproduce(command: Command) -> None:
-    """Run the requested studies, and print their tables.
+    """Run the requested studies, print their tables, and write them all to a page.
 
     Of `all`, tables without data are skipped, with the reason; otherwise missing data are an error. Either is
     said before anything is trained.
     """
     command.check()
     everything = command.what == "all"
+    skipped = without_data(command) if everything else {}
+    for what, reason in skipped.items():
+        print(f"skipped {what}: {reason}", flush=True)
     due: tuple[What, ...] = get_args(What) if everything else (command.what,)
-    for what in available(command, due) if everything else due:
-        out = command.folder(what)
-        run_study(what, command, out)
-        print((out / f"{what}.md").read_text())
-        print(f"runs, tables and figures: {out}")
-
-
-def available(command: Command, due: tuple[What, ...]) -> list[What]:
-    """The studies whose data are there; the others are named with the reason."""
-    found: list[What] = []
+    reports = []
     for what in due:
+        if what not in skipped:
+            reports.append(run_study(what, command))
+            print(f"{reports[-1].markdown}\nruns, tables and figures: {command.folder(what)}", flush=True)
+    page = (command.out if everything else command.folder(due[0])) / "study.html"
+    write_study(page, reports, skipped, shlex.join(["uv", "run", *sys.argv]))
+    print(f"every table and figure: {page}")
+
+
+def without_data(command: Command) -> dict[str, str]:
+    """Why the data of tables cannot be loaded, by their names; nothing for those that can."""
+    reasons: dict[str, str] = {}
+    for what, make_table in TABLES.items():
         try:
-            if what in TABLES:
-                check_data(TABLES[what](command.budget, command.data_dir))
-            found.append(what)
+            check_data(make_table(command.budget, command.data_dir))
         except (OSError, ValueError) as error:
-            print(f"skipped {what}: {cli.as_flags(str(error))}")
-    return found
+            reasons[what] = cli.as_flags(" ".join(str(error).split()))
+    return reasons
 
 
-def run_study(what: What, command: Command, out: Path) -> None:
-    """Run one study; its table is <what>.md in `out`."""
+def run_study(what: What, command: Command) -> StudyReport:
+    """Run one study in its folder."""
+    out, workers = command.folder(what), command.workers
     if what in TABLES:
-        run_table(TABLES[what](command.budget, command.data_dir), out, command.workers)
-        return
+        return run_table(TABLES[what](command.budget, command.data_dir), out, workers)
     budgets = table1.BUDGETS if what == "table1" else figure4.BUDGETS
     budget = replace(budgets[command.budget], codebook_size=command.codebook_size)
     if what == "table1":
-        table1.run_table1(budget, out, command.workers)
-    else:
-        figure4.run_figure4(budget, figure4.NUS[command.budget], out, command.workers)
+        return table1.run_table1(budget, out, workers)
+    return figure4.run_figure4(budget, figure4.NUS[command.budget], out, workers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Studies of other settings have other folders."""
 
 import pytest
+from drift_core.runs.study import StudyReport
 
 
 @pytest.fixture
@@ -22,8 +23,7 @@ def test_another_size_of_the_codebook_has_a_folder_of_its_own(
     def study(budget, *args):
         out = args[-2]
         seen.append((budget.codebook_size, out.name))
-        out.mkdir()
-        (out / f"{what}.md").write_text("")
+        return StudyReport(what, [], [])
 
     monkeypatch.setattr(getattr(reproduce, what), f"run_{what}", study)
     reproduce.reproduce(reproduce.Command(what=what, out=tmp_path, **given))
@@ -35,3 +35,64 @@ def test_fewer_than_no_codebook_entries_are_refused(tmp_path, app_inside):
     assert done.returncode == 2
     assert "--codebook-size must be at least 0, got -1" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_codebook_is_not_for_tables_of_real_data(tmp_path, app_inside):
+    done = app_inside("reproduce", "table2", "--codebook-size", 0, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--codebook-size is for table1 and figure4, not for table2" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["table2", "table3", "table4"])
+def test_missing_data_are_one_line(what, tmp_path, app_inside):
+    (tmp_path / "empty").mkdir()
+    done = app_inside("reproduce", what, "--data-dir", tmp_path / "empty", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    (line,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert str(tmp_path / "empty") in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_skips_what_has_no_data_and_says_why(reproduce, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    for module, name in ((reproduce.table1, "table1"), (reproduce.figure4, "figure4")):
+        report = StudyReport(f"The {name}", ["About."], [])
+        monkeypatch.setattr(module, f"run_{name}", lambda *_, report=report: report)
+    command = reproduce.Command(what="all", out=tmp_path / "out", data_dir=tmp_path / "empty")
+    reproduce.reproduce(command)
+    printed, page = capsys.readouterr().out, (tmp_path / "out" / "study.html").read_text()
+    for what in ("table2", "table3", "table4"):
+        assert f"skipped {what}: " in printed
+        assert what in page
+    assert "The table1" in page
+    assert "The figure4" in page
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_every_declared_cell_has_valid_settings(reproduce, budget, tmp_path):
+    for what, make_table in reproduce.TABLES.items():
+        table = make_table(budget, tmp_path)
+        assert table.seeds >= 3
+        for cell in table.cells.values():
+            cell.config.check()
+            for settings in cell.candidates.values():
+                cell.config.replace(**settings).check()
+        folders = [cell.folder for cell in table.cells.values()]
+        assert len(set(folders)) == len(folders), what
+        shown = {shown.name for shown in table.metrics}
+        assert set(table.published) <= shown
+
+
+def test_table_2_has_the_methods_of_the_paper(reproduce):
+    table = reproduce.TABLES["table2"]("quick", None)
+    settings = {
+        (c.config.network.geometry, c.config.kernel.kernel, c.config.kernel.direction)
+        for (row, _), c in table.cells.items()
+        if (row, "volcano") in table.published["mmd"]
+    }
+    assert settings == {
+        ("euclidean", "laplace", "displacement"), ("euclidean", "laplace", "gradient"),
+        ("euclidean", "gaussian", "gradient"), ("spherical", "laplace", "displacement"),
+        ("spherical", "laplace", "gradient"), ("spherical", "gaussian", "gradient"),
+        ("spherical", "spectral", "gradient"),
+    }  # fmt: skip

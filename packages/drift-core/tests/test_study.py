@@ -23,12 +23,14 @@ from drift_core.runs.study import (
     check_data,
     choose,
     estimate,
+    fill_table,
     folder_name,
     paired_p_value,
     run_group,
     run_seeds,
     run_table,
     run_trials,
+    write_study,
 )
 from drift_core.runs.study import trials as trials_module
 from drift_core.runs.study.table import Entry
@@ -234,7 +236,8 @@ def anchored(row: str, shift: float) -> Cell:
 
 def test_a_table_has_means_floors_published_values_and_the_best_rows(tmp_path):
     table = make_table(near=anchored("near", 2.5), far=anchored("far", 1.0))
-    findings = run_table(table, tmp_path, 1)
+    report = run_table(table, tmp_path, 1)
+    findings = fill_table(table, tmp_path, 1)
     near, far = (findings.column("here", "distance")[row] for row in ("near", "far"))
     assert far.mean - near.mean == pytest.approx(1.5, abs=1e-6)  # they have the same latents
     stored = json.loads((tmp_path / "table9.json").read_text())
@@ -247,10 +250,15 @@ def test_a_table_has_means_floors_published_values_and_the_best_rows(tmp_path):
         ("here", ["near", "far"], True), ("there", ["near", "far"], True)
     ]  # fmt: skip
     text = (tmp_path / "table9.md").read_text()
+    assert text == report.markdown
     assert f"| near | **{near.mean:.2f} ± 0.00 ({2 * near.mean:.2f})** |  | **" in text
     assert f"| far | {far.mean:.2f} ± 0.00 ({2 * far.mean:.2f}) | 0.25 | " in text
     assert re.search(r"\| theirs \|  \|  \|  \| 0\.12 \|", text)
     assert "| floor | 0.50 ± 0.00 |  | 0.50 ± 0.00 |  |" in text
+    write_study(tmp_path / "study.html", [report], {"table8": "no data"}, "run again")
+    html = (tmp_path / "study.html").read_text()
+    for shown in ("Table 9", "theirs", "data:image/png;base64,", "table8", "no data", "run again"):
+        assert shown in html
     assert imread(tmp_path / "figures" / "table9.png").std() > 0.02
 
 

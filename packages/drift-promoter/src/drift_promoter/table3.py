@@ -106,5 +106,6 @@ def _about(budget: Budget) -> str:
     return (
         f"A smoke test, not a result: {steps} steps of {batch} of the network `small`, one draw. The paper's "
         f"rows take {paper['steps']:,} steps of {paper['batch_size']} of a network thirty times as large. "
-        f"They have `--recipe paper`, our default `--recipe tiled`, and the lengthscales of these. {published}"
+        "They have `--recipe paper`, our default `--recipe tiled`; lengthscales are those of the recipes. "
+        f"{published}"
     )

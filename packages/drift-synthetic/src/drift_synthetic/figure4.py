@@ -7,7 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from drift_core.files import write_json
+from drift_core.runs import page
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
+from drift_core.runs.study import StudyReport
 from matplotlib.axes import Axes
 
 from drift_synthetic.study import (
@@ -15,10 +18,11 @@ from drift_synthetic.study import (
     Budget,
     Direction,
     compare,
+    compared,
+    every_figure,
     folder_of,
     make_cell,
     run_variants,
-    write_table,
 )
 
 METRICS = ("c2st", "sliced_wasserstein")
@@ -51,7 +55,7 @@ class Point(NamedTuple):
         return {"target": "swiss-roll", "space": "plane", "kernel": "matern", **self._asdict()}
 
 
-def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -> list[dict[str, Any]]:
+def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -> StudyReport:
     """Tune, train and score both directions at every nu, and write figure4.json, .md and .png under `out`.
 
     Step sizes are chosen by C2ST on the validation stream, all else is as in table 1.
@@ -69,27 +73,26 @@ def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -
         }
         found = {d: results[point] for d, point in pair.items()}
         rows.append(row | {name: compare(found, name) for name in METRICS})
-    write_table(out / "figure4", {"budget": asdict(budget), "points": rows}, markdown(rows, budget))
+    write_json(out / "figure4.json", {"budget": asdict(budget), "points": rows})
     draw(rows, out / "figures" / "figure4.png")
-    return rows
+    report = make_report(rows, budget, out / "figures")
+    report.write(out / "figure4.md")
+    return report
 
 
-def markdown(rows: Sequence[dict[str, Any]], budget: Budget) -> str:
-    """The figure as a Markdown table."""
-    lines = [
+def make_report(rows: Sequence[dict[str, Any]], budget: Budget, figures: Path) -> StudyReport:
+    """The figure, and its numbers as a table."""
+    about = (
         "C2ST accuracy (0.5 is best), swiss roll in the plane, Matern kernels: mean ± standard deviation "
-        f"over {budget.seeds} seeds; {budget.steps:,} steps of {budget.batch_size:,}.",
-        "",
-        "| lengthscale | nu | displacement | gradient | floor | better |",
-        "|---|---|---|---|---|---|",
+        f"over {budget.seeds} seeds; {budget.steps:,} steps of {budget.batch_size:,}."
+    )
+    cells = [
+        (row["lengthscale"], page.Cell(str(row["nu"]), float(row["nu"])), *compared(row["c2st"], 3))
+        for row in rows
     ]
-    for row in rows:
-        x, y = row["c2st"]["displacement"], row["c2st"]["gradient"]
-        lines.append(
-            f"| {row['lengthscale']} | {row['nu']} | {x['mean']:.3f} ± {x['sd']:.3f} "
-            f"| {y['mean']:.3f} ± {y['sd']:.3f} | {y['floor']:.3f} | {row['c2st']['better']} |"
-        )
-    return "\n".join([*lines, ""])
+    columns = ("lengthscale", "nu", *DIRECTIONS, "floor", "better")
+    title = "Figure 4: from Laplace to Gaussian"
+    return StudyReport(title, [about], [page.Table(columns, cells)], every_figure(figures))
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

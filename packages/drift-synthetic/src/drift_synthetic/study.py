@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
-from drift_core.files import atomic_path, write_json
+from drift_core.runs import page
 from drift_core.runs.domain import Split
 from drift_core.runs.metrics import Metrics
 from drift_core.runs.study import Cell, Choice, Estimate, choose, estimate, run_seeds
@@ -109,13 +109,6 @@ def folder_of(*labels: object) -> str:
     return "-".join(str(label) for label in labels).replace(":", "-to-")
 
 
-def write_table(path: Path, content: Mapping[str, Any], markdown: str) -> None:
-    """Write a table as path.json and path.md."""
-    write_json(path.with_suffix(".json"), content)
-    with atomic_path(path.with_suffix(".md")) as part:
-        part.write_text(markdown)
-
-
 def compare(pair: Mapping[Direction, Sequence[Metrics]], name: str) -> dict[str, Any]:
     """Estimates of a metric for both directions, and which is better."""
     found = {direction: estimate(metrics, name) for direction, metrics in pair.items()}
@@ -133,3 +126,19 @@ def winner(name: str, estimates: Mapping[Direction, Estimate]) -> str:
     if abs(x.mean - y.mean) <= 2 * math.hypot(x.error, y.error):
         return "tie"
     return a if (x.mean < y.mean) == LOWER_IS_BETTER[name] else b
+
+
+def compared(found: Mapping[str, Any], digits: int) -> tuple[page.Cell, ...]:
+    """Cells of what `compare` returned: both directions, the better one bold, the floor, and which it is."""
+    cells = []
+    for direction in DIRECTIONS:
+        mean, sd = found[direction]["mean"], found[direction]["sd"]
+        text = f"{mean:.{digits}f} ± {sd:.{digits}f}"
+        cells.append(page.Cell(text, mean, strong=found["better"] == direction))
+    floor = found[DIRECTIONS[-1]]["floor"]
+    return (*cells, page.Cell(f"{floor:.{digits}f}", floor), page.Cell(found["better"]))
+
+
+def every_figure(folder: Path) -> list[page.Figure]:
+    """The figures in a folder, named by their files."""
+    return [page.Figure(path, path.stem.replace("-", " ")) for path in sorted(folder.glob("*.png"))]

@@ -1,6 +1,6 @@
 """Table 1 of the paper: direction and geometry, crossed, on two targets and two manifolds."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import groupby, product
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from drift_core.files import write_json
 from drift_core.flow import particle_flow
+from drift_core.runs import page
 from drift_core.runs.domain import untrained
 from drift_core.runs.main import load_run
 from drift_core.runs.metrics import Metrics
-from drift_core.runs.study import TUNING_SEED, Choice
+from drift_core.runs.study import TUNING_SEED, Choice, StudyReport
 from drift_core.seeds import generator_for
 
 from drift_synthetic.data import make_problem
@@ -24,10 +26,11 @@ from drift_synthetic.study import (
     Budget,
     Direction,
     compare,
+    compared,
+    every_figure,
     folder_of,
     make_cell,
     run_variants,
-    write_table,
 )
 
 Target = Literal["checkerboard", "swiss-roll"]
@@ -91,7 +94,7 @@ def cells_of(budget: Budget) -> list[Cell]:
     return [Cell(*labels) for labels in product(*axes, budget.lengthscales)]
 
 
-def run_table1(budget: Budget, out: Path, workers: int) -> list[dict[str, Any]]:
+def run_table1(budget: Budget, out: Path, workers: int) -> StudyReport:
     """Tune, train, score and draw all cells; write table1.json, table1.md and figures under `out`.
 
     Directions share the kernel, and are compared at the same lengthscales. Their magnitudes differ, so each
@@ -102,9 +105,11 @@ def run_table1(budget: Budget, out: Path, workers: int) -> list[dict[str, Any]]:
     cells = {cell: make_cell(cell, budget, METRICS, "sliced_wasserstein") for cell in cells_of(budget)}
     chosen, results = run_variants(cells, budget.seeds, out, workers)
     rows = list(_rows(chosen, results))
-    write_table(out / "table1", {"budget": asdict(budget), "rows": rows}, markdown(rows, budget))
+    write_json(out / "table1.json", {"budget": asdict(budget), "rows": rows})
     draw_figures(budget, list(chosen), out)
-    return rows
+    report = make_report(rows, budget, out / "figures")
+    report.write(out / "table1.md")
+    return report
 
 
 def best_lengthscale(chosen: Mapping[Cell, Choice], cell: Cell) -> Cell:
@@ -144,32 +149,25 @@ def _row(
     return row | {name: compare(found, name) for name in results[cell][0]}
 
 
-def markdown(rows: Iterable[dict[str, Any]], budget: Budget) -> str:
-    """The table as Markdown: mean ± standard deviation over seeds, the floor, and the better direction."""
-    lines = [
+def make_report(rows: Sequence[dict[str, Any]], budget: Budget, figures: Path) -> StudyReport:
+    """The table: mean ± standard deviation over seeds, the floor, and the better direction; and figures."""
+    about = (
         f"Mean ± standard deviation over {budget.seeds} seeds; {budget.steps:,} steps of "
         f"{budget.batch_size:,}; Laplace kernel, lengthscales in units of the median distance between data. "
         "A direction is better if its mean is, by more than two standard errors of the difference. "
-        "Lengthscale best: each direction at the one of its own that did best on validation.",
-        "",
+        "Lengthscale best: each direction at the one of its own that did best on validation."
+    )
+    columns = ("lengthscale", "target", "geometry", *DIRECTIONS, "floor", "better")
+    tables = [
+        page.Table(columns, [_shown(row, name) for row in rows if name in row], title)
+        for name, title in METRICS.items()
     ]
-    for name, title in METRICS.items():
-        lines += [
-            f"**{title}**",
-            "",
-            "| lengthscale | | geometry | displacement | gradient | floor | better |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            if name in row:
-                x, y = (row[name][direction] for direction in DIRECTIONS)
-                lines.append(
-                    f"| {row['lengthscale']} | {row['target']} on the {row['space']} | {row['geometry']} "
-                    f"| {x['mean']:.4f} ± {x['sd']:.4f} | {y['mean']:.4f} ± {y['sd']:.4f} "
-                    f"| {y['floor']:.4f} | {row[name]['better']} |"
-                )
-        lines.append("")
-    return "\n".join(lines)
+    return StudyReport("Table 1: direction and geometry", [about], tables, every_figure(figures))
+
+
+def _shown(row: dict[str, Any], name: str) -> tuple[page.Value, ...]:
+    problem = f"{row['target']} on the {row['space']}"
+    return (row["lengthscale"], problem, row["geometry"], *compared(row[name], 4))
 
 
 def draw_figures(budget: Budget, cells: Iterable[Cell], out: Path) -> None:

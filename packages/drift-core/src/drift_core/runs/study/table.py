@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from drift_core.files import atomic_path, write_json
 from drift_core.runs.study.cells import Cell, Choice, choose, run_seeds
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
 from drift_core.runs.study.trials import Result
@@ -125,24 +124,13 @@ def check_data(table: Table) -> None:
             loaded.add(data)
 
 
-def run_table(table: Table, out: Path, workers: int) -> Findings:
-    """Choose, train and score all cells; write <name>.json, <name>.md and figures/<name>.png under `out`.
-
-    A study that was stopped goes on run by run. Raises as `check_data` and `run_trials`.
-    """
-    from drift_core.runs.study.figure import table_figure
-    from drift_core.runs.study.markdown import markdown
-
+def fill_table(table: Table, out: Path, workers: int) -> Findings:
+    """Choose, train and score all cells. Raises as `check_data` and `run_trials`."""
     check_data(table)
     chosen = choose(table.cells, out, workers)
     results = run_seeds(table.cells, chosen, table.seeds, out, workers)
     entries = [_entry(place, chosen[place], results[place], table) for place in table.cells]
-    findings = Findings(table, entries)
-    write_json(out / f"{table.name}.json", as_json(findings))
-    with atomic_path(out / f"{table.name}.md") as part:
-        part.write_text(markdown(findings))
-    table_figure(findings, out / "figures" / f"{table.name}.png")
-    return findings
+    return Findings(table, entries)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:

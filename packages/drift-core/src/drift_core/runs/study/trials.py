@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from drift_core.files import write_json
 from drift_core.runs.config import DomainConfig
 from drift_core.runs.domain import Domain, Run
+from drift_core.runs.environment import processor
 from drift_core.runs.folder import CONFIG, METRICS, Place, changed_settings, open_run, read_config
-from drift_core.runs.machine import processor
 from drift_core.runs.main import train_generators
 from drift_core.runs.metrics import Metric, Metrics, read_metrics, write_metrics
 from drift_core.runs.model import save_model
@@ -122,10 +122,15 @@ def run_group(trials: Sequence[Trial], out: Path) -> list[Result]:
         start = clock()
         found = trial.score(trial.domain, run)
         minutes = (share + clock() - start) / 60
-        write_json(run.folder / COST, asdict(Cost(processor(), minutes)))
+        write_json(run.folder / COST, asdict(Cost(_device(), minutes)))
         write_metrics(run.folder, found)  # last: it says that the trial is finished
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)  # as large as ten models
     return [_read(out / trial.name) for trial in trials]
+
+
+def _device() -> str:
+    """Name of the GPU, or of the processor if there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 def _generators(trials: Sequence[Trial], out: Path) -> list[Run[Any, Any, Any]]:
