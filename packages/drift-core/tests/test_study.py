@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from drift_core.runs.study import (
     Cost,
     Estimate,
     Findings,
+    Result,
     Shown,
     Table,
     Trial,
@@ -25,6 +27,7 @@ from drift_core.runs.study import (
     estimate,
     fill_table,
     folder_name,
+    mean_cost,
     paired_p_value,
     run_group,
     run_seeds,
@@ -32,8 +35,9 @@ from drift_core.runs.study import (
     run_trials,
     write_study,
 )
-from drift_core.runs.study import trials as trials_module
+from drift_core.runs.study.processes import mapped, visible_devices
 from drift_core.runs.study.table import Entry
+from drift_core.runs.study.trials import by_variant
 from drift_core.seeds import generator_for
 from drift_core.training import OptimizerConfig, resample
 from drift_core.training.config import Settings
@@ -196,7 +200,7 @@ def test_other_settings_are_refused(tmp_path, change):
 def test_seeds_trained_together_get_the_results_that_they_get_alone(tmp_path):
     trials = [Trial(str(seed), Tiny(), CONFIG.replace(seed=seed)) for seed in range(2)]
     anchor = Trial("anchor", Tiny(), CONFIG, generator=lambda config, data: Shift(3.0))
-    groups = trials_module.by_variant([*trials, anchor])
+    groups = by_variant([*trials, anchor])
     assert groups == [trials, [anchor]]
     together = run_group(groups[0], tmp_path / "together")
     for trial, found in zip(trials, together, strict=True):
@@ -265,7 +269,7 @@ def test_a_table_has_means_floors_published_values_and_the_best_rows(tmp_path):
 def test_rows_that_do_not_differ_significantly_lead_together():
     values = {"a": (1.0, 2.0, 3.0), "b": (1.1, 1.9, 3.2), "c": (1.5, 2.52, 3.49)}
     entries = [
-        Entry(row, "here", "", {"distance": Estimate(sum(v) / 3, 1.0, None, 3, v)}, None, None)
+        Entry(row, "here", "", {"distance": Estimate(sum(v) / 3, 1.0, None, 3, v)}, Cost())
         for row, v in values.items()
     ]
     findings = Findings(make_table(near=anchored("near", 2.5)), entries)
@@ -287,12 +291,23 @@ def test_missing_data_are_said_before_anything_is_trained(tmp_path):
 def test_each_process_takes_a_gpu_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert trials_module.visible_devices() == ["0", "1"]
+    assert visible_devices() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert trials_module.visible_devices() == ["3", "5"]
+    assert visible_devices() == ["3", "5"]
+
+
+def test_a_killed_process_is_one_line():
+    with pytest.raises(OSError, match=r"a process was killed.*fewer `workers`"):
+        list(mapped(os._exit, [1], 2))
+
+
+def test_costs_are_means_of_what_is_known():
+    results = [Result({}, Cost("A", 1.0)), Result({}, Cost("B", 2.0)), Result({}, Cost())]
+    assert mean_cost(results) == Cost("A, B", 1.5)
+    assert mean_cost([]) == Cost(None, None)
+    assert str(mean_cost(results)) == "CPU minutes (GPU: minutes) of a run: 1.5; processor: A, B."
 
 
 def test_names_of_folders():
     assert folder_name("Spherical Laplace (displacement)") == "spherical-laplace"
     assert folder_name("our default, larger") == "our-default-larger"
-    assert Cost() == Cost(None, None)

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from drift_core.files import write_json
 from drift_core.runs import page
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
-from drift_core.runs.study import StudyReport
+from drift_core.runs.study import Cost, StudyReport, mean_cost
 from matplotlib.axes import Axes
 
 from drift_synthetic.study import (
@@ -72,19 +72,21 @@ def run_figure4(budget: Budget, nus: Sequence[float], out: Path, workers: int) -
             "step_size": {d: chosen[point].settings["step_size"] for d, point in pair.items()},
         }
         found = {d: results[point] for d, point in pair.items()}
+        row["minutes"] = {d: mean_cost(results[point]).minutes for d, point in pair.items()}
         rows.append(row | {name: compare(found, name) for name in METRICS})
     write_json(out / "figure4.json", {"budget": asdict(budget), "points": rows})
     draw(rows, out / "figures" / "figure4.png")
-    report = make_report(rows, budget, out / "figures")
+    cost = mean_cost(chain.from_iterable(results.values()))
+    report = make_report(rows, budget, cost, out / "figures")
     report.write(out / "figure4.md")
     return report
 
 
-def make_report(rows: Sequence[dict[str, Any]], budget: Budget, figures: Path) -> StudyReport:
+def make_report(rows: Sequence[dict[str, Any]], budget: Budget, cost: Cost, figures: Path) -> StudyReport:
     """The figure, and its numbers as a table."""
     about = (
         "C2ST accuracy (0.5 is best), swiss roll in the plane, Matern kernels: mean ± standard deviation "
-        f"over {budget.seeds} seeds; {budget.steps:,} steps of {budget.batch_size:,}."
+        f"over {budget.seeds} seeds; {budget.steps:,} steps of {budget.batch_size:,}. {cost}"
     )
     cells = [
         (row["lengthscale"], page.Cell(str(row["nu"]), float(row["nu"])), *compared(row["c2st"], 3))

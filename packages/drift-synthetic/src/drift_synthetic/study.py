@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 from drift_core.runs import page
 from drift_core.runs.domain import Split
 from drift_core.runs.metrics import Metrics
-from drift_core.runs.study import Cell, Choice, Estimate, choose, estimate, run_seeds
+from drift_core.runs.study import Cell, Choice, Estimate, Result, choose, estimate, run_seeds
 from drift_core.runs.study.trials import AnyDomain
 
 from drift_synthetic.domain import DOMAIN, SyntheticConfig, SyntheticNetworkConfig, SyntheticRun
@@ -97,11 +97,10 @@ def make_cell(
 
 def run_variants(
     cells: Mapping[V, Cell], seeds: int, out: Path, workers: int
-) -> tuple[dict[V, Choice], dict[V, list[Metrics]]]:
+) -> tuple[dict[V, Choice], dict[V, list[Result]]]:
     """Choose the step size of each variant, train it with all seeds, and score it on the test stream."""
     chosen = choose(cells, out, workers)
-    found = run_seeds(cells, chosen, seeds, out, workers)
-    return chosen, {variant: [result.metrics for result in results] for variant, results in found.items()}
+    return chosen, run_seeds(cells, chosen, seeds, out, workers)
 
 
 def folder_of(*labels: object) -> str:
@@ -109,9 +108,12 @@ def folder_of(*labels: object) -> str:
     return "-".join(str(label) for label in labels).replace(":", "-to-")
 
 
-def compare(pair: Mapping[Direction, Sequence[Metrics]], name: str) -> dict[str, Any]:
+def compare(pair: Mapping[Direction, Sequence[Result]], name: str) -> dict[str, Any]:
     """Estimates of a metric for both directions, and which is better."""
-    found = {direction: estimate(metrics, name) for direction, metrics in pair.items()}
+    found = {
+        direction: estimate([result.metrics for result in results], name)
+        for direction, results in pair.items()
+    }
     return {**{direction: asdict(e) for direction, e in found.items()}, "better": winner(name, found)}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,8 +13,7 @@ from drift_core.flow import particle_flow
 from drift_core.runs import page
 from drift_core.runs.domain import untrained
 from drift_core.runs.main import load_run
-from drift_core.runs.metrics import Metrics
-from drift_core.runs.study import TUNING_SEED, Choice, StudyReport
+from drift_core.runs.study import TUNING_SEED, Choice, Cost, Result, StudyReport, mean_cost
 from drift_core.seeds import generator_for
 
 from drift_synthetic.data import make_problem
@@ -107,7 +106,8 @@ def run_table1(budget: Budget, out: Path, workers: int) -> StudyReport:
     rows = list(_rows(chosen, results))
     write_json(out / "table1.json", {"budget": asdict(budget), "rows": rows})
     draw_figures(budget, list(chosen), out)
-    report = make_report(rows, budget, out / "figures")
+    cost = mean_cost(chain.from_iterable(results.values()))
+    report = make_report(rows, budget, cost, out / "figures")
     report.write(out / "table1.md")
     return report
 
@@ -118,7 +118,7 @@ def best_lengthscale(chosen: Mapping[Cell, Choice], cell: Cell) -> Cell:
     return min(others, key=lambda other: chosen[other].value)
 
 
-def _rows(chosen: Mapping[Cell, Choice], results: Mapping[Cell, list[Metrics]]) -> Iterator[dict[str, Any]]:
+def _rows(chosen: Mapping[Cell, Choice], results: Mapping[Cell, list[Result]]) -> Iterator[dict[str, Any]]:
     """Both directions at each lengthscale, and each at its best one, problem by problem."""
     for cell in chosen:
         if cell.direction == DIRECTIONS[0]:
@@ -134,7 +134,7 @@ def _row(
     lengthscale: str,
     pair: Mapping[Direction, Cell],
     chosen: Mapping[Cell, Choice],
-    results: Mapping[Cell, list[Metrics]],
+    results: Mapping[Cell, list[Result]],
 ) -> dict[str, Any]:
     """Metrics of both directions over seeds, and which is better."""
     cell = next(iter(pair.values()))
@@ -146,16 +146,17 @@ def _row(
         "settings": {d: (c.lengthscale, chosen[c].settings["step_size"]) for d, c in pair.items()},
     }
     found = {d: results[c] for d, c in pair.items()}
-    return row | {name: compare(found, name) for name in results[cell][0]}
+    minutes = {d: mean_cost(results[c]).minutes for d, c in pair.items()}
+    return row | {"minutes": minutes} | {name: compare(found, name) for name in results[cell][0].metrics}
 
 
-def make_report(rows: Sequence[dict[str, Any]], budget: Budget, figures: Path) -> StudyReport:
+def make_report(rows: Sequence[dict[str, Any]], budget: Budget, cost: Cost, figures: Path) -> StudyReport:
     """The table: mean ± standard deviation over seeds, the floor, and the better direction; and figures."""
     about = (
         f"Mean ± standard deviation over {budget.seeds} seeds; {budget.steps:,} steps of "
         f"{budget.batch_size:,}; Laplace kernel, lengthscales in units of the median distance between data. "
         "A direction is better if its mean is, by more than two standard errors of the difference. "
-        "Lengthscale best: each direction at the one of its own that did best on validation."
+        f"Lengthscale best: each direction at the one of its own that did best on validation. {cost}"
     )
     columns = ("lengthscale", "target", "geometry", *DIRECTIONS, "floor", "better")
     tables = [

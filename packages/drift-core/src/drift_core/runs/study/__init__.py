@@ -5,7 +5,16 @@ from drift_core.runs.study.report import StudyReport, write_study
 from drift_core.runs.study.run import run_table
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
 from drift_core.runs.study.table import Findings, Shown, Table, check_data, fill_table
-from drift_core.runs.study.trials import Cost, Result, Trial, on_test, on_validation, run_group, run_trials
+from drift_core.runs.study.trials import (
+    Cost,
+    Result,
+    Trial,
+    mean_cost,
+    on_test,
+    on_validation,
+    run_group,
+    run_trials,
+)
 
 __all__ = [
     "TUNING_SEED",
@@ -25,6 +34,7 @@ __all__ = [
     "estimate",
     "fill_table",
     "folder_name",
+    "mean_cost",
     "on_test",
     "on_validation",
     "paired_p_value",

@@ -61,12 +61,12 @@ def _spread(mean: float, sd: float, digits: int) -> str:
 
 
 def _legend(findings: Findings) -> str:
-    processors = sorted({entry.processor for entry in findings.entries if entry.processor})
+    processors = dict.fromkeys(entry.cost.processor or "unknown" for entry in findings.entries)
     return (
         f"Mean ± standard deviation over {findings.table.seeds} seeds; in brackets the ratio to the floor, "
         "what a perfect generator would score (± the standard deviation of one draw). Bold: the best row, "
         f"and those that are not significantly worse (paired t-test over seeds, {LEVEL:.0%}). "
-        f"Processor: {', '.join(processors) or 'not recorded'}."
+        f"Processor: {', '.join(processors)}."
     )
 
 
@@ -100,7 +100,7 @@ def _costs(findings: Findings) -> page.Table:
     columns = columns_of(findings.table)
     rows: dict[str, dict[str, page.Cell]] = {}
     for entry in findings.entries:
-        minutes = "" if entry.minutes is None else f"{entry.minutes:.2g} min"
+        minutes = "" if entry.cost.minutes is None else f"{entry.cost.minutes:.2g} min"
         text = ", ".join(filter(None, [entry.choice, minutes]))
         rows.setdefault(entry.row, {})[entry.column] = page.Cell(text)
     cells = [

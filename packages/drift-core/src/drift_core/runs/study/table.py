@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from drift_core.runs.study.cells import Cell, Choice, choose, run_seeds
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
-from drift_core.runs.study.trials import Result
+from drift_core.runs.study.trials import Cost, Result, mean_cost
 
 Place = tuple[str, str]
 """A row and a column."""
@@ -54,9 +53,8 @@ class Entry:
     """Label of the settings that were chosen on validation data; empty: there was no choice."""
     metrics: Mapping[str, Estimate]
     """Metrics that are defined for all seeds."""
-    minutes: float | None
-    """CPU minutes of a run, or on a GPU minutes; mean over seeds."""
-    processor: str | None
+    cost: Cost
+    """Of a run, mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,4 @@ def _entry(place: Place, choice: Choice, results: Sequence[Result], table: Table
         for shown in table.metrics
         if all(shown.name in m and m[shown.name].value is not None for m in metrics)
     }
-    costs = [result.cost for result in results]
-    known = [cost.minutes for cost in costs if cost.minutes is not None]
-    minutes = fmean(known) if known else None
-    return Entry(*place, choice.label, found, minutes, costs[0].processor)
+    return Entry(*place, choice.label, found, mean_cost(results))

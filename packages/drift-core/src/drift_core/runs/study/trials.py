@@ -1,16 +1,13 @@
 """Training runs of a study, each in its own folder, distributed over processes and resumable."""
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +21,7 @@ from drift_core.runs.folder import CONFIG, METRICS, Place, changed_settings, ope
 from drift_core.runs.main import train_generators
 from drift_core.runs.metrics import Metric, Metrics, read_metrics, write_metrics
 from drift_core.runs.model import save_model
+from drift_core.runs.study.processes import mapped
 from drift_core.training.checkpoint import CHECKPOINTS
 from drift_core.training.parallel import make_accelerator
 
@@ -33,9 +31,6 @@ Score = Callable[[AnyDomain, Run[Any, Any, Any]], Metrics]
 """Scores a trained generator. Processes receive it pickled: a function of a module, or a `partial` of one."""
 
 COST = "cost.json"
-
-# No progress bars of their own, and one thread each, in every library.
-_CHILD = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 
 # Settings that a finished trial may differ in: where data are, and how it was logged.
 _FREE = ("data_dir", "tracker", "log_every", "save_every", "keep")
@@ -80,12 +75,24 @@ class Cost:
     minutes: float | None = None
     """CPU minutes since the trial was last started, its score included; on a GPU minutes by the clock."""
 
+    def __str__(self) -> str:
+        minutes = "unknown" if self.minutes is None else f"{self.minutes:.2g}"
+        return f"CPU minutes (GPU: minutes) of a run: {minutes}; processor: {self.processor or 'unknown'}."
+
 
 class Result(NamedTuple):
     """Metrics of a trial, and what it took."""
 
     metrics: Metrics
     cost: Cost
+
+
+def mean_cost(results: Iterable[Result]) -> Cost:
+    """Mean minutes of the trials of which they are known, and all their processors."""
+    costs = [result.cost for result in results]
+    known = [cost.minutes for cost in costs if cost.minutes is not None]
+    processors = dict.fromkeys(cost.processor for cost in costs if cost.processor)
+    return Cost(", ".join(processors) or None, fmean(known) if known else None)
 
 
 def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: str) -> dict[str, Result]:
@@ -171,23 +178,8 @@ def _read(folder: Path) -> Result:
 def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple[Trial, Result]]:
     """Trials with their results as they finish; one worker runs in this process."""
     groups = by_variant(trials) if torch.cuda.is_available() else [[trial] for trial in trials]
-    if workers == 1:
-        for group in groups:
-            yield from zip(group, run_group(group, out), strict=True)
-        return
-    with _environment(**_CHILD), _processes(workers) as pool:
-        futures = {pool.submit(run_group, group, out): group for group in groups}
-        try:
-            for future in as_completed(futures):
-                yield from zip(futures[future], future.result(), strict=True)
-        except BrokenProcessPool:
-            raise OSError(
-                f"{out}: a process was killed, perhaps for want of memory; "
-                "start again to continue, with fewer `workers`"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for group, found in mapped(partial(run_group, out=out), groups, workers):
+        yield from zip(group, found, strict=True)
 
 
 def by_variant(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -197,40 +189,3 @@ def by_variant(trials: Sequence[Trial]) -> list[list[Trial]]:
         key = trial.config.replace(seed=0) if trial.generator is None else trial.name
         groups.setdefault(key, []).append(trial)
     return list(groups.values())
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    """Processes that see one GPU each, in turn, where there are several."""
-    context, devices = get_context("spawn"), visible_devices()
-    if not devices:
-        return ProcessPoolExecutor(workers, context)
-    turns = context.Queue()
-    for i in range(workers):
-        turns.put(devices[i % len(devices)])
-    return ProcessPoolExecutor(workers, context, _take_device, (turns,))
-
-
-def visible_devices() -> list[str]:
-    """GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = [str(i) for i in range(torch.cuda.device_count())]
-    return given.split(",")[: len(found)] if given else found
-
-
-def _take_device(turns: Any) -> None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for processes started within the context."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
