@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -277,6 +277,8 @@ def test_rows_that_do_not_differ_significantly_lead_together():
         best: findings.leaders("here", Shown("distance", "", best)) for best in ("lower", "higher", "")
     }
     assert leaders == {"lower": {"a", "b"}, "higher": {"c"}, "": set()}
+    anchored_table = replace(findings.table, anchors=("a", "b"))
+    assert Findings(anchored_table, entries).leaders("here", Shown("distance", "")) == {"c"}
 
 
 def test_missing_data_are_said_before_anything_is_trained(tmp_path):

@@ -71,6 +71,7 @@ def table2(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
         METRICS,
         {"mmd": published},
         SEEDS[budget],
+        anchors=(DENSITY, NOISE),
     )
 
 

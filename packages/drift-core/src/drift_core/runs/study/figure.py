@@ -1,9 +1,10 @@
 """Tables of a study as figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR, written_figure
 from drift_core.runs.study.table import Findings, Shown, columns_of, rows_of
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _PUBLISHED, _FLOOR = "#222222", "#888888"
+_ANCHOR = THIRD_COLOUR
 
 
 def table_figure(findings: Findings, path: Path) -> None:
@@ -36,21 +38,31 @@ def table_figure(findings: Findings, path: Path) -> None:
 
 
 def _draw_panel(axes: "Axes", findings: Findings, shown: Shown, column: str) -> None:
+    """Draw a panel, as wide as all rows but anchors need."""
     table, found = findings.table, findings.column(column, shown.name)
     leaders, published = findings.leaders(column, shown), table.published.get(shown.name, {})
+    seen: list[float] = []
     for y, row in enumerate(rows_of(table)):
         if row in found:
-            colour = MODEL_COLOUR if row in leaders else DATA_COLOUR
+            colour = MODEL_COLOUR if row in leaders else _ANCHOR if row in table.anchors else DATA_COLOUR
             e = found[row]
             axes.errorbar(e.mean, y, xerr=e.sd, color=colour, marker="o", markersize=4, capsize=2)
+            seen += [] if row in table.anchors else [e.mean - e.sd, e.mean + e.sd]
         if (row, column) in published:
             axes.plot(published[row, column], y, "x", color=_PUBLISHED, markersize=5)
+            seen.append(published[row, column])
     if floor := findings.floor(column, shown.name):
+        low, high = floor[0] - floor[1], floor[0] + floor[1]
         axes.axvline(floor[0], color=_FLOOR, linewidth=1, zorder=0)
-        axes.axvspan(
-            floor[0] - floor[1], floor[0] + floor[1], color=_FLOOR, alpha=0.15, linewidth=0, zorder=0
-        )
-    title = shown.title if len(columns_of(table)) == 1 else f"{shown.title}, {column}"
+        axes.axvspan(low, high, color=_FLOOR, alpha=0.15, linewidth=0, zorder=0)
+        seen += [low, high]
+    _finish(axes, shown.title if len(columns_of(table)) == 1 else f"{shown.title}, {column}", seen)
+
+
+def _finish(axes: "Axes", title: str, seen: Sequence[float]) -> None:
+    if seen:
+        margin = 0.06 * (max(seen) - min(seen)) or 1.0
+        axes.set_xlim(min(seen) - margin, max(seen) + margin)
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(True, axis="y", color="#dddddd", linewidth=0.5)
@@ -64,6 +76,7 @@ def _legend() -> dict[str, "Line2D"]:
     return {
         "best, or not significantly worse": Line2D([], [], color=MODEL_COLOUR, marker="o", linestyle="none"),
         "worse": Line2D([], [], color=DATA_COLOUR, marker="o", linestyle="none"),
+        "anchor": Line2D([], [], color=_ANCHOR, marker="o", linestyle="none"),
         "published": Line2D([], [], color=_PUBLISHED, marker="x", linestyle="none"),
         "floor ± 1 sd of a draw": Line2D([], [], color=_FLOOR),
     }

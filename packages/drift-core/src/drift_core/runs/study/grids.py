@@ -30,7 +30,7 @@ def report_of(findings: Findings, figure: Path) -> StudyReport:
             _grid(findings, heading(shown), [(column, column, shown) for column in columns])
             for shown in table.metrics
         ]
-    caption = "Means and standard deviations over seeds; crosses: published; grey: the floor."
+    caption = "Means and standard deviations over seeds; anchors may lie beyond the axis."
     tables = [*grids, _costs(findings)]
     return StudyReport(table.title, [table.about, _legend(findings)], tables, [page.Figure(figure, caption)])
 
@@ -62,10 +62,12 @@ def _spread(mean: float, sd: float, digits: int) -> str:
 
 def _legend(findings: Findings) -> str:
     processors = dict.fromkeys(entry.cost.processor or "unknown" for entry in findings.entries)
+    anchors = "; ".join(["", *(f"not compared: {row}" for row in findings.table.anchors)])
     return (
         f"Mean ± standard deviation over {findings.table.seeds} seeds; in brackets the ratio to the floor, "
         "what a perfect generator would score (± the standard deviation of one draw). Bold: the best row, "
-        f"and those that are not significantly worse (paired t-test over seeds, {LEVEL:.0%}). "
+        f"and those that are not significantly worse (paired t-test over seeds, {LEVEL:.0%}"
+        f"{anchors}). "
         f"Processor: {', '.join(processors)}."
     )
 
@@ -101,7 +103,7 @@ def _costs(findings: Findings) -> page.Table:
     rows: dict[str, dict[str, page.Cell]] = {}
     for entry in findings.entries:
         minutes = "" if entry.cost.minutes is None else f"{entry.cost.minutes:.2g} min"
-        text = ", ".join(filter(None, [entry.choice, minutes]))
+        text = f"{entry.choice} ({minutes})" if entry.choice and minutes else entry.choice or minutes
         rows.setdefault(entry.row, {})[entry.column] = page.Cell(text)
     cells = [
         [page.Cell(row), *(found.get(column, _NOTHING) for column in columns)] for row, found in rows.items()

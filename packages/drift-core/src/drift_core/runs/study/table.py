@@ -1,6 +1,6 @@
 """Tables of a study: rows are methods, columns data sets, and cells are trained with several seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -41,6 +41,8 @@ class Table:
     published: Mapping[str, Mapping[Place, float]] = field(default_factory=dict)
     """Published values by metric and place; places without a cell are rows of published values alone."""
     seeds: int = 3
+    anchors: Collection[str] = ()
+    """Rows for orientation, such as noise, which are not compared with the others."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Findings:
         }
 
     def leaders(self, column: str, metric: Shown) -> set[str]:
-        """The row with the best mean in a column, and all rows that are not significantly worse."""
-        found = self.column(column, metric.name)
+        """The row with the best mean in a column, and all that are not significantly worse; no anchors."""
+        every = self.column(column, metric.name)
+        found = {row: e for row, e in every.items() if row not in self.table.anchors}
         if not found or not metric.best:
             return set()
         sign = 1 if metric.best == "lower" else -1
