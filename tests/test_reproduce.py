@@ -1,7 +1,9 @@
 """Studies of other settings have other folders."""
 
+import pickle
+
 import pytest
-from drift_core.runs.study import StudyReport
+from drift_core.runs.study import Choice, StudyReport
 
 
 @pytest.fixture
@@ -77,6 +79,8 @@ def test_every_declared_cell_has_valid_settings(reproduce, budget, tmp_path):
             cell.config.check()
             for settings in cell.candidates.values():
                 cell.config.replace(**settings).check()
+            trial = pickle.loads(pickle.dumps(cell.seed_trial(Choice(), 2)))  # as processes receive it
+            assert trial.config == cell.config.replace(seed=2)
         folders = [cell.folder for cell in table.cells.values()]
         assert len(set(folders)) == len(folders), what
         shown = {shown.name for shown in table.metrics}

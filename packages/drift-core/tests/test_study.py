@@ -37,7 +37,7 @@ from drift_core.runs.study import (
 )
 from drift_core.runs.study.processes import mapped, visible_devices
 from drift_core.runs.study.table import Entry
-from drift_core.runs.study.trials import by_variant
+from drift_core.runs.study.trials import DIVERGED, by_variant
 from drift_core.seeds import generator_for
 from drift_core.training import OptimizerConfig, resample
 from drift_core.training.config import Settings
@@ -154,12 +154,12 @@ def test_estimates_are_over_seeds():
         estimate([{"m": Metric(None, None, 0.1, 0.0)}], "m")
 
 
-@pytest.mark.parametrize("stopped", ["in training", "before its score"])
+@pytest.mark.parametrize("stopped", [0, 2, None], ids=["at once", "in training", "before its score"])
 def test_a_study_that_was_stopped_goes_on_to_the_same_results(tmp_path, monkeypatch, stopped):
     cells = {"a": Cell("a", Tiny(), CONFIG)}
     whole = run_seeds(cells, {"a": Choice()}, 2, tmp_path / "whole", 1)
-    if stopped == "in training":
-        monkeypatch.setattr(Tiny, "stop_at", 2)
+    if stopped is not None:
+        monkeypatch.setattr(Tiny, "stop_at", stopped)
     else:
         monkeypatch.setattr(Tiny, "metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -206,6 +206,21 @@ def test_seeds_trained_together_get_the_results_that_they_get_alone(tmp_path):
     for trial, found in zip(trials, together, strict=True):
         (alone,) = run_group([trial], tmp_path / "alone")
         assert found.metrics["distance"].value == pytest.approx(alone.metrics["distance"].value, rel=1e-5)
+
+
+def test_what_diverges_loses_and_stops_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(Tiny, "generator", lambda self, c, _: Shift(math.nan if c.run.seed == 1 else 0.0))
+    (group,) = by_variant([Trial(str(seed), Tiny(), CONFIG.replace(seed=seed)) for seed in range(2)])
+    fine, diverged = run_group(group, tmp_path)
+    assert set(fine.metrics) == {"distance", "plain"}
+    assert set(diverged.metrics) == {DIVERGED}
+    assert run_group(group, tmp_path) == [fine, diverged]
+    table = make_table(a=Cell("a", Tiny(), CONFIG))
+    text = run_table(table, tmp_path, 1).markdown
+    assert re.search(r"\| a \| [\d.e-]+ min, 1 of 2 seeds diverged \|", text)
+    monkeypatch.setattr(Tiny, "generator", lambda self, c, _: Shift(math.nan if c.optimizer.lr > 1 else 0.0))
+    cells = {"a": Cell("a", Tiny(), CONFIG, {"wild": {"lr": 2.0}, "tame": {"lr": 0.1}})}
+    assert choose(cells, tmp_path, 1)["a"].label == "tame"
 
 
 def test_the_best_candidate_on_validation_data_is_trained_with_the_seeds(tmp_path):

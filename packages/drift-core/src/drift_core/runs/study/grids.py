@@ -103,7 +103,8 @@ def _costs(findings: Findings) -> page.Table:
     rows: dict[str, dict[str, page.Cell]] = {}
     for entry in findings.entries:
         minutes = "" if entry.cost.minutes is None else f"{entry.cost.minutes:.2g} min"
-        text = f"{entry.choice} ({minutes})" if entry.choice and minutes else entry.choice or minutes
+        diverged = f"{entry.diverged} of {findings.table.seeds} seeds diverged" if entry.diverged else ""
+        text = ", ".join(filter(None, [entry.choice, minutes, diverged]))
         rows.setdefault(entry.row, {})[entry.column] = page.Cell(text)
     cells = [
         [page.Cell(row), *(found.get(column, _NOTHING) for column in columns)] for row, found in rows.items()

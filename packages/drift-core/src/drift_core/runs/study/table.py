@@ -8,7 +8,7 @@ from typing import Any
 
 from drift_core.runs.study.cells import Cell, Choice, choose, run_seeds
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
-from drift_core.runs.study.trials import Cost, Result, mean_cost
+from drift_core.runs.study.trials import DIVERGED, Cost, Result, mean_cost
 
 Place = tuple[str, str]
 """A row and a column."""
@@ -57,6 +57,8 @@ class Entry:
     """Metrics that are defined for all seeds."""
     cost: Cost
     """Of a run, mean over seeds."""
+    diverged: int = 0
+    """Seeds whose training diverged; their cell has no metrics."""
 
 
 @dataclass(frozen=True)
@@ -165,4 +167,5 @@ def _entry(place: Place, choice: Choice, results: Sequence[Result], table: Table
         for shown in table.metrics
         if all(shown.name in m and m[shown.name].value is not None for m in metrics)
     }
-    return Entry(*place, choice.label, found, mean_cost(results))
+    diverged = sum(DIVERGED in m for m in metrics)
+    return Entry(*place, choice.label, found, mean_cost(results), diverged)

@@ -32,6 +32,9 @@ Score = Callable[[AnyDomain, Run[Any, Any, Any]], Metrics]
 
 COST = "cost.json"
 
+DIVERGED = "diverged"
+"""The only metric of a trial whose training diverged."""
+
 # Settings that a finished trial may differ in: where data are, and how it was logged.
 _FREE = ("data_dir", "tracker", "log_every", "save_every", "keep")
 
@@ -117,22 +120,36 @@ def run_trials(trials: Sequence[Trial], out: Path, workers: int, description: st
 
 
 def run_group(trials: Sequence[Trial], out: Path) -> list[Result]:
-    """Train trials of one architecture together and score them, or read the results of finished ones."""
+    """Train trials of one architecture together and score them, or read the results of finished ones.
+
+    A trial whose training diverges has no metrics but `DIVERGED`, which is undefined.
+    """
     for trial in trials:
         _check_unchanged(trial, out / trial.name)
     due = [trial for trial in trials if not (out / trial.name / METRICS).exists()]
+    try:
+        _train_and_score(due, out)
+    except FloatingPointError as error:
+        if len(due) > 1:  # the others may not diverge
+            return [result for trial in trials for result in run_group([trial], out)]
+        tqdm.write(str(error))
+        write_metrics(out / due[0].name, {DIVERGED: Metric(None, None, None, None)})
+    return [_read(out / trial.name) for trial in trials]
+
+
+def _train_and_score(trials: Sequence[Trial], out: Path) -> None:
+    """Train, score and save trials; raises FloatingPointError as `train` does."""
     clock = time.monotonic if torch.cuda.is_available() else time.process_time
     start = clock()
-    runs = _generators(due, out) if due else []
-    share = (clock() - start) / max(1, len(due))
-    for trial, run in zip(due, runs, strict=True):
+    runs = _generators(trials, out) if trials else []
+    share = (clock() - start) / max(1, len(trials))
+    for trial, run in zip(trials, runs, strict=True):
         start = clock()
         found = trial.score(trial.domain, run)
         minutes = (share + clock() - start) / 60
         write_json(run.folder / COST, asdict(Cost(_device(), minutes)))
         write_metrics(run.folder, found)  # last: it says that the trial is finished
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)  # as large as ten models
-    return [_read(out / trial.name) for trial in trials]
 
 
 def _device() -> str:
