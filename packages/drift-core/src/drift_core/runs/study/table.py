@@ -121,7 +121,7 @@ def check_data(table: Table) -> None:
     """Load the data of all cells once, before anything is trained; raises ValueError or OSError as `load`."""
     loaded = set()
     for cell in table.cells.values():
-        data = str(getattr(cell.config, "data", ""))
+        data = cell.domain.name, str(getattr(cell.config, "data", ""))
         if data not in loaded:
             cell.domain.load(cell.config)
             loaded.add(data)
