@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from drift_core.runs.study.cells import Cell, Choice, choose, run_seeds
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
@@ -20,8 +20,8 @@ class Shown:
 
     name: str
     title: str
-    best: str = "lower"
-    """What is better: "lower", "higher", or "" where neither is."""
+    best: Literal["lower", "higher", ""] = "lower"
+    """Which values are better; "" where neither are."""
     digits: int = 3
     """Decimal places."""
 
