@@ -4,21 +4,17 @@ import math
 
 import torch
 from drift_core import Sphere
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-BANDWIDTHS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-"""Bandwidths, in radians, of which the likeliest on validation points is taken."""
+from drift_sphere.likelihood import BANDWIDTHS, mean_log_density
 
-_ROWS = 512
+_GRID = 4_096
+"""Angles at which the distribution of a kernel's steps is tabulated."""
 
 
 class UniformPoints(nn.Module):
     """Uniform noise on the sphere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("where", torch.zeros(0))
 
     def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 3"]:
         """Draw n unit vectors."""
@@ -26,44 +22,36 @@ class UniformPoints(nn.Module):
 
 
 class KernelDensity(nn.Module):
-    """Kernel density estimate on the sphere, by von Mises-Fisher kernels around points.
+    """Kernel density estimate on the sphere, with the kernels of `log_likelihood` around points.
 
-    Its density is mean_j kappa / (2 pi (1 - exp(-2 kappa))) exp(kappa (x . y_j - 1)), with the concentration
-    kappa = 1 / bandwidth^2 (Hall, Watson and Cabrera 1987). It recites: samples are points, but for a step
-    as long as the bandwidth, in radians.
+    It recites: a sample is a point, but for a step whose angle d has density proportional to
+    sin(d) exp(-d^2 / (2 bandwidth^2)), in a random direction.
     """
 
     def __init__(self, points: Float[Tensor, "m 3"], bandwidth: float) -> None:
         super().__init__()
-        self.register_buffer("points", points)
-        self.concentration = bandwidth**-2
-        self.points: Tensor
+        self.points, self.bandwidth = points, bandwidth
+        self.angles = torch.linspace(0, min(math.pi, 12 * bandwidth), _GRID, dtype=torch.float64)
+        density = self.angles.sin() * (-((self.angles / bandwidth) ** 2) / 2).exp()
+        cumulative = nn.functional.pad(torch.cumulative_trapezoid(density, self.angles), (1, 0))
+        self.cumulative = cumulative / cumulative[-1]
 
     def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 3"]:
-        """Draw n unit vectors: a point, and a step whose cosine has density proportional to exp(kappa w)."""
+        """Draw n unit vectors."""
         y = self.points[torch.randint(len(self.points), (n,), generator=generator)].double()
-        u = torch.rand(n, 1, generator=generator, dtype=torch.float64)
-        kappa = self.concentration
-        below_one = -(u + (1 - u) * math.exp(-2 * kappa)).log() / kappa  # 1 - w
         tangent = Sphere().proju(y, torch.randn(n, 3, generator=generator, dtype=torch.float64))
-        sine = (below_one * (2 - below_one)).clamp(min=0).sqrt()
-        x = (1 - below_one) * y + sine * nn.functional.normalize(tangent, dim=-1)
-        return x.to(self.points)
+        step = self.angle(torch.rand(n, 1, generator=generator, dtype=torch.float64))
+        return Sphere().expmap(y, step * nn.functional.normalize(tangent, dim=-1)).to(self.points)
 
-    def log_density(self, x: Float[Tensor, "n 3"]) -> Float64[Tensor, " n"]:
-        """Log-density at unit vectors, per steradian; O(m) memory per point."""
-        kappa, parts = self.concentration, []
-        scale = (
-            math.log(kappa / (2 * math.pi)) - math.log(-math.expm1(-2 * kappa)) - math.log(len(self.points))
-        )
-        for rows in torch.split(x.double(), _ROWS):
-            # x . y - 1 = -|x - y|^2 / 2, without cancellation
-            distance = torch.cdist(rows, self.points.double(), compute_mode="donot_use_mm_for_euclid_dist")
-            parts.append((-kappa * distance.square() / 2).logsumexp(dim=1) + scale)
-        return torch.cat(parts)
+    def angle(self, u: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        """Quantiles of the angle of a step, interpolated."""
+        right = torch.searchsorted(self.cumulative, u).clamp(1, _GRID - 1)
+        low, high = self.cumulative[right - 1], self.cumulative[right]
+        share = ((u - low) / (high - low)).nan_to_num(0.0).clamp(0, 1)
+        return self.angles[right - 1].lerp(self.angles[right], share)
 
 
 def fitted_density(train: Float[Tensor, "m 3"], val: Float[Tensor, "n 3"]) -> KernelDensity:
     """Kernel density estimate of training points; the bandwidth is the likeliest on validation points."""
-    found = [KernelDensity(train, bandwidth) for bandwidth in BANDWIDTHS]
-    return max(found, key=lambda density: float(density.log_density(val).mean()))
+    best = max(BANDWIDTHS, key=lambda bandwidth: mean_log_density(train, val, bandwidth))
+    return KernelDensity(train, best)

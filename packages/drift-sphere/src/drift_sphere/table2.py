@@ -8,8 +8,9 @@ from typing import Any, Literal
 from drift_core.runs.study import Cell, Shown, Table, folder_name
 
 from drift_sphere.data import Points
-from drift_sphere.density import BANDWIDTHS, KernelDensity, UniformPoints, fitted_density
+from drift_sphere.density import KernelDensity, UniformPoints, fitted_density
 from drift_sphere.domain import SphereConfig, SphereDomain
+from drift_sphere.likelihood import BANDWIDTHS
 
 Budget = Literal["quick", "full"]
 
@@ -37,6 +38,7 @@ METRICS = (
     Shown("mmd2_unbiased", "unbiased MMD²", digits=4),
     Shown("sinkhorn", "Sinkhorn"),
     Shown("nn_accuracy", "1-NN accuracy"),
+    Shown("log_likelihood", "Log-likelihood of test points", "higher", digits=2, ratio=False),
 )
 
 LENGTHSCALES = {
@@ -104,12 +106,12 @@ def _cell(
 
 
 def _about(budget: Budget) -> str:
-    scales, bandwidths = ", ".join(LENGTHSCALES[budget]), ", ".join(map(str, BANDWIDTHS))
+    scales, (*_, widest) = ", ".join(LENGTHSCALES[budget]), BANDWIDTHS
     return (
         f"{_scale(budget)} The paper's rows have `--recipe paper`, and the lengthscale (not published) that "
         f"has the lowest unbiased MMD² on validation points, of {scales} radians (a:b falls from a to b). "
         "Our default is `--recipe earth`. The density estimate recites the training rows, moved by the "
-        f"bandwidth that is likeliest on validation points, of {bandwidths} radians."
+        f"bandwidth that is likeliest on validation points, of {BANDWIDTHS[0]:g} to {widest:g} radians."
     )
 
 

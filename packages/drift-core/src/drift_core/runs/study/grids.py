@@ -48,12 +48,12 @@ def number(value: float | None, digits: int) -> page.Cell:
     return page.Cell(text.removeprefix("-") if float(text) == 0 else text, value)
 
 
-def described(estimate: Estimate | None, digits: int, strong: bool) -> page.Cell:
+def described(estimate: Estimate | None, shown: Shown, strong: bool) -> page.Cell:
     """Mean ± standard deviation, and in brackets the ratio to the floor where there is one."""
     if estimate is None:
         return _NOTHING
-    ratio = "" if estimate.ratio is None else f" ({estimate.ratio:.2f})"
-    return page.Cell(_spread(estimate.mean, estimate.sd, digits) + ratio, estimate.mean, strong)
+    ratio = f" ({estimate.ratio:.2f})" if shown.ratio and estimate.ratio is not None else ""
+    return page.Cell(_spread(estimate.mean, estimate.sd, shown.digits) + ratio, estimate.mean, strong)
 
 
 def _spread(mean: float, sd: float, digits: int) -> str:
@@ -85,7 +85,7 @@ def _cells(findings: Findings, row: str, heads: Heads) -> Iterator[page.Cell]:
     published = findings.table.published
     for _, column, shown in heads:
         found = findings.column(column, shown.name).get(row)
-        yield described(found, shown.digits, row in findings.leaders(column, shown))
+        yield described(found, shown, row in findings.leaders(column, shown))
         if shown.name in published:
             yield number(published[shown.name].get((row, column)), shown.digits)
 

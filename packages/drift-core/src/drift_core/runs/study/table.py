@@ -24,6 +24,8 @@ class Shown:
     """Which values are better; "" where neither are."""
     digits: int = 3
     """Decimal places."""
+    ratio: bool = True
+    """Whether the ratio to the floor means something; of a logarithm it does not."""
 
 
 @dataclass(frozen=True)
