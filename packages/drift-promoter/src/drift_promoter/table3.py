@@ -38,6 +38,7 @@ METRICS = (
     Shown("conditioning_shuffled", "conditioning, shuffled", ""),
     Shown("gc_w1", "GC content"),
     Shown("novelty", "novelty", ""),
+    Shown("nearest_train", "distance to the nearest training window", ""),
 )
 
 _QUICK: dict[str, Any] = {"steps": 30, "batch_size": 16, "eval_draws": 1}
