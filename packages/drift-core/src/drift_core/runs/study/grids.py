@@ -62,12 +62,12 @@ def _spread(mean: float, sd: float, digits: int) -> str:
 
 def _legend(findings: Findings) -> str:
     processors = dict.fromkeys(entry.cost.processor or "unknown" for entry in findings.entries)
-    anchors = "; ".join(["", *(f"not compared: {row}" for row in findings.table.anchors)])
+    anchors = findings.table.anchors and f"; not compared: {', '.join(findings.table.anchors)}"
     return (
         f"Mean ± standard deviation over {findings.table.seeds} seeds; in brackets the ratio to the floor, "
         "what a perfect generator would score (± the standard deviation of one draw). Bold: the best row, "
         f"and those that are not significantly worse (paired t-test over seeds, {LEVEL:.0%}"
-        f"{anchors}). "
+        f"{anchors or ''}). "
         f"Processor: {', '.join(processors)}."
     )
 
