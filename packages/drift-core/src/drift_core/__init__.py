@@ -12,13 +12,18 @@ from drift_core.field import Batch, Drift, Field
 from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField, TableField
 from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
 from drift_core.manifold import (
+    SO3,
+    SPD,
     Euclidean,
     GeooptManifold,
     Hyperboloid,
     Manifold,
     Pairs,
     Power,
+    Product,
+    Similarity,
     Sphere,
+    Torus,
     broadcast_pairs,
 )
 from drift_core.reduction import Score, merge_scores
@@ -28,6 +33,8 @@ from drift_core.training.config import TrainConfig
 from drift_core.training.loop import train
 
 __all__ = [
+    "SO3",
+    "SPD",
     "BalancedField",
     "Batch",
     "Domain",
@@ -45,13 +52,16 @@ __all__ = [
     "NearestField",
     "Pairs",
     "Power",
+    "Product",
     "PullbackField",
     "RadialKernel",
     "Score",
+    "Similarity",
     "Sphere",
     "SphericalMatern",
     "SumField",
     "TableField",
+    "Torus",
     "TrainConfig",
     "broadcast_pairs",
     "cap_step",

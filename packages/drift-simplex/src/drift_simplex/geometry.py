@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from drift_core import Manifold, Pairs, Power, Sphere
+from drift_core import Manifold, Pairs, Power, Similarity, Sphere
 from drift_core.manifold.numerics import safe_sqrt
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
@@ -85,7 +85,7 @@ class FisherRao(Manifold):
     """
 
     def __init__(self) -> None:
-        self._product = self.scored_as = Power(Sphere())
+        self._product = Power(Sphere())
         self.injectivity_radius = self._product.injectivity_radius
 
     def __repr__(self) -> str:
@@ -95,6 +95,11 @@ class FisherRao(Manifold):
     def point_ndim(self) -> int:
         """Points are matrices, positions by letters."""
         return 2
+
+    @property
+    def similarity(self) -> Similarity:
+        """The identity, to the product of spheres."""
+        return Similarity(self._product)
 
     def projx(self, x: Float[Tensor, "*batch L K"]) -> Float[Tensor, "*batch L K"]:
         """Nearest point of the orthant: each row clamped at 0, then normalised.

@@ -15,7 +15,8 @@ from drift_core.engine.neighbours import Tree
 from drift_core.engine.profile import profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
-from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Power, Sphere
+from drift_core.kernel.rescaled import rescaled
+from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Power, Similarity, Sphere
 
 _enabled = True
 
@@ -59,39 +60,48 @@ def fused(
     tensors = [t for t in (x, y, log_weight) if t is not None]
     if not _enabled or not _plain(tensors):
         return None
-    flat = _flattened(manifold)
-    geometry = Geometry.EUCLIDEAN if flat else _geometry(manifold, x, y)
-    profiles = [profile_of(kernel) for kernel in kernels]
+    similarity = manifold.similarity or Similarity(manifold)
+    if not _supported(similarity.manifold):
+        return None
+    images = similarity.image(x), similarity.image(y)
+    geometry = _geometry(similarity.manifold, *images)
+    profiles = [profile_of(rescaled(kernel, similarity.scale)) for kernel in kernels]
     known = [profile for profile in profiles if profile is not None]
     if geometry is None or len(known) < len(profiles):
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
-    points = (x.flatten(1), y.flatten(y.ndim - x.ndim + 1)) if flat else (x, y)
+    points = _flattened(*images) if geometry == Geometry.EUCLIDEAN else images
     run = cuda.run if x.is_cuda else cpu.run
     result = run(Request(geometry, known, *points, log_weight, own, displacement, gradient, product))
     if result is None or result.gradient is None:
         return result
-    return result._replace(gradient=result.gradient.reshape(-1, *x.shape))
+    there = result.gradient.reshape(-1, *images[0].shape)
+    unit = 1.0 if displacement else similarity.scale**2
+    return result._replace(gradient=similarity.pullback(x, there / unit))
 
 
-def _flattened(manifold: Manifold) -> bool:
-    """Whether it is flat space with points of several axes."""
-    return type(manifold) is Power and type(manifold.base) is Euclidean
+def _supported(manifold: Manifold) -> bool:
+    """Whether fused loops know the manifold, for some points; without a map to another."""
+    base = manifold.base if type(manifold) is Power else manifold
+    known = (Euclidean, Sphere) if base is not manifold else (Euclidean, Sphere, Hyperboloid)
+    return type(base) in known and base.similarity is None
 
 
 def _geometry(manifold: Manifold, x: Tensor, y: Tensor) -> Geometry | None:
-    """The geometry of a manifold with points such as x_i, if there is a loop for it."""
-    actual = manifold.scored_as or manifold
-    if type(actual) is Euclidean:
+    """The geometry of a supported manifold with points such as x_i, if there is a loop for them."""
+    base = manifold.base if type(manifold) is Power else manifold
+    if type(base) is Euclidean:
         return Geometry.EUCLIDEAN
     if x.shape[-1] < 2:  # no dimension
         return None
-    if type(actual) is Sphere:
-        return Geometry.SPHERE
-    if type(actual) is Hyperboloid:
-        return Geometry.HYPERBOLOID
-    spheres = type(actual) is Power and type(actual.base) is Sphere and y.ndim == x.ndim
-    return Geometry.SPHERES if spheres and x.shape[1] > 0 else None
+    if base is manifold:
+        return Geometry.SPHERE if type(manifold) is Sphere else Geometry.HYPERBOLOID
+    return Geometry.SPHERES if y.ndim == x.ndim and x.shape[1] > 0 else None
+
+
+def _flattened(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of flat space as vectors."""
+    return x.flatten(1), y.flatten(y.ndim - x.ndim + 1)
 
 
 def tree(points: Tensor) -> Tree | None:

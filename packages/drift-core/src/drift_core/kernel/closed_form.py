@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import Scalar, positive
+from drift_core.arguments import Scalar, positive
 from drift_core.kernel.interface import RadialKernel
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import Scalar, positive
+from drift_core.arguments import Scalar, positive
 from drift_core.kernel.closed_form import Gaussian, Laplace
 from drift_core.kernel.interface import RadialKernel
 from drift_core.kernel.table import Array, CubicTable, with_derivative

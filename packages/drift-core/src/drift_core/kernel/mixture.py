@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import Scalar, number
+from drift_core.arguments import Scalar, number
 from drift_core.kernel.interface import RadialKernel
 
 

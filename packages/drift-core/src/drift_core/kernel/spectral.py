@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.kernel.arguments import Scalar, positive
+from drift_core.arguments import Scalar, positive
 from drift_core.kernel.fixed_point import Integers, gegenbauer_to_cosine, to_fixed_point, value_and_slope
 from drift_core.kernel.interface import RadialKernel
 from drift_core.kernel.table import Array, CubicTable, with_derivative

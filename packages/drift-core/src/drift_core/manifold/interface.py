@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
 import torch
@@ -38,13 +39,18 @@ class Manifold(ABC):
 
     injectivity_radius: float = math.inf
     """Length below which geodesics are unique and `logmap` inverts `expmap`."""
-    scored_as: "Manifold | None" = None
-    """A manifold with the same distances and directions, whose fused loops (`drift_core.engine`) serve it."""
+    point_shape: tuple[int, ...] | None = None
+    """Shape of a point, where the geometry fixes it."""
 
     @property
     @abstractmethod
     def point_ndim(self) -> int:
         """Number of trailing axes that make up a point."""
+
+    @property
+    def similarity(self) -> "Similarity | None":
+        """A map to a manifold whose fused loops (`drift_core.engine`) serve this one, or None."""
+        return None
 
     @abstractmethod
     def projx(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -129,6 +135,24 @@ class Manifold(ABC):
         return self.inner(x, u, u).clamp_min(0).sqrt()
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """A map f of a manifold M to a manifold N under which all distances are in one proportion.
+
+    With d_M = scale * d_N(f, f), a score on M is that of the kernel k(scale * r) on N. Its displacement pulls
+    back by the inverse of the differential of f, and so does its gradient, divided by scale^2.
+    """
+
+    manifold: Manifold
+    """N."""
+    image: Callable[[Tensor], Tensor] = lambda x: x
+    """f, which broadcasts over leading axes and keeps the dtype."""
+    pullback: Callable[[Tensor, Tensor], Tensor] = lambda x, u: u
+    """Inverse of the differential: maps points x of M and tangent vectors at f(x) to those at x."""
+    scale: float = 1.0
+    """Distances on M over distances on N."""
+
+
 def is_unit_sphere(manifold: Manifold, x: Float[Tensor, "n ..."]) -> bool:
     """Whether the manifold, for points of the shape of x_i [d], is S^{d-1} with the angle as distance.
 
@@ -151,6 +175,11 @@ def check_clouds(manifold: Manifold, x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"{manifold!r} has points of {manifold.point_ndim} axes: expected clouds [n, *point] and "
             f"[m, *point] with points of one shape, got {list(x.shape)} and {list(y.shape)}"
+        )
+    if manifold.point_shape is not None and x.shape[1:] != manifold.point_shape:
+        raise ValueError(
+            f"{manifold!r} has points of shape {list(manifold.point_shape)}, got clouds of shapes "
+            f"{list(x.shape)} and {list(y.shape)}"
         )
     # Half precision has 3 digits: enough for a network, not for a distance.
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != y.dtype:

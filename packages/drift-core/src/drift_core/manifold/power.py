@@ -1,12 +1,13 @@
 """Products of copies of one manifold."""
 
+from dataclasses import replace
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.manifold.interface import Manifold, Pairs
+from drift_core.manifold.interface import Manifold, Pairs, Similarity
 from drift_core.manifold.numerics import safe_inverse, safe_sqrt
 
 
@@ -26,6 +27,12 @@ class Power(Manifold):
     def point_ndim(self) -> int:
         """One axis more than a point of the base."""
         return self.base.point_ndim + 1
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """That of the base, factor by factor."""
+        one = self.base.similarity
+        return None if one is None else replace(one, manifold=Power(one.manifold))
 
     def projx(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Project each factor."""

@@ -1,4 +1,4 @@
-"""Conversion of kernel parameters to plain floats."""
+"""Conversion of parameters of kernels and manifolds to plain floats."""
 
 import math
 from numbers import Real
