@@ -9,8 +9,27 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from drift_core.drift import cap_step, drift, drift_loss, longest_step
 from drift_core.field import Batch, Drift, Field
-from drift_core.fields import BalancedField, KernelField, NearestField, PullbackField, SumField, TableField
-from drift_core.kernel import Gaussian, Laplace, Matern, Mixture, RadialKernel, SphericalMatern
+from drift_core.fields import (
+    BalancedField,
+    KernelField,
+    NearestField,
+    PullbackField,
+    SpectralField,
+    SumField,
+    TableField,
+    spectral_score,
+)
+from drift_core.kernel import (
+    Eigenbasis,
+    Gaussian,
+    Laplace,
+    Matern,
+    Mixture,
+    RadialKernel,
+    SpectralKernel,
+    SphericalMatern,
+    rotation_basis,
+)
 from drift_core.manifold import (
     SO3,
     SPD,
@@ -39,6 +58,7 @@ __all__ = [
     "Batch",
     "Domain",
     "Drift",
+    "Eigenbasis",
     "Euclidean",
     "Field",
     "Gaussian",
@@ -57,6 +77,8 @@ __all__ = [
     "RadialKernel",
     "Score",
     "Similarity",
+    "SpectralField",
+    "SpectralKernel",
     "Sphere",
     "SphericalMatern",
     "SumField",
@@ -70,8 +92,10 @@ __all__ = [
     "effective_sample_size",
     "longest_step",
     "merge_scores",
+    "rotation_basis",
     "smoothed_log_density",
     "smoothed_score",
     "smoothed_scores",
+    "spectral_score",
     "train",
 ]
