@@ -12,6 +12,7 @@ from drift_core import (
     Euclidean,
     GeooptManifold,
     Hyperboloid,
+    KernelField,
     Laplace,
     Manifold,
     Matern,
@@ -20,11 +21,17 @@ from drift_core import (
     Sphere,
     SphericalMatern,
     Torus,
+    TrainConfig,
     smoothed_score,
+    train,
 )
 from drift_core.engine import build, disabled, fused
+from drift_core.lengthscale import parse_lengthscales
+from drift_core.testing import check_isometry
+from drift_core.training.loop import resample
+from drift_core.training.parallel import make_accelerator
 from scipy.spatial.transform import Rotation
-from torch import Tensor
+from torch import Tensor, nn
 
 MANIFOLDS: dict[str, tuple[Manifold, tuple[int, ...]]] = {
     "sphere-of-radius-3": (Sphere(3.0), (4,)),
@@ -91,6 +98,82 @@ def test_fused_loops_serve_them_by_their_similarity(name, direction, kernel):
     gap = (score.gradient - expected.gradient).norm() / expected.gradient.norm()
     assert float(gap) < 2e-5
     torch.testing.assert_close(score.log_density.double(), expected.log_density, rtol=1e-5, atol=1e-5)
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Rows turned by a fixed orthogonal matrix."""
+    d = x.shape[-1]
+    noise = torch.randn(d, d, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    return x @ torch.linalg.qr(noise).Q
+
+
+def boosted(x: Tensor) -> Tensor:
+    """The hyperbolic translation by 0.7 along the first axis of space."""
+    time, space, rest = x[..., :1], x[..., 1:2], x[..., 2:]
+    c, s = math.cosh(0.7), math.sinh(0.7)
+    return torch.cat([c * time + s * space, s * time + c * space, rest], dim=-1)
+
+
+ISOMETRIES = {
+    "sphere-of-radius-3": rotated,
+    "hyperboloid-of-curvature-4": boosted,
+    "torus": lambda x: Torus(3).projx(2 - x.flip(-1)),
+    "rotations": rotated,
+    "spd": lambda x: torch.linalg.inv(3 * rotated(rotated(x).mT)),
+    "product": lambda x: torch.cat(
+        [rotated(x[..., :4]), Torus(2).projx(x[..., 4:6] + 1), 5 - x[..., 6:]], dim=-1
+    ),
+    "power": rotated,
+}
+
+
+def test_isometries_keep_the_geometry(name):
+    check_isometry(MANIFOLDS[name][0], ISOMETRIES[name], points_of(name, 8, 0), points_of(name, 8, 1))
+
+
+def test_what_is_no_isometry_is_found():
+    x, y = points_of("spd", 8, 0), points_of("spd", 8, 1)
+    shear = torch.tensor([[1.0, 0.5], [0.0, 1.0]]).double()
+    with pytest.raises(AssertionError, match="an isometry keeps distances"):
+        check_isometry(SPD(2), lambda m: shear @ m @ shear.mT, x, y)
+
+
+class Net(nn.Module):
+    """A generator of points of any manifold: what a layer puts out, projected, or as exp of it in SPD."""
+
+    def __init__(self, manifold: Manifold, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.manifold, self.shape = manifold, shape
+        self.layer = nn.Linear(5, math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = 0.3 * self.layer(z).reshape(-1, *self.shape)
+        return torch.linalg.matrix_exp(h + h.mT) if self.shape == (2, 2) else self.manifold.projx(h)
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 5, generator=generator)
+
+
+def test_each_trains(name, tmp_path):
+    """The maximum mean discrepancy of samples and data, of a Laplace kernel, falls to less than half."""
+    manifold, shape = MANIFOLDS[name]
+    data = points_of(name, 1, 3, torch.float32)
+    around = 0.3 * torch.randn(64, *shape, generator=torch.Generator().manual_seed(5))
+    data = manifold.expmap(data, manifold.proju(data, around))
+    config = TrainConfig.of(steps=60, batch_size=32, lr=0.05, warmup_steps=1, step_size=0.5, ema_decay=0.5)
+    field, net = KernelField(manifold, Laplace, parse_lengthscales("1")), Net(manifold, shape)
+
+    def discrepancy(module: nn.Module) -> float:
+        with torch.no_grad():
+            x = module(net.latent(64, torch.Generator().manual_seed(4)))
+        pairs = ((x, x), (data, data), (x, data))
+        near, far, across = (float(manifold.cdist(*pair).neg().exp().mean()) for pair in pairs)
+        return near + far - 2 * across
+
+    before = discrepancy(net)
+    trained = train(net, field, resample(data), config, tmp_path, accelerator=make_accelerator())
+    assert discrepancy(trained) < before / 2
 
 
 def test_scaled_curvature_agrees_with_geoopt():

@@ -12,6 +12,7 @@ checked to `tol`, against finite differences and direct sums, never against the 
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -42,6 +43,32 @@ def check_manifold(
     _check_metric(manifold, x, y, tol)
     _check_pairs(manifold, x, y, tol)
     _check_coincident(manifold, x, tol)
+
+
+def check_isometry(
+    manifold: Manifold,
+    move: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "n ..."],
+    *,
+    tol: float = 1e-7,
+) -> None:
+    """Check that a map of the manifold to itself, such as a rotation, keeps its geometry.
+
+    It keeps distances, and carries logarithms, and sums of them over all pairs, along by its differential.
+    """
+    there, end = move(x), move(y)
+    _close(manifold.dist(there, end), manifold.dist(x, y), tol, "an isometry keeps distances")
+    _close(manifold.cdist(there, end), manifold.cdist(x, y), tol, "an isometry keeps all distances")
+    ones = torch.ones(len(x), len(y)).to(x)
+    for u, moved in (
+        (manifold.logmap(x, y), manifold.logmap(there, end)),
+        (manifold.log_sum(x, y, ones), manifold.log_sum(there, end, ones)),
+    ):
+        _, carried = torch.func.jvp(move, (x,), (u,))
+        _close(
+            manifold.proju(there, carried), moved, 10 * tol * len(y), "an isometry carries logarithms along"
+        )
 
 
 def check_kernel(kernel: RadialKernel, r: Float[Tensor, " n"], *, tol: float = 1e-6) -> None:
