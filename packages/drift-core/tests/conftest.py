@@ -12,7 +12,6 @@ from torch import Tensor
 with install_import_hook("drift_core", "shape_checks.checked"):
     from drift_core import (
         SO3,
-        SPD,
         Euclidean,
         Hyperboloid,
         Manifold,
@@ -32,11 +31,8 @@ _MANIFOLDS: dict[str, tuple[Manifold, tuple[int, ...]]] = {
     "sphere": (Sphere(), (3,)),
     "sphere-9": (Sphere(), (9,)),
     "hyperboloid": (Hyperboloid(), (3,)),
-    "sphere-of-radius-2": (Sphere(2.0), (3,)),
-    "hyperboloid-of-curvature-3": (Hyperboloid(-3.0), (3,)),
     "torus": (Torus(2), (2,)),
     "rotations": (SO3(), (4,)),
-    "spd": (SPD(2), (2, 2)),
     "product": (Product((Sphere(), 3), (Euclidean(), 2), weights=(1.0, 0.5)), (5,)),
     "power-sphere": (Power(Sphere()), (5, 4)),
     "power-hyperboloid": (Power(Hyperboloid()), (2, 3)),

@@ -27,7 +27,7 @@ from drift_core import (
 )
 from drift_core.engine import build, disabled, fused
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.testing import check_isometry
+from drift_core.testing import check_drift, check_isometry, check_manifold
 from drift_core.training.loop import resample
 from drift_core.training.parallel import make_accelerator
 from scipy.spatial.transform import Rotation
@@ -67,6 +67,12 @@ def log_euclidean() -> geoopt.SymmetricPositiveDefinite:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return geoopt.SymmetricPositiveDefinite("LEM")
+
+
+def test_laws(name):
+    manifold, x, y = MANIFOLDS[name][0], points_of(name, 8, 0), points_of(name, 8, 1)
+    check_manifold(manifold, x, y, tol=1e-6)
+    check_drift(manifold, Laplace(0.7), x[:5], y)
 
 
 def test_float32_distances_hold_when_points_are_near(name):
