@@ -86,6 +86,7 @@ class FisherRao(Manifold):
 
     def __init__(self) -> None:
         self._product = Power(Sphere())
+        self.similarity = Similarity(self._product)  # the identity
         self.injectivity_radius = self._product.injectivity_radius
 
     def __repr__(self) -> str:
@@ -95,11 +96,6 @@ class FisherRao(Manifold):
     def point_ndim(self) -> int:
         """Points are matrices, positions by letters."""
         return 2
-
-    @property
-    def similarity(self) -> Similarity:
-        """The identity, to the product of spheres."""
-        return Similarity(self._product)
 
     def projx(self, x: Float[Tensor, "*batch L K"]) -> Float[Tensor, "*batch L K"]:
         """Nearest point of the orthant: each row clamped at 0, then normalised.

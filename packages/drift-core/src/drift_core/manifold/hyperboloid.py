@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from drift_core.arguments import number
-from drift_core.manifold.interface import Manifold, Pairs, Similarity
+from drift_core.manifold.interface import Manifold, Pairs, scaling
 from drift_core.manifold.numerics import direct_cdist, safe_inverse, safe_ratio, safe_sqrt
 
 
@@ -44,6 +44,8 @@ class Hyperboloid(Manifold):
         if not -math.inf < self.curvature < 0:
             raise ValueError(f"curvature must be a negative finite number, got {curvature!r}")
         self._radius = (-self.curvature) ** -0.5
+        if self._radius != 1:
+            self.similarity = scaling(Hyperboloid(), self._radius)
 
     def __repr__(self) -> str:
         return "Hyperboloid()" if self.curvature == -1 else f"Hyperboloid({self.curvature:g})"
@@ -52,12 +54,6 @@ class Hyperboloid(Manifold):
     def point_ndim(self) -> int:
         """Points are vectors."""
         return 1
-
-    @property
-    def similarity(self) -> Similarity | None:
-        """Division by R; None for the curvature -1."""
-        R = self._radius
-        return None if R == 1 else Similarity(Hyperboloid(), lambda x: x / R, lambda _, u: R * u, R)
 
     def projx(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Point with the same space coordinates and the time coordinate sqrt(R^2 + |space|^2)."""

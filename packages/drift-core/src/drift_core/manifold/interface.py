@@ -41,16 +41,13 @@ class Manifold(ABC):
     """Length below which geodesics are unique and `logmap` inverts `expmap`."""
     point_shape: tuple[int, ...] | None = None
     """Shape of a point, where the geometry fixes it."""
+    similarity: "Similarity | None" = None
+    """A map to a manifold whose fused loops (`drift_core.engine`) serve this one."""
 
     @property
     @abstractmethod
     def point_ndim(self) -> int:
         """Number of trailing axes that make up a point."""
-
-    @property
-    def similarity(self) -> "Similarity | None":
-        """A map to a manifold whose fused loops (`drift_core.engine`) serve this one, or None."""
-        return None
 
     @abstractmethod
     def projx(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -151,6 +148,11 @@ class Similarity:
     """Inverse of the differential: maps points x of M and tangent vectors at f(x) to those at x."""
     scale: float = 1.0
     """Distances on M over distances on N."""
+
+
+def scaling(unit: Manifold, radius: float) -> Similarity:
+    """The division of points by a radius, to the manifold `unit`."""
+    return Similarity(unit, lambda x: x / radius, lambda _, u: radius * u, radius)
 
 
 def is_unit_sphere(manifold: Manifold, x: Float[Tensor, "n ..."]) -> bool:

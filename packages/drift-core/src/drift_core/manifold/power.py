@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.manifold.interface import Manifold, Pairs, Similarity
+from drift_core.manifold.interface import Manifold, Pairs
 from drift_core.manifold.numerics import safe_inverse, safe_sqrt
 
 
@@ -19,6 +19,8 @@ class Power(Manifold):
         self.base = base
         # A step along one factor alone is not unique beyond the base's radius.
         self.injectivity_radius = base.injectivity_radius
+        if base.similarity is not None:
+            self.similarity = replace(base.similarity, manifold=Power(base.similarity.manifold))
 
     def __repr__(self) -> str:
         return f"Power({self.base!r})"
@@ -27,12 +29,6 @@ class Power(Manifold):
     def point_ndim(self) -> int:
         """One axis more than a point of the base."""
         return self.base.point_ndim + 1
-
-    @property
-    def similarity(self) -> Similarity | None:
-        """That of the base, factor by factor."""
-        one = self.base.similarity
-        return None if one is None else replace(one, manifold=Power(one.manifold))
 
     def projx(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Project each factor."""

@@ -74,52 +74,47 @@ class Product(Manifold):
         """Points of the product from those of each factor, the inverse of `split`."""
         return torch.cat([p.flatten(-len(s)) for p, s in zip(parts, self.shapes, strict=True)], dim=-1)
 
-    def _each(self, *tensors: Tensor) -> Iterator[tuple[Manifold, float, list[Tensor]]]:
-        """Each factor with its weight and its parts of the tensors."""
-        parts = (list(part) for part in zip(*map(self.split, tensors), strict=True))
-        return zip(self.manifolds, self.weights, parts, strict=True)
-
     def projx(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Project each factor."""
-        return self.join(*(m.projx(*p) for m, _, p in self._each(x)))
+        return self.join(*(m.projx(*p) for m, _, p in _factors(self, x)))
 
     def proju(self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*_ d"]:
         """Project onto each factor's tangent space."""
-        return self.join(*(m.proju(*p) for m, _, p in self._each(x, u)))
+        return self.join(*(m.proju(*p) for m, _, p in _factors(self, x, u)))
 
     def egrad2rgrad(
         self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]
     ) -> Float[Tensor, "*_ d"]:
         """Riemannian gradient of each factor, over its weight."""
-        return self.join(*(m.egrad2rgrad(*p) / w for m, w, p in self._each(x, u)))
+        return self.join(*(m.egrad2rgrad(*p) / w for m, w, p in _factors(self, x, u)))
 
     def admissible(
         self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]
     ) -> Float[Tensor, "*_ d"]:
         """The part of the step that each factor admits."""
-        return self.join(*(m.admissible(*p) for m, _, p in self._each(x, u)))
+        return self.join(*(m.admissible(*p) for m, _, p in _factors(self, x, u)))
 
     def inner(
         self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"], v: Float[Tensor, "*#batch d"]
     ) -> Float[Tensor, "..."]:
         """Weighted sum of the factors' inner products."""
-        return torch.stack([w * m.inner(*p) for m, w, p in self._each(x, u, v)]).sum(0)
+        return torch.stack([w * m.inner(*p) for m, w, p in _factors(self, x, u, v)]).sum(0)
 
     def dist(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
         """Root of the weighted sum of the factors' squared distances."""
-        return torch.stack([math.sqrt(w) * m.dist(*p) for m, w, p in self._each(x, y)]).norm(dim=0)
+        return torch.stack([math.sqrt(w) * m.dist(*p) for m, w, p in _factors(self, x, y)]).norm(dim=0)
 
     def expmap(self, x: Float[Tensor, "*#batch d"], u: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
         """Exponential map of each factor."""
-        return self.join(*(m.expmap(*p) for m, _, p in self._each(x, u)))
+        return self.join(*(m.expmap(*p) for m, _, p in _factors(self, x, u)))
 
     def logmap(self, x: Float[Tensor, "*#batch d"], y: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
         """Logarithm of each factor."""
-        return self.join(*(m.logmap(*p) for m, _, p in self._each(x, y)))
+        return self.join(*(m.logmap(*p) for m, _, p in _factors(self, x, y)))
 
     def pairs(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Pairs:
         """Pairs of each factor, whose sums are of their logarithms over the whole distance."""
-        parts = [(w, m.pairs(*p)) for m, w, p in self._each(x, y)]
+        parts = [(w, m.pairs(*p)) for m, w, p in _factors(self, x, y)]
         r = safe_sqrt(torch.stack([w * pair.dist.square() for w, pair in parts]).sum(0))
 
         def direction_sum(weight: Tensor) -> Tensor:
@@ -127,3 +122,9 @@ class Product(Manifold):
             return self.join(*(pair.direction_sum(a * pair.dist) for _, pair in parts))
 
         return Pairs(r, direction_sum)
+
+
+def _factors(product: Product, *tensors: Tensor) -> Iterator[tuple[Manifold, float, list[Tensor]]]:
+    """Each factor with its weight and its parts of the tensors."""
+    parts = (list(part) for part in zip(*map(product.split, tensors), strict=True))
+    return zip(product.manifolds, product.weights, parts, strict=True)

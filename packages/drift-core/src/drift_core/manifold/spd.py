@@ -32,6 +32,7 @@ class SPD(Manifold):
         if n < 1:
             raise ValueError(f"matrices need at least one row, got n = {n}")
         self.n, self.point_shape = n, (n, n)
+        self.similarity = Similarity(Power(Euclidean()), lambda x: logm(x.double()).to(x.dtype), _from_flat)
 
     def __repr__(self) -> str:
         return f"SPD({self.n})"
@@ -40,11 +41,6 @@ class SPD(Manifold):
     def point_ndim(self) -> int:
         """Points are matrices."""
         return 2
-
-    @property
-    def similarity(self) -> Similarity:
-        """The logarithm, to symmetric matrices at the same distances."""
-        return Similarity(Power(Euclidean()), lambda x: logm(x.double()).to(x.dtype), _from_flat)
 
     def projx(self, x: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Symmetric part, with absolute values of its eigenvalues, of at least 1e-6 of the largest."""

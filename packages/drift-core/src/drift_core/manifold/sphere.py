@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from drift_core.arguments import positive
-from drift_core.manifold.interface import Manifold, Pairs, Similarity
+from drift_core.manifold.interface import Manifold, Pairs, scaling
 from drift_core.manifold.numerics import direct_cdist, reusable, safe_ratio, shortened
 
 
@@ -25,6 +25,8 @@ class Sphere(Manifold):
     def __init__(self, radius: float = 1.0) -> None:
         self.radius = positive("radius", radius)
         self.injectivity_radius = math.pi * self.radius
+        if self.radius != 1:
+            self.similarity = scaling(Sphere(), self.radius)
 
     def __repr__(self) -> str:
         return "Sphere()" if self.radius == 1 else f"Sphere({self.radius:g})"
@@ -33,12 +35,6 @@ class Sphere(Manifold):
     def point_ndim(self) -> int:
         """Points are vectors."""
         return 1
-
-    @property
-    def similarity(self) -> Similarity | None:
-        """Division by the radius; None for the unit sphere."""
-        R = self.radius
-        return None if R == 1 else Similarity(Sphere(), lambda x: x / R, lambda _, u: R * u, R)
 
     def projx(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Nearest vector of length R, R x / |x|."""

@@ -28,6 +28,7 @@ class Torus(Manifold):
         if d < 1:
             raise ValueError(f"a torus needs at least one angle, got d = {d}")
         self.d, self.point_shape = d, (d,)
+        self.similarity = Similarity(Power(Sphere()), _on_circles, _angular_velocity)
 
     def __repr__(self) -> str:
         return f"Torus({self.d})"
@@ -36,11 +37,6 @@ class Torus(Manifold):
     def point_ndim(self) -> int:
         """Points are vectors."""
         return 1
-
-    @property
-    def similarity(self) -> Similarity:
-        """Angles as points (cos, sin) of circles, at the same distances."""
-        return Similarity(Power(Sphere()), _on_circles, _angular_velocity)
 
     def projx(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The angles plus multiples of 2 pi; those in [-pi, pi] stay as they are."""
