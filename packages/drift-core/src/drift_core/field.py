@@ -29,16 +29,42 @@ class Batch:
     """Conditions of x, [n, ...]."""
     model_condition: Tensor | None = None
     """Conditions of the samples that repel, [k, ...]."""
+    data_condition: Tensor | None = None
+    """Conditions of the data, [m, ...]."""
     data_log_weight: Tensor | None = None
     """Log-weights of the data, broadcast to [n, m]; -inf excludes a pair."""
     model_log_weight: Tensor | None = None
     """Log-weights of the samples that repel, broadcast to [n, k]."""
+    num_generated: int | None = None
+    """How many of the samples that repel, the first, are generated, the others being data; None: all."""
 
     def negatives(self) -> tuple[Tensor, Tensor | None]:
         """Samples that repel, and the row of each x among them."""
         if self.model is not None:
             return self.model, self.self_index
         return self.x, torch.arange(len(self.x), device=self.x.device)
+
+    def pooled(self) -> tuple["Batch", Tensor]:
+        """The batch at all generated samples, and the row of each x among them.
+
+        Statistics over the samples, such as a mean, are computed on it, so that they are the same however
+        many processes share the samples. Where the x are not among the samples that repel, it is the batch.
+
+        Raises:
+            ValueError: log-weights that differ between the x.
+        """
+        rows = torch.arange(len(self.x), device=self.x.device)
+        if self.model is None or self.self_index is None:
+            return self, rows
+        generated = self.model[: self.num_generated]
+        if len(generated) == len(self.x) and bool((self.self_index == rows).all()):
+            return self, rows
+        weights = (self.data_log_weight, self.model_log_weight)
+        if any(weight is not None and weight.ndim == 2 and len(weight) > 1 for weight in weights):
+            raise ValueError("a statistic over all samples needs one log-weight a reference, not one a pair")
+        everywhere = torch.arange(len(generated), device=self.x.device)
+        whole = replace(self, x=generated, self_index=everywhere, condition=self.model_condition)
+        return whole, self.self_index
 
     def head(self, n: int) -> "Batch":
         """The batch with only its first n samples, and the same samples that repel."""

@@ -157,16 +157,18 @@ def smoothed_log_density(
     y: Float[Tensor, "m ..."],
     *,
     log_weight: Float[Tensor, "..."] | None = None,
+    self_index: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, " n"]:
     """The log-density of `smoothed_score` without its gradient, log sum_j exp(w_ij) k(x_i, y_j).
 
     Raises ValueError as `smoothed_score`.
     """
     weights = _checked_weights(manifold, kernel, x, y, log_weight)
-    result = fused(manifold, (kernel,), x, y, log_weight=weights, gradient=False)
+    result = fused(manifold, (kernel,), x, y, log_weight=weights, self_index=self_index, gradient=False)
     if result is not None:
         return result.log_density[0]
-    return smoothed_score(manifold, kernel, x, y, log_weight=log_weight).log_density
+    score = smoothed_score(manifold, kernel, x, y, log_weight=log_weight, self_index=self_index)
+    return score.log_density
 
 
 def effective_sample_size(

@@ -1,13 +1,13 @@
-"""Composite fields: weighted sums, pullbacks along a map, and fixed tables of data."""
+"""Composite fields: weighted sums, pullbacks along a map, locations, and fixed tables of data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from drift_core.field import Batch, Drift, Field, diagnostics, observe
-from drift_core.manifold import Manifold
+from drift_core.manifold import Manifold, Power
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,44 @@ class PullbackField:
     def _mapped(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self.map(x)
+
+
+@dataclass(frozen=True)
+class LocationField:
+    """A field at each location of points [n, L, *point] by itself, each its own drift problem.
+
+    Behind a `PullbackField`, for the feature maps of an encoder: one evaluation of it serves all locations.
+    Lengthscales in units of the batch (`AdaptiveField`) are those of each location.
+    """
+
+    field: Field
+    """The field at every location."""
+
+    @property
+    def manifold(self) -> Manifold:
+        """The product of the geometries of all locations."""
+        return Power(self.field.manifold)
+
+    def __call__(self, batch: Batch) -> Drift:
+        """Drift of the field at every location."""
+        parts = [self.field(part) for part in self._parts(batch)]
+        return Drift(*(torch.stack(part, dim=1) for part in zip(*parts, strict=True)))
+
+    def observe(self, batch: Batch) -> None:
+        """Let the field observe every location."""
+        for part in self._parts(batch):
+            observe(self.field, part)
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Diagnostics averaged over the locations."""
+        found = [diagnostics(self.field, part) for part in self._parts(batch)]
+        return {name: _weighted_mean([(1.0, part[name]) for part in found]) for name in found[0]}
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        model, own = batch.negatives()
+        for at in range(batch.x.shape[1]):
+            x, data = batch.x[:, at].contiguous(), batch.data[:, at].contiguous()
+            yield replace(batch, x=x, data=data, model=model[:, at].contiguous(), self_index=own)
 
 
 class TableField(nn.Module):

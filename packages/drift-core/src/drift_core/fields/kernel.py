@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from drift_core.field import Batch, Drift
+from drift_core.fields.coupling import Coupling, coupled_log_weight, rows_only
 from drift_core.kernel import RadialKernel
 from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
@@ -45,24 +45,45 @@ class KernelField:
     """Along the kernel gradient, or along the mean displacement ("displacement")."""
     chunk_size: int | None = None
     """References evaluated at once; any value gives the same field."""
+    coupling: Coupling = rows_only
+    """How samples and references are paired: `rows_only`, `geometric_mean` or `Sinkhorn(iterations)`."""
 
     def __call__(self, batch: Batch) -> Drift:
         """Attraction to the data and repulsion from the model at the progress of the batch."""
         scales = self.lengthscales.at(batch.progress)
-        scores = partial(
-            smoothed_scores,
-            self.manifold,
-            [self.kernel(scale) for scale in scales],
-            batch.x,
-            direction=self.direction,
-            chunk_size=self.chunk_size,
-        )
-        model, own = batch.negatives()
-        attraction = scores(batch.data, log_weight=batch.data_log_weight)
-        repulsion = scores(model, log_weight=batch.model_log_weight, self_index=own)
-        return Drift(
-            sum_scales(scales, attraction, self.direction), sum_scales(scales, repulsion, self.direction)
-        )
+        kernels = [self.kernel(scale) for scale in scales]
+        parts = (self._scores(kernels, batch, own) for own in (False, True))
+        return Drift(*(sum_scales(scales, scores, self.direction) for scores in parts))
+
+    def _scores(self, kernels: Sequence[RadialKernel], batch: Batch, own: bool) -> list[Score]:
+        """Scores of the samples that repel (`own`), or of the data, for each kernel."""
+        references, index, weight = batch.data, None, batch.data_log_weight
+        if own:
+            (references, index), weight = batch.negatives(), batch.model_log_weight
+        # Without a coupling the kernels have the same weights, and share the distances.
+        groups = [kernels] if self.coupling is rows_only else [[kernel] for kernel in kernels]
+        return [
+            score
+            for group in groups
+            for score in smoothed_scores(
+                self.manifold,
+                group,
+                batch.x,
+                references,
+                log_weight=self._coupled(group[0], batch, references, weight, own),
+                direction=self.direction,
+                chunk_size=self.chunk_size,
+                self_index=index,
+            )
+        ]
+
+    def _coupled(
+        self, kernel: RadialKernel, batch: Batch, references: Tensor, weight: Tensor | None, own: bool
+    ) -> Tensor | None:
+        """Log-weights of references with those of the coupling."""
+        if self.coupling is rows_only:
+            return weight
+        return coupled_log_weight(self.coupling, self.manifold, kernel, batch, references, weight, own=own)
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Mean effective number of data points per sample (ess), at the smallest lengthscale."""

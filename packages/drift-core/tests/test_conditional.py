@@ -1,0 +1,197 @@
+"""Conditional fields: a problem a class, labelled data, memory banks, and guidance by score algebra."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from drift_core import (
+    Batch,
+    ConditionalField,
+    Euclidean,
+    Gaussian,
+    KernelField,
+    LabelledField,
+    Laplace,
+    MemoryBank,
+    NormalizedField,
+    TrainConfig,
+    class_conditions,
+    train,
+)
+from drift_core.field import diagnostics, observe
+from drift_core.fields.conditional import power_law
+from drift_core.lengthscale import Lengthscales
+from drift_core.testing import check_field
+from drift_core.training.loop import resample
+from torch import Tensor, nn
+
+LABELS, DATA_LABELS = torch.tensor([0, 1, 0, 2, 1, 0]), torch.arange(12) % 3
+MORE = torch.tensor([0, 2, 2, 1])
+
+
+def plain(manifold) -> KernelField:
+    return KernelField(manifold, Laplace, Lengthscales((0.7,)))
+
+
+def batch_of(cloud, condition: Tensor = LABELS, others: Tensor = MORE) -> Batch:
+    return Batch(
+        cloud(6, 0),
+        cloud(12, 1),
+        torch.cat([cloud(6, 0), cloud(4, 2)]),
+        torch.arange(6),
+        condition=condition,
+        model_condition=torch.cat([condition, others]),
+        data_condition=DATA_LABELS,
+    )
+
+
+def with_strength(labels: Tensor, strengths: list[float]) -> Tensor:
+    return torch.stack([labels.double(), torch.tensor(strengths, dtype=torch.float64)[labels]], dim=1)
+
+
+def test_every_class_is_a_problem_by_itself(manifold, cloud):
+    field, batch = ConditionalField(plain(manifold)), batch_of(cloud)
+    check_field(field, batch)
+    check_field(ConditionalField(NormalizedField(plain(manifold))), batch)
+    for label in range(3):
+        own = torch.nonzero(label == LABELS)[:, 0]
+        others = torch.cat([cloud(6, 0)[own], cloud(4, 2)[label == MORE]])
+        alone = Batch(cloud(6, 0)[own], cloud(12, 1)[label == DATA_LABELS], others, torch.arange(len(own)))
+        for whole, part in zip(field(batch), plain(manifold)(alone), strict=True):
+            torch.testing.assert_close(whole[own], part)
+    assert 1 <= diagnostics(field, batch)["ess"] <= 4
+
+
+def test_strength_1_is_exactly_the_conditional_field(manifold, cloud):
+    field = ConditionalField(plain(manifold))
+    ones = batch_of(cloud, with_strength(LABELS, [1.0] * 3), with_strength(MORE, [1.0] * 3))
+    for guided, conditional in zip(field(ones), field(batch_of(cloud)), strict=True):
+        assert torch.equal(guided, conditional)
+
+
+def test_guidance_follows_the_score_algebra(manifold, cloud):
+    """V = r (s_c + (b - 1) (s_c - s_p) - s_q) with b = 1 / r, all by autograd of log-densities."""
+    strengths = [2.5, 1.5, 4.0]
+    condition, others = (with_strength(labels, strengths) for labels in (LABELS, MORE))
+    batch = replace(batch_of(cloud, condition, others), self_index=None)
+    field = ConditionalField(plain(manifold))
+    check_field(field, batch_of(cloud, condition, others), antisymmetric=False)
+
+    def log_density(x: Tensor, y: Tensor) -> Tensor:
+        """log mean_j k(x, y_j)."""
+        r = torch.stack([manifold.dist(x, point.expand_as(x)) for point in y])
+        return (-r / 0.7).logsumexp(0) - torch.tensor(float(len(y))).log()
+
+    def score(x: Tensor, y: Tensor) -> Tensor:
+        at = x.clone().requires_grad_()
+        (covector,) = torch.autograd.grad(log_density(at, y).sum(), at)
+        return manifold.egrad2rgrad(x, covector)
+
+    x = manifold.projx(batch.x + 0.01)  # off the samples that repel, where distances have no gradient
+    found = field(replace(batch, x=x)).field
+    for label, strength in enumerate(strengths):
+        rows = torch.nonzero(label == LABELS)[:, 0]
+        c, q = batch.data[label == DATA_LABELS], batch.model[torch.cat([LABELS, MORE]) == label]
+        s_c, s_p, s_q = (score(x[rows], y) for y in (c, batch.data, q))
+        b = 1 + (strength - 1) * (log_density(x[rows], batch.data) - log_density(x[rows], q)).exp()
+        b = b.reshape(-1, *(1,) * manifold.point_ndim)
+        expected = (s_c + (b - 1) * (s_c - s_p) - s_q) / b
+        torch.testing.assert_close(found[rows], expected, rtol=1e-7, atol=1e-7)
+
+
+def test_guided_samples_rest_at_the_extrapolated_density():
+    """p_c = (3 A + B) / 4 and p = (A + B) / 2, so 2 p_c - p = A: model A does not drift at strength 2."""
+    a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data, labels = torch.cat([a, a, a, b, a, b, b, b]), torch.arange(2).repeat_interleave(20)
+    ones = torch.zeros(5, 1, dtype=torch.float64)
+    batch = Batch(a + 0.1, data, a, data_condition=labels)
+    batch = replace(
+        batch, condition=torch.cat([ones, 2 + ones], 1), model_condition=torch.cat([ones, 2 + ones], 1)
+    )
+    field = ConditionalField(KernelField(Euclidean(), Gaussian, Lengthscales((0.7,))))
+    assert float(field(batch).field.abs().max()) < 1e-12
+    assert float(field(replace(batch, model=b)).field.abs().max()) > 0.1
+
+
+def test_a_class_without_data_and_missing_labels_are_refused(sphere_cloud):
+    field, batch = ConditionalField(plain(Euclidean())), batch_of(sphere_cloud)
+    with pytest.raises(ValueError, match="no data of class 2"):
+        field(replace(batch, data_condition=torch.arange(12) % 2))
+    with pytest.raises(ValueError, match="no labels"):
+        field(replace(batch, data_condition=None))
+    with pytest.raises(ValueError, match="no conditions"):
+        field(replace(batch, condition=None))
+    with pytest.raises(ValueError, match=r"at least 1, got 0\.5"):
+        field(batch_of(sphere_cloud, with_strength(LABELS, [0.5] * 3), with_strength(MORE, [0.5] * 3)))
+    with pytest.raises(ValueError, match="12 data need as many labels"):
+        LabelledField(field, batch.data, torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="at least 1, got 3 and 0"):
+        MemoryBank(field, batch.data, num_classes=3, capacity=0)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        class_conditions(3, 0)
+
+
+def test_the_bank_holds_the_latest_of_each_class(sphere_cloud):
+    table, labels = sphere_cloud(40, 3), torch.randint(3, (40,), generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(ConditionalField(plain(Euclidean())), table, num_classes=3, capacity=4)
+    field = LabelledField(bank, table, labels)
+    batch = replace(batch_of(sphere_cloud), data_condition=None)
+    seen: list[int] = []
+    for indices in torch.arange(40).split(10):
+        batch = replace(batch, data=indices)
+        kept = [i for label in range(3) for i in [j for j in seen if labels[j] == label][-4:]]
+        expected = replace(batch, data=torch.cat([indices, torch.tensor(kept, dtype=torch.long)]))
+        alone = LabelledField(ConditionalField(plain(Euclidean())), table, labels)
+        torch.testing.assert_close(field(batch), alone(expected))
+        check_field(field, batch)
+        observe(field, batch)
+        seen += indices.tolist()
+    assert bank.filled.tolist() == [4, 4, 4]
+
+
+def test_conditions_come_in_runs_and_strengths_by_a_power_law():
+    labels = class_conditions(10, 5)(100, torch.Generator().manual_seed(0))
+    assert labels.shape == (100,)
+    assert (labels.diff() != 0).sum() == 4
+    assert len(set(labels.tolist())) == 5
+    rows = class_conditions(3, 8, largest=4.0)(80, torch.Generator().manual_seed(0))
+    assert rows.unique(dim=0).shape == (8, 2)
+    assert bool(((rows[:, 1] >= 1) & (rows[:, 1] <= 4)).all())
+    u = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    for exponent in (0.0, 1.0, 3.0):
+        x = power_law(u, 4.0, exponent)
+        density = x**-exponent
+        mass = torch.trapezoid(density, x)  # the distribution function, by quadrature
+        half = torch.trapezoid(density[:50_001], x[:50_001]) / mass
+        assert float(half) == pytest.approx(0.5, abs=1e-4)
+
+
+class Shifted(nn.Module):
+    """x = z / 2 + B onehot(label)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Linear(3, 2, bias=False)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        return z / 2 + self.shift(nn.functional.one_hot(c, 3).to(z))
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 2, generator=generator)
+
+
+def test_a_generator_learns_every_class(tmp_path):
+    centres, labels = torch.tensor([[2.0, 0.0], [-1.0, 1.0], [0.0, -2.0]]), torch.arange(60) % 3
+    data = centres[labels] + 0.5 * torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(ConditionalField(plain(Euclidean())), data, num_classes=3, capacity=8)
+    field = LabelledField(bank, data, labels)
+    config = TrainConfig.of(
+        steps=150, batch_size=48, num_positives=24, lr=0.05, warmup_steps=0, ema_decay=0.9, step_size=0.3
+    )
+    conditions = class_conditions(3, 3)
+    trained = train(
+        Shifted(), field, resample(torch.arange(60)), config, tmp_path, sample_condition=conditions
+    )
+    means = torch.stack([data[labels == label].mean(0) for label in range(3)])
+    torch.testing.assert_close(trained.shift.weight.detach().T, means, atol=0.3, rtol=0)
