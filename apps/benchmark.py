@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tyro
-from benchmarks import coverage, grammar
+from benchmarks import coverage, grammar, toolbox
 from benchmarks.claims import claims_table
 from benchmarks.comparison import compare
 from benchmarks.groups import Group, cases_of
@@ -97,13 +97,23 @@ class Grammar:
         grammar.benchmark()
 
 
+@dataclass(kw_only=True)
+class Toolbox:
+    """Train networks with each coupling and scale on three kinds of data (takes minutes)."""
+
+    def __call__(self) -> None:
+        """Train, and print the table."""
+        toolbox.benchmark()
+
+
+
 EXAMPLES = {
     "run --only S2 --repeats 3 --out new.json": "scores on the sphere beside their baselines",
     "compare old.json new.json": "what became slower",
     "COMMAND --help": "the options of a command",
 }
 
-Command: Any = Run | Show | Compare | Strings | Grammar
+Command: Any = Run | Show | Compare | Strings | Grammar | Toolbox
 
 
 def present(report: Report, path: Path) -> None:

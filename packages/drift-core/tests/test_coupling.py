@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drift_core import Batch, Euclidean, KernelField, Laplace, Sinkhorn, geometric_mean, rows_only
+from drift_core import Batch, Euclidean, KernelField, Laplace, Sinkhorn, Sphere, geometric_mean, rows_only
 from drift_core.flow import particle_flow
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
@@ -40,13 +40,18 @@ def test_weights_are_those_of_the_matrices(name, dtype):
     torch.testing.assert_close(found.repulsion.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["geometric-mean", "sinkhorn"])
-def test_fields_with_couplings_obey_the_laws(manifold, cloud, name):
-    field = KernelField(manifold, Laplace, Lengthscales((0.4, 1.2)), coupling=COUPLINGS[name])
+def test_fields_with_couplings_obey_the_laws(manifold, cloud):
+    field = KernelField(manifold, Laplace, Lengthscales((0.4, 1.2)), coupling=geometric_mean)
     samples = torch.cat([cloud(6, 0), cloud(4, 2)])
     check_field(field, Batch(cloud(6, 0), cloud(9, 1), samples, torch.arange(6)))
-    weighted = Batch(cloud(6, 0), cloud(9, 1), data_log_weight=torch.linspace(-1, 1, 9))
-    check_field(field, weighted)
+
+
+def test_two_sided_fields_obey_the_laws(sphere_cloud):
+    field = KernelField(Sphere(), Laplace, Lengthscales((0.4,)), coupling=Sinkhorn(2))
+    samples = torch.cat([sphere_cloud(6, 0), sphere_cloud(4, 2)])
+    check_field(field, Batch(sphere_cloud(6, 0), sphere_cloud(9, 1), samples, torch.arange(6)))
+    weight = torch.linspace(-1, 1, 9)
+    check_field(field, Batch(sphere_cloud(6, 0), sphere_cloud(9, 1), data_log_weight=weight))
 
 
 def test_log_weights_of_references_count_them():
@@ -78,12 +83,12 @@ def test_only_the_two_sided_coupling_moves_mass_between_far_modes():
         noise = 0.3 * torch.randn(left + right, 2, generator=generator)
         return noise + torch.stack([centre, torch.zeros_like(centre)], dim=1)
 
-    data, start = modes(32, 96), modes(24, 24)
+    data, start = modes(16, 48), modes(16, 16)
     share = {}
-    for name, coupling in {**COUPLINGS, "sinkhorn": Sinkhorn(30)}.items():
+    for name, coupling in {**COUPLINGS, "sinkhorn": Sinkhorn(10)}.items():
         field = KernelField(Euclidean(), Laplace, Lengthscales((0.5,)), coupling=coupling)
-        x = particle_flow(field, start, data, steps=150, step_size=0.1).x
+        x = particle_flow(field, start, data, steps=50, step_size=0.2).x
         share[name] = float((x[:, 0] < 2).double().mean())
-    assert share["rows"] > 0.42
-    assert share["geometric-mean"] > 0.42
-    assert share["sinkhorn"] == pytest.approx(0.25, abs=0.05)
+    assert share["rows"] > 0.4
+    assert share["geometric-mean"] > 0.4
+    assert share["sinkhorn"] < 0.3, share

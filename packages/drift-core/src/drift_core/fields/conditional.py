@@ -221,7 +221,7 @@ def _guided(problem: Batch, batch: Batch, strength: float) -> Batch:
         raise ValueError(f"the strength of guidance must be at least 1, got {strength}")
     others = len(problem.model) - (problem.self_index is not None)
     own = _per_reference(problem.model_log_weight, problem.model)
-    data = _per_reference(batch.data_log_weight, batch.data).to(own)
+    data = _per_reference(batch.data_log_weight, problem.model.new_zeros(len(batch.data)))
     total = own.logsumexp(0) + math.log(max(others, 1) / len(own))  # of all but the sample itself
     weight = data - data.logsumexp(0) + total + math.log(strength - 1)
     return replace(
@@ -237,8 +237,8 @@ def _columns(log_weight: Tensor | None, columns: Tensor) -> Tensor | None:
 
 
 def _per_reference(log_weight: Tensor | None, references: Tensor) -> Tensor:
-    """Log-weights, one a reference."""
-    return torch.zeros(len(references), device=references.device) if log_weight is None else _row(log_weight)
+    """Log-weights, one a reference, in the type of the references."""
+    return references.new_zeros(len(references)) if log_weight is None else _row(log_weight).to(references)
 
 
 def _row(log_weight: Tensor) -> Tensor:
