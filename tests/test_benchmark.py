@@ -25,7 +25,7 @@ SMALL = {
 }
 GROUPS = (
     *("S2", "R2", "R64", "H2", "references", "dimensions"),
-    *("kernels", "nearest", "tokens", "soft", "kmers"),
+    *("kernels", "nearest", "couplings", "tokens", "soft", "kmers"),
 )
 
 
@@ -211,3 +211,19 @@ def test_tokens_are_much_faster_than_broadcasting(shape, factor, import_app):
     off = (results[1][:8] - results[2]).flatten(1).norm(dim=1) / results[2].flatten(1).norm(dim=1)
     assert float(off.max()) < 1e-5
     assert seconds[2] / 8 > factor * seconds[1] / 64
+
+
+def test_every_coupling_and_scale_trains_and_ties_are_told(import_app):
+    toolbox = import_app("benchmarks.toolbox")
+    bed = toolbox.strings()._replace(steps=2, batch_size=16)
+    for field, step in toolbox.fields_of(bed).values():
+        assert 0 <= bed.measure(toolbox.fit(bed, field, step, 0), 0) <= 1
+    found = {"a": [1.0, 1.1, 0.9], "b": [1.1, 1.2, 1.0], "c": [3.0, 3.1, 2.9]}
+    assert toolbox.table({"metric": (found, 0.5)}).splitlines() == [
+        "| field | metric |",
+        "|---|---|",
+        "| a | **1 ± 0.1** |",
+        "| b | **1.1 ± 0.1** |",
+        "| c | 3 ± 0.1 |",
+        "| *floor* | 0.5 |",
+    ]

@@ -1,21 +1,26 @@
 """Cases of several kernels on S^2, and of the field of near neighbours."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from drift_core import (
     Batch,
+    Field,
     Gaussian,
     KernelField,
     Laplace,
     Matern,
     NearestField,
     RadialKernel,
+    Sinkhorn,
     Sphere,
     SphericalMatern,
+    geometric_mean,
 )
 from drift_core.lengthscale import Lengthscales
+from drift_core.original import OriginalField
 
 from benchmarks.baselines import torch_form
 from benchmarks.case import Candidates, Case
@@ -46,6 +51,30 @@ def nearest(device: str) -> list[Case]:
     build = partial(_nearest_candidates, QUERIES, DATA, BUFFER, device)
     name = f"NearestField on S2, n = {QUERIES:,}, m = {DATA:,}"
     return [Case("nearest", name, {"n": QUERIES, "m": DATA, "d": 3}, build)]
+
+
+def couplings(device: str) -> list[Case]:
+    """Fields with couplings on R^64, and the field of the original method."""
+    name = f"couplings on R64, n = m = {QUERIES:,}"
+    sizes = {"n": QUERIES, "m": QUERIES, "d": 64}
+    return [Case("couplings", name, sizes, partial(_coupled_candidates, QUERIES, device), same=False)]
+
+
+def _coupled_candidates(n: int, device: str) -> Candidates:
+    space = SPACES["R64"]
+    batch = Batch(*(cloud(space, n, seed, device) for seed in (0, 1)))
+    plain = KernelField(space.manifold, Laplace, Lengthscales((space.lengthscale,)))
+    fields = {
+        "KernelField": plain,
+        "geometric_mean": replace(plain, coupling=geometric_mean),
+        "Sinkhorn(10)": replace(plain, coupling=Sinkhorn(10)),
+        "OriginalField": OriginalField(space.manifold),
+    }
+    return {label: partial(_drift, field, batch) for label, field in fields.items()}
+
+
+def _drift(field: Field, batch: Batch) -> torch.Tensor:
+    return field(batch).field
 
 
 def _kernel_candidates(n: int, device: str) -> Candidates:

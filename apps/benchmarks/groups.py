@@ -7,7 +7,18 @@ from benchmarks import fields, points, simplex
 from benchmarks.case import Case
 
 Group = Literal[
-    "S2", "R2", "R64", "H2", "references", "dimensions", "kernels", "nearest", "tokens", "soft", "kmers"
+    "S2",
+    "R2",
+    "R64",
+    "H2",
+    "references",
+    "dimensions",
+    "kernels",
+    "nearest",
+    "couplings",
+    "tokens",
+    "soft",
+    "kmers",
 ]
 
 
@@ -24,6 +35,8 @@ def cases_of(group: Group, device: str) -> Sequence[Case]:
             return fields.kernels(device)
         case "nearest":
             return fields.nearest(device)
+        case "couplings":
+            return fields.couplings(device)
         case "tokens":
             return simplex.tokens()
         case "soft":

@@ -147,13 +147,16 @@ def manifold_of(config: DigitConfig) -> Manifold:
 
 def read_folder(folder: Path) -> tuple[Tensor, Tensor]:
     """Images [n, pixels] of black 0 to white 1, and labels, the ranks of the folders' names."""
-    from PIL import Image  # comes with matplotlib
+    from PIL import Image, UnidentifiedImageError  # comes with matplotlib
 
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
     if not files:
         raise ValueError(f"{folder} holds no folders with images, one a class")
     names = sorted({path.parent.name for path in files})
-    images = [np.asarray(Image.open(path).convert("L"), dtype=np.float32) / 255 for path in files]
+    try:
+        images = [np.asarray(Image.open(path).convert("L"), dtype=np.float32) / 255 for path in files]
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{folder}: {error}") from None
     for path, image in zip(files, images, strict=True):
         if image.shape != images[0].shape or image.shape[0] != image.shape[1]:
             raise ValueError(f"{path} has {image.shape} pixels; all images must be squares of one size")
@@ -217,10 +220,11 @@ class DigitDomain(Domain[DigitConfig, Digits, DigitGenerator]):
             return LabelledField(pixels, data.images, data.labels)
         plain = KernelField(Euclidean(), kernel, Lengthscales((0.5,)), config.kernel.direction)
         inner = ConditionalField(AdaptiveField(plain, mean_distance))
+        encoder = data.encoder.to("cuda" if torch.cuda.is_available() else "cpu")  # where training runs
         parts: list[Field] = [
             pixels,
-            PullbackField(data.encoder.locations, LocationField(inner), manifold),
-            PullbackField(data.encoder.features, inner, manifold),
+            PullbackField(encoder.locations, LocationField(inner), manifold),
+            PullbackField(encoder.features, inner, manifold),
         ]
         total = SumField([NormalizedField(part) for part in parts], [0.3, 0.3, 0.3])
         return LabelledField(total, data.images, data.labels)
@@ -269,21 +273,19 @@ class DigitDomain(Domain[DigitConfig, Digits, DigitGenerator]):
 
     def figures(self, run: Run[DigitConfig, Digits, DigitGenerator], samples: Samples) -> None:
         """Draw every class at every strength, samples beside their nearest training images, and the curve."""
-        folder, sample = run.folder / "figures", partial(self.sample, run)
-        rows = [
-            (f"strength {s:g}", sample(40, 0, s).images.reshape(4, 10, -1).transpose(0, 1).flatten(0, 1))
-            for s in STRENGTHS
-        ]
-        if run.generator.classes == 10:
-            draw_rows(folder / "samples.png", rows, run.data.side)
-        some = samples.images[:40]
+        folder, sample, side = run.folder / "figures", partial(self.sample, run), run.data.side
+        classes = run.generator.classes
+        by_class = torch.arange(2 * classes).reshape(2, classes).T.flatten()
+        rows = [(f"strength {s:g}", sample(2 * classes, 0, s).images[by_class]) for s in STRENGTHS]
+        draw_rows(folder / "samples.png", rows, side)
+        some = samples.images[:20]
         nearest = manifold_of(run.config).cdist(some, run.data.images).argmin(1)
-        draw_rows(
-            folder / "nearest.png",
-            [("samples", some), ("nearest training images", run.data.images[nearest])],
-            run.data.side,
+        pairs = [("samples", some), ("nearest training images", run.data.images[nearest])]
+        draw_rows(folder / "nearest.png", pairs, side)
+        found = [compare(run.data, sample(1_000, 1, s)) for s in STRENGTHS]
+        draw_curve(
+            folder / "guidance.png", found, compare(run.data, Samples(run.data.images, run.data.labels))
         )
-        draw_curve(folder / "guidance.png", [compare(run.data, sample(1_000, 1, s)) for s in STRENGTHS])
 
 
 def judged(data: Digits, samples: Samples) -> dict[str, float]:
@@ -311,27 +313,30 @@ def frechet(x: Tensor, y: Tensor) -> float:
 
 def draw_rows(path: Path, rows: list[tuple[str, Tensor]], side: int) -> None:
     """Draw rows of images, each with a title."""
-    with written_figure(path, 0.55 * len(rows) + 0.1, 12.0) as figure:
+    with written_figure(path, 0.8 * len(rows), 12.0) as figure:
         for axes, (title, images) in zip(np.atleast_1d(figure.subplots(len(rows), 1)), rows, strict=True):
-            strip = torch.cat([F.pad(image, (1, 1, 1, 1)) for image in images.reshape(-1, side, side)], dim=1)
-            axes.imshow(strip, cmap="gray_r", vmin=0, vmax=float(images.max()))
-            axes.set_title(title, fontsize=8, loc="left", pad=2)
+            whites = (F.pad(image, (1, 1, 1, 1)) for image in images.reshape(-1, side, side))
+            axes.imshow(torch.cat(list(whites), dim=1), cmap="gray_r", vmin=0, vmax=float(rows[-1][1].max()))
+            axes.set_title(title, fontsize=9, loc="left", pad=2)
             axes.set_axis_off()
 
 
-def draw_curve(path: Path, found: list[dict[str, float]]) -> None:
+def draw_curve(path: Path, found: list[dict[str, float]], train: dict[str, float]) -> None:
     """Draw what strength does to the judge's certainty, to diversity and to the Frechet distance."""
     titles = {
         "nats": "cross-entropy of the asked class (nats)",
         "diversity": "mean distance within a class",
-        "frechet": "Frechet distance",
+        "frechet": "Fréchet distance to held-out images",
     }
     with written_figure(path, 3.0, 10.0) as figure:
         for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-            axes.plot(STRENGTHS, [part[name] for part in found], marker="o")
+            values = [part[name] for part in found]
+            axes.plot(STRENGTHS, values, marker="o", label="samples")
+            axes.axhline(train[name], color="0.5", linestyle="--", label="training images")
             axes.set_title(title, fontsize=10)
             axes.set_xlabel("strength")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.15 * max(*values, train[name]))
+        figure.axes[0].legend(frameon=False)
 
 
 if __name__ == "__main__":

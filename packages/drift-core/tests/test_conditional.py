@@ -19,7 +19,7 @@ from drift_core import (
     class_conditions,
     train,
 )
-from drift_core.field import diagnostics, observe
+from drift_core.field import diagnostics, modules_of, observe
 from drift_core.fields.conditional import power_law
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
@@ -155,6 +155,14 @@ def test_the_bank_holds_the_latest_of_each_class(sphere_cloud):
         seen += indices.tolist()
     check_field(field, batch)
     assert bank.filled.tolist() == [4, 4, 4]
+
+
+def test_state_is_found_behind_fields_without_state(sphere_cloud):
+    bank = MemoryBank(plain(Euclidean()), sphere_cloud(4, 0), num_classes=3, capacity=4)
+    outer = LabelledField(ConditionalField(bank), sphere_cloud(4, 0), torch.zeros(4, dtype=torch.long))
+    assert modules_of(outer) == [outer, bank]
+    inner = LabelledField(bank, sphere_cloud(4, 0), torch.zeros(4, dtype=torch.long))
+    assert modules_of(inner) == [inner]
 
 
 def test_conditions_come_in_runs_and_strengths_by_a_power_law():

@@ -11,12 +11,13 @@ import torch
 from drift_core import Batch, Euclidean, KernelField, Laplace
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_field
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EXAMPLES / "wind.py"), *map(str, args)]
+def run(*args: object, cwd: Path, example: str = "wind.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / example), *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -35,6 +36,31 @@ def test_a_domain_in_120_lines(tmp_path):
     refused = run("--data", "nowhere.txt", "--out", "other", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "other").exists()
+
+
+def test_digits_of_a_class_from_a_folder_of_images(tmp_path):
+    """Bars, horizontal or vertical, at random heights: a class each."""
+    generator = torch.Generator().manual_seed(0)
+    for label, name in enumerate(("horizontal", "vertical")):
+        (tmp_path / "bars" / name).mkdir(parents=True)
+        for i in range(60):
+            image = torch.zeros(8, 8)
+            image[int(torch.randint(8, (), generator=generator))] = 255
+            image = (image if label == 0 else image.T).numpy().astype("uint8")
+            Image.fromarray(image).save(tmp_path / "bars" / name / f"{i}.png")
+    flags = ["--features", "--steps", 40, "--batch-size", 64, "--eval-draws", 2, "--data", "bars"]
+    result = run(*flags, "--out", "run", cwd=tmp_path, example="digits.py")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["agreement_at_1"]["value"] > 0.9
+    assert metrics["agreement_at_1"]["floor"] > 0.9
+    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert figures == {"samples.png", "nearest.png", "guidance.png", "training.png"}
+    (tmp_path / "bars" / "vertical" / "0.png").write_text("no image")
+    refused = run(*flags, "--out", "other", cwd=tmp_path, example="digits.py")
+    assert refused.returncode == 2
+    assert "0.png" in refused.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "other").exists()
 
 

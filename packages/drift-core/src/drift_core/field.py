@@ -134,14 +134,15 @@ def data_device(field: Field, device: torch.device) -> torch.device:
 
 
 def modules_of(field: Field) -> list[nn.Module]:
-    """Modules that hold the state of a field: the field itself, or those of the fields that it wraps.
+    """Modules that hold the state of a field: the field itself, and those of the fields that it wraps.
 
     Wrapped fields are its attribute `field` and those in `fields`. Training moves the modules to its device
     and saves them in checkpoints.
     """
-    if isinstance(field, nn.Module):
-        return [field]
     inner = [*getattr(field, "fields", ()), *([field.field] if hasattr(field, "field") else [])]
+    if isinstance(field, nn.Module):  # modules among the inner fields are its submodules
+        inner = [part for part in inner if not isinstance(part, nn.Module)]
+        return [field, *(module for part in inner for module in modules_of(part))]
     return [module for part in inner for module in modules_of(part)]
 
 
