@@ -62,9 +62,9 @@ def couplings(device: str) -> list[Case]:
 
 def _coupled_candidates(n: int, device: str) -> Candidates:
     space = SPACES["R64"]
-    batch = Batch(*(cloud(space, n, seed, device) for seed in (0, 1)))
+    batch = Batch(cloud(space, n, 0, device), cloud(space, n, 1, device))
     plain = KernelField(space.manifold, Laplace, Lengthscales((space.lengthscale,)))
-    fields = {
+    fields: dict[str, Field] = {
         "KernelField": plain,
         "geometric_mean": replace(plain, coupling=geometric_mean),
         "Sinkhorn(10)": replace(plain, coupling=Sinkhorn(10)),

@@ -62,7 +62,7 @@ class DigitConfig(DomainConfig):
     """Train a one-step generator of digits, given class and strength of guidance."""
 
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(steps=1500, lr=2e-3, step_size=1.0, decay_fraction=0.5)
+        default_factory=lambda: OptimizerConfig(steps=1_500, lr=2e-3, step_size=1.0, decay_fraction=0.5)
     )
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(batch_size=500, num_positives=1437))
     kernel: KernelConfig = field(default_factory=lambda: KernelConfig(lengthscale="auto"))

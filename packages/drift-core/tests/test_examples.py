@@ -49,7 +49,7 @@ def test_digits_of_a_class_from_a_folder_of_images(tmp_path):
             image[int(torch.randint(8, (), generator=generator))] = 255
             image = (image if label == 0 else image.T).numpy().astype("uint8")
             Image.fromarray(image).save(tmp_path / "bars" / name / f"{i}.png")
-    flags = ["--features", "--steps", 40, "--batch-size", 64, "--eval-draws", 2, "--data", "bars"]
+    flags = ["--features", "--steps", 30, "--batch-size", 64, "--eval-draws", 2, "--data", "bars"]
     result = run(*flags, "--out", "run", cwd=tmp_path, example="digits.py")
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
