@@ -107,7 +107,6 @@ class Toolbox:
         toolbox.benchmark()
 
 
-
 EXAMPLES = {
     "run --only S2 --repeats 3 --out new.json": "scores on the sphere beside their baselines",
     "compare old.json new.json": "what became slower",
