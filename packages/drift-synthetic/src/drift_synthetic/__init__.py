@@ -1,16 +1,31 @@
-"""Checkerboard and swiss roll on the plane, the sphere and the hyperboloid."""
+"""Densities on the plane, the sphere and other spaces: exact samplers, or points of a file."""
 
-from drift_synthetic.chart import SPACES, Space
-from drift_synthetic.data import TARGETS, Checkerboard, Problem, SwissRoll, make_problem
+from drift_synthetic.chart import ChartSpace
+from drift_synthetic.data import (
+    Checkerboard,
+    FileProblem,
+    Problem,
+    SwissRoll,
+    TargetProblem,
+    make_problem,
+    read_problem,
+)
 from drift_synthetic.model import SyntheticGenerator
+from drift_synthetic.space import AmbientSpace, Space
+from drift_synthetic.spaces import SPACES, find_space
 
 __all__ = [
     "SPACES",
-    "TARGETS",
+    "AmbientSpace",
+    "ChartSpace",
     "Checkerboard",
+    "FileProblem",
     "Problem",
     "Space",
     "SwissRoll",
     "SyntheticGenerator",
+    "TargetProblem",
+    "find_space",
     "make_problem",
+    "read_problem",
 ]

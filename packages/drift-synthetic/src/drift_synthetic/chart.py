@@ -1,18 +1,20 @@
-"""Plane, sphere and hyperboloid, each with a two-dimensional chart: the logarithm at its origin."""
+"""Surfaces with a two-dimensional chart, the logarithm at an origin."""
 
 import math
 from dataclasses import dataclass
 
 import torch
 from drift_core import Euclidean, Hyperboloid, Manifold, Sphere
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
+
+from drift_synthetic.space import TOLERANCE, Map, same
 
 _NUDGE = 1e-5
 
 
 @dataclass(frozen=True)
-class Space:
+class ChartSpace:
     """A surface with the chart u = log_o(x), whose inverse is x = exp_o(u): normal coordinates at o.
 
     Distances from the origin are those of the chart; circles of radius r have the length 2 pi r on the
@@ -31,8 +33,38 @@ class Space:
     """Half the width of the checkerboard in the chart."""
     roll: float
     """Radius at which the swiss roll ends."""
+    expected: str
+    """What a row of a file should be."""
     edge: float = math.inf
-    """Distance from the origin within which float32 points are kept."""
+    """Distance from the origin within which float32 points are kept; outputs of a network are then charted."""
+    embed: Map = same
+    """Euclidean coordinates, by default the ambient ones."""
+    metrics: tuple[str, ...] = ("sliced_wasserstein", "tile_accuracy", "c2st")
+    limit: float = math.inf
+    """Largest chart coordinate, where charts wrap round; rows of a file may be twice as large."""
+
+    chart_columns = ("u1", "u2")
+
+    @property
+    def outputs(self) -> int:
+        """Two chart coordinates where there is an edge, else as many as ambient coordinates."""
+        return 2 if self.edge < math.inf else len(self.origin)
+
+    def point(self, outputs: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """Points for charted outputs within the edge, else their projection."""
+        if self.edge < math.inf:
+            return self.lift(self.within(outputs))
+        return self.manifold.projx(outputs)
+
+    def to_rows(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The points themselves."""
+        return x
+
+    def from_rows(self, rows: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Bool[Tensor, " n"]]:
+        """Projected rows, and which were points: on the space or, where charts wrap round, within range."""
+        points = self.manifold.projx(rows)
+        off = (points - rows).abs() - TOLERANCE if self.limit == math.inf else rows.abs() - 2 * self.limit
+        return points, (off <= 0).all(dim=1)
 
     def lift(self, u: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
         """Points exp_o(u) of chart coordinates u, in the precision of u."""
@@ -65,18 +97,18 @@ class Space:
         return length * (ahead - behind) / (2 * _NUDGE)
 
 
-SPACES = {
-    space.name: space
-    for space in (
-        Space("plane", Euclidean(), (0.0, 0.0), ("x", "y"), 0, board=1.0, roll=1.0),
-        # The corners of the board, and the end of the roll but for its noise, are 2 radians from the pole.
-        Space("sphere", Sphere(), (0.0, 0.0, 1.0), ("x", "y", "z"), 0, board=2**0.5, roll=2.0),
-        # Corners, and the end of the roll with its noise, are 2.5 from the origin. Beyond the edge, the
-        # rounding of float32 coordinates alone moves the Minkowski norm by up to 1e-5.
-        Space(
-            "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), 1,
-            board=2.5 * 0.5**0.5, roll=2.25, edge=2.7,
-        ),
-    )
-}  # fmt: skip
-"""The spaces by name."""
+CHARTS = (
+    ChartSpace("plane", Euclidean(), (0.0, 0.0), ("x", "y"), 0, 1.0, 1.0, "two numbers"),
+    # The corners of the board, and the end of the roll but for its noise, are 2 radians from the pole.
+    ChartSpace(
+        "sphere", Sphere(), (0.0, 0.0, 1.0), ("x", "y", "z"), 0,
+        board=2**0.5, roll=2.0, expected="a unit vector",
+    ),
+    # Corners, and the end of the roll with its noise, are 2.5 from the origin. Beyond the edge, the
+    # rounding of float32 coordinates alone moves the Minkowski norm by up to 1e-5.
+    ChartSpace(
+        "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), 1,
+        board=2.5 * 0.5**0.5, roll=2.25, expected="a point with -t^2 + x^2 + y^2 = -1 and t > 0", edge=2.7,
+    ),
+)  # fmt: skip
+"""The surfaces with charts."""

@@ -4,11 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from drift_core import Batch, Domain, Euclidean, KernelField, Sphere
 from drift_core.kernel.by_name import make_kernel
-from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
+from drift_core.lengthscale import (
+    auto_lengthscale,
+    checked_lengthscales,
+    parse_lengthscales,
+    shortest_lengthscale,
+)
 from drift_core.manifold import Manifold
 from drift_core.runs.config import DomainConfig, KernelConfig
 from drift_core.runs.domain import Run, Split, untrained
@@ -19,13 +24,18 @@ from drift_core.training.learner import Sampler
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_synthetic.chart import Space
-from drift_synthetic.data import Problem, make_problem
+from drift_synthetic.chart import ChartSpace
+from drift_synthetic.data import Problem, TargetName, make_problem, read_problem
 from drift_synthetic.evaluate import evaluate
 from drift_synthetic.figures import DATA, Row, field_figure, grid_figure, lattice
+from drift_synthetic.laplacian import spectrum
 from drift_synthetic.metrics import sliced_wasserstein
-from drift_synthetic.model import MAX_CODEBOOK_SIZE, Geometry, SpaceName, SyntheticGenerator
+from drift_synthetic.model import MAX_CODEBOOK_SIZE, Geometry, SyntheticGenerator
 from drift_synthetic.snapshots import read_snapshots, write_snapshots
+from drift_synthetic.space import Space
+from drift_synthetic.spaces import SpaceName
+from drift_synthetic.spectral import SpectralField
+from drift_synthetic.surface import Surface
 from drift_synthetic.table import write_csv
 
 VALIDATION = 2_048
@@ -67,17 +77,30 @@ class SyntheticNetworkConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticDataConfig(Settings):
-    """The data; every step draws fresh points."""
+    """The data: a target, of which every step draws fresh points, or a file."""
 
-    target: Literal["checkerboard", "swiss-roll"] = "checkerboard"
-    """Density in the chart."""
+    target: TargetName | None = None
+    """Density; none: the first of its space in the README's table."""
     space: SpaceName = "sphere"
-    """Space to which the exponential map at the origin maps the target."""
+    """Space of the points."""
+    mesh: Path | None = None
+    """OBJ or PLY file of a closed surface, for --space mesh; none: a trefoil."""
+    data: Path | None = None
+    """CSV file of points instead of a target. Columns: x,y (plane); x,y,z, a unit
+    vector (sphere); t,x,y (hyperboloid); x,y,z near the surface (mesh)."""
+    split_seed: Annotated[int, at_least(0)] = 42
+    """Seed of the split of a file into training, validation and test points."""
+
+    def check(self) -> None:
+        """Raise ValueError for a number that is out of range, and for two sources of points."""
+        super().check()
+        if self.data is not None and self.target is not None:
+            raise ValueError(f"`data` is a file instead of `target` {self.target}; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(DomainConfig):
-    """Train a one-step generator of a checkerboard or a swiss roll on the plane, sphere or hyperboloid."""
+    """Train a one-step generator of a density on a plane, sphere, hyperboloid, torus, mesh, ..."""
 
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(steps=1_200, lr=1.5e-3, decay_fraction=0.5)
@@ -91,10 +114,10 @@ SyntheticRun = Run[SyntheticConfig, Problem, SyntheticGenerator]
 
 
 class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
-    """Checkerboard and swiss roll on the plane, the sphere and the hyperboloid.
+    """Densities on the plane and on curved spaces.
 
-    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid;
-    the paper's network and lengthscales are not published.
+    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid,
+    those of the recipes of other spaces on theirs; the paper's network and lengthscales are not published.
     """
 
     name = "synthetic"
@@ -106,30 +129,45 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         "--recipe paper": "as published: Gaussian latents, no codebook",
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"codebook_size": 0, "decay_fraction": 0.0}
+        "paper": {"codebook_size": 0, "decay_fraction": 0.0},
+        "mesh": {"kernel": "spectral", "lengthscale": "1:0.15"},
     }
 
+    def default_recipe(self, config: SyntheticConfig) -> str | None:
+        """The recipe of the space, if it has one; that of a mesh is for the drift on its surface."""
+        name, geometry = config.data.space, config.network.geometry
+        return name if name in self.recipes and geometry == "intrinsic" else None
+
     def load(self, config: SyntheticConfig) -> Problem:
-        """Target and space, from which data are drawn."""
-        return make_problem(config.data.target, config.data.space)
+        """Target and space, from which data are drawn, or the points of a file."""
+        data = config.data
+        mesh = None if data.mesh is None else str(data.mesh)
+        if data.data is not None:
+            return read_problem(data.data, data.space, mesh, data.split_seed)
+        return make_problem(data.target, data.space, mesh)
 
     def generator(self, config: SyntheticConfig, data: Problem) -> SyntheticGenerator:
         """Generator with a codebook, or the plain MLP without."""
-        network = config.network
-        return SyntheticGenerator(config.data.space, network.geometry, network.codebook_size)
+        network, mesh = config.network, config.data.mesh
+        return SyntheticGenerator(
+            config.data.space,
+            network.geometry,
+            network.codebook_size,
+            mesh=None if mesh is None else str(mesh),
+        )
 
-    def field(self, config: SyntheticConfig, data: Problem) -> KernelField:
+    def field(self, config: SyntheticConfig, data: Problem) -> KernelField | SpectralField:
         """Field between batches; raises ValueError for an invalid kernel or lengthscale."""
         settings, manifold = config.kernel, manifold_of(data, config.network.geometry)
-        if settings.kernel == "spectral" and not isinstance(manifold, Sphere):
-            raise ValueError(
-                "`kernel` spectral needs `space` sphere and `geometry` intrinsic, "
-                f"got {config.data.space} and {config.network.geometry}"
-            )
+        check_kernel(settings.kernel, manifold, config)
         auto = None
         if "auto" in settings.scales:
             points = data.sample(2_048, generator_for(config.run.seed, _DRAWING))
             auto = auto_lengthscale(manifold, points)
+        if isinstance(manifold, Surface):
+            scales = parse_lengthscales(settings.scales, auto=auto)
+            functions = spectrum(manifold.mesh)
+            return SpectralField(manifold, functions, settings.smoothness, scales, settings.direction)
         kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
         scales = checked_lengthscales(settings.scales, kernel, auto)
         return KernelField(manifold, kernel, scales, settings.direction)
@@ -139,13 +177,13 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         return data.sample
 
     def validation(self, config: SyntheticConfig, data: Problem) -> Callable[[SyntheticGenerator], float]:
-        """Sliced Wasserstein-2 distance to a fresh sample."""
+        """Sliced Wasserstein-2 distance to a fresh sample, or to the validation points of a file."""
         seed = config.run.seed
-        reference = data.sample(VALIDATION, generator_for(seed, _VALIDATING, 0))
+        reference = data.held_out(VALIDATION, generator_for(seed, _VALIDATING, 0), "val")
 
         def distance(generator: SyntheticGenerator) -> float:
             samples = generator.sample(VALIDATION, generator_for(seed, _VALIDATING, 1))
-            return sliced_wasserstein(samples, reference)
+            return sliced_wasserstein(data.space.embed(samples), data.space.embed(reference))
 
         return distance
 
@@ -166,13 +204,14 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         return evaluate(run.generator.sample, run.data, draws, run.config.run.seed, on)
 
     def figures(self, run: SyntheticRun, samples: Samples) -> None:
-        """Draw samples, their evolution over training, and both directions of the field."""
+        """Draw samples, their evolution over training, and both directions of the field where there is a chart."""
         figures, problem = run.folder / "figures", run.data
         data = problem.sample(self.num_samples, generator_for(run.config.run.seed, _DRAWING))
         panels = {DATA: data, "Samples": samples.points}
         grid_figure([Row(problem.title, problem, panels)], figures / "samples.png")
         grid_figure([evolution(run)], figures / "evolution.png")
-        field_figure(problem, *fields_on_lattice(run.config), data, figures / "field.png")
+        if isinstance(problem.space, ChartSpace):
+            field_figure(problem, *fields_on_lattice(run.config), data, figures / "field.png")
 
 
 DOMAIN = SyntheticDomain()
@@ -181,6 +220,18 @@ DOMAIN = SyntheticDomain()
 def manifold_of(problem: Problem, geometry: Geometry) -> Manifold:
     """Manifold on which samples drift: the space, or the Euclidean space around it."""
     return problem.space.manifold if geometry == "intrinsic" else Euclidean()
+
+
+def check_kernel(kernel: str, manifold: Manifold, config: SyntheticConfig) -> None:
+    """Raise ValueError for a kernel that is not defined on the manifold of a run."""
+    space, geometry = config.data.space, config.network.geometry
+    if kernel == "spectral" and not isinstance(manifold, Sphere | Surface):
+        raise ValueError(
+            "`kernel` spectral needs `space` sphere or mesh and `geometry` intrinsic, "
+            f"got {space} and {geometry}"
+        )
+    if kernel != "spectral" and isinstance(manifold, Surface):
+        raise ValueError(f"`space` mesh with `geometry` intrinsic needs `kernel` spectral, got {kernel}")
 
 
 def fields_on_lattice(

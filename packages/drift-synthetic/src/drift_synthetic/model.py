@@ -1,4 +1,4 @@
-"""The one-step generator of points on the plane, the sphere or the hyperboloid."""
+"""The one-step generator of points of a space."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from drift_synthetic.chart import SPACES
+from drift_synthetic.space import Space
+from drift_synthetic.spaces import SpaceName, find_space
 
-SpaceName = Literal["plane", "sphere", "hyperboloid"]
 Geometry = Literal["intrinsic", "euclidean"]
 
 MAX_CODEBOOK_SIZE = 2**24
@@ -34,10 +34,11 @@ class SyntheticGenerator(
     With `codebook_size` 0, as published, a latent is the normal numbers alone, which a plain MLP of `blocks`
     hidden layers with SiLU maps to the point.
 
-    With geometry "intrinsic" outputs are points: unit vectors on the sphere, exp_o of two outputs on the
-    hyperboloid, smoothly contracted to where float32 keeps the Minkowski norm (`Space.within`). With
+    With geometry "intrinsic" outputs are mapped to points (`Space.point`): projected to unit vectors on the sphere, unit
+    quaternions, angles modulo 2 pi or the nearest point of a mesh; on the hyperboloid exp_o of two outputs,
+    smoothly contracted to where float32 keeps the Minkowski norm (`ChartSpace.within`). With
     "euclidean", the baseline, they are free in the ambient space while training, and only `sample` projects
-    them. On the plane both are the same. The defaults have 0.4 million parameters. `save_pretrained(folder)`
+    them. On the plane both are the same. `mesh` is the file of the surface of space "mesh", None the default. The defaults have 0.4 million parameters. `save_pretrained(folder)`
     and `from_pretrained(folder)` keep the weights (safetensors) and the arguments (config.json).
 
     Raises:
@@ -52,19 +53,18 @@ class SyntheticGenerator(
         latent_dim: int = 2,
         width: int = 128,
         blocks: int = 4,
+        mesh: str | None = None,
     ) -> None:
         super().__init__()
-        if space not in SPACES:
-            raise ValueError(f"space must be one of {', '.join(SPACES)}; got {space!r}")
+        self.space_name, self.mesh = space, mesh
         if geometry not in ("intrinsic", "euclidean"):
             raise ValueError(f"geometry {geometry!r} is neither 'intrinsic' nor 'euclidean'")
         if codebook_size < 0 or latent_dim < 0 or codebook_size + latent_dim == 0:
             raise ValueError(
                 f"a latent needs codebook entries or normal numbers, got {codebook_size} and {latent_dim}"
             )
-        self.space, self.geometry, self.latent_dim = SPACES[space], geometry, latent_dim
-        lifted = space == "hyperboloid" and geometry == "intrinsic"
-        outputs = 2 if lifted else len(self.space.origin)
+        self.geometry, self.latent_dim = geometry, latent_dim
+        outputs = self.space.outputs if geometry == "intrinsic" else len(self.space.columns)
         self.linear = nn.Linear(latent_dim, width) if codebook_size else None
         self.codebook = nn.Embedding(codebook_size, width) if codebook_size else None
         if self.linear is None:
@@ -73,16 +73,17 @@ class SyntheticGenerator(
             nn.init.normal_(self.linear.weight, std=0.05)  # samples of an entry start close together
             self.network = residual_mlp(width, blocks, outputs)
 
+    @property
+    def space(self) -> Space:
+        """The space of the points, not a part of the module: copies of the module share it."""
+        return find_space(self.space_name, self.mesh)
+
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n d"]:
         """Points for latents z; free in the ambient space if the geometry is euclidean."""
         if self.codebook is not None and self.linear is not None:
             z = self.codebook(z[:, 0].long()) + self.linear(z[:, 1:])
         x: Tensor = self.network(z)
-        if self.geometry == "euclidean":
-            return x
-        if self.space.name == "hyperboloid":
-            return self.space.lift(self.space.within(x))
-        return self.space.manifold.projx(x)
+        return x if self.geometry == "euclidean" else self.space.point(x)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
         """Sample `n` latents, the index of the codebook entry first, with a generator on any device."""

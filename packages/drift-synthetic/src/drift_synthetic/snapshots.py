@@ -6,7 +6,7 @@ from pathlib import Path
 from drift_core import Batch
 from torch import Tensor
 
-from drift_synthetic.chart import Space
+from drift_synthetic.space import Space
 from drift_synthetic.table import read_csv, write_csv
 
 FOLDER = "snapshots"

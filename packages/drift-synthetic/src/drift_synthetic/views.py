@@ -1,0 +1,108 @@
+"""How clouds of points of each space are drawn."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from drift_synthetic.chart import ChartSpace
+from drift_synthetic.data import Checkerboard, Problem, SwissRoll
+from drift_synthetic.mesh_view import MeshView
+from drift_synthetic.space import Space
+
+MOST_POINTS = 5_000
+"""Maximum number of points that a panel shows."""
+
+_BACKDROP = "#e4e4e4"
+
+
+class View(Protocol):
+    """A panel of a figure; a space has one or several."""
+
+    @property
+    def projection(self) -> str | None:
+        """Projection of matplotlib's axes."""
+
+    @property
+    def size(self) -> float:
+        """Height and width of the panel in inches."""
+
+    def draw(self, axes: Any, problem: Problem, points: Tensor, colour: str) -> None:
+        """Draw points [n, d] of the problem's space, in the colour where colours say nothing else."""
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """Points in the chart, over the target's outline."""
+
+    projection: str | None = None
+    size: float = 2.1
+
+    def draw(self, axes: Axes, problem: Problem, points: Tensor, colour: str) -> None:
+        """Draw at most 5,000 points."""
+        chart_axes(axes, problem)
+        scatter(axes, problem, points, colour)
+
+
+VIEWS: dict[str, tuple[View, ...]] = {"mesh": (MeshView(),)}
+"""Views of the spaces that are not drawn in a chart."""
+
+
+def views_of(space: Space) -> tuple[View, ...]:
+    """Views of a space."""
+    return VIEWS.get(space.name, (ChartView(),))
+
+
+def chart_of(problem: Problem) -> ChartSpace:
+    """The space of a problem, which has a chart; raises TypeError if it has none."""
+    if not isinstance(problem.space, ChartSpace):
+        raise TypeError(f"the {problem.space.name} has no chart")
+    return problem.space
+
+
+def extent(problem: Problem) -> float:
+    """Half the width of a square in the chart that holds the target, or the points of a file."""
+    target, chart = problem.target, chart_of(problem)
+    if isinstance(target, Checkerboard):
+        half_width = target.half_width
+    elif isinstance(target, SwissRoll):
+        half_width = target.radius
+    else:
+        half_width = float(chart.chart(problem.sample(MOST_POINTS, torch.Generator())).abs().max())
+    return min(chart.limit, 1.1 * half_width)
+
+
+def chart_axes(axes: Axes, problem: Problem) -> None:
+    """Prepare axes: the chart's square, with the black squares or the spiral of the target."""
+    reach, target = min(chart_of(problem).limit, 1.1 * extent(problem)), problem.target
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color("#888888")
+    if isinstance(target, Checkerboard):
+        for corner in target.corners().tolist():
+            axes.add_patch(
+                Rectangle(corner, target.side, target.side, color=_BACKDROP, linewidth=0, zorder=0)
+            )
+    elif isinstance(target, SwissRoll):
+        t = torch.linspace(math.pi / 2, 4.5 * math.pi, 400)
+        axes.plot(*target.spiral(t).numpy().T, color=_BACKDROP, linewidth=5, zorder=0)
+
+
+def scatter(
+    axes: Axes, problem: Problem, points: Float[Tensor, "n d"], colour: str, alpha: float = 0.5
+) -> None:
+    """Draw at most 5,000 of the points, evenly spaced in their order, in the chart; larger if few."""
+    few = evenly(points)
+    across, up = problem.space.chart(few).numpy().T
+    size = min(6.0, 1.5 + 2_000 / max(1, len(few)))
+    axes.scatter(across, up, s=size, c=colour, alpha=alpha, linewidths=0)
+
+
+def evenly(points: Float[Tensor, "n d"], most: int = MOST_POINTS) -> Float[Tensor, "m d"]:
+    """At most so many of the points, evenly spaced in their order."""
+    return points[:: max(1, -(-len(points) // most))]
