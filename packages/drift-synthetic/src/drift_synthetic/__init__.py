@@ -2,10 +2,8 @@
 
 from drift_synthetic.chart import ChartSpace
 from drift_synthetic.data import (
-    Checkerboard,
     FileProblem,
     Problem,
-    SwissRoll,
     TargetProblem,
     make_problem,
     read_problem,
@@ -13,6 +11,7 @@ from drift_synthetic.data import (
 from drift_synthetic.model import SyntheticGenerator
 from drift_synthetic.space import AmbientSpace, Space
 from drift_synthetic.spaces import SPACES, find_space
+from drift_synthetic.targets import Checkerboard, RotationModes, Spirals, SwissRoll, VertexDensity
 
 __all__ = [
     "SPACES",
@@ -21,10 +20,13 @@ __all__ = [
     "Checkerboard",
     "FileProblem",
     "Problem",
+    "RotationModes",
     "Space",
+    "Spirals",
     "SwissRoll",
     "SyntheticGenerator",
     "TargetProblem",
+    "VertexDensity",
     "find_space",
     "make_problem",
     "read_problem",

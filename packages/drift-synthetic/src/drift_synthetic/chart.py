@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from drift_core import Euclidean, Hyperboloid, Manifold, Sphere
+from drift_core import Euclidean, Hyperboloid, Manifold, Sphere, Torus
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from drift_synthetic.space import TOLERANCE, Map, same
+from drift_synthetic.space import TOLERANCE, Map, circles, same
 
 _NUDGE = 1e-5
 
@@ -36,7 +36,7 @@ class ChartSpace:
     expected: str
     """What a row of a file should be."""
     edge: float = math.inf
-    """Distance from the origin within which float32 points are kept; outputs of a network are then charted."""
+    """Distance from the origin within which float32 points are kept; networks then put out charts."""
     embed: Map = same
     """Euclidean coordinates, by default the ambient ones."""
     metrics: tuple[str, ...] = ("sliced_wasserstein", "tile_accuracy", "c2st")
@@ -44,6 +44,11 @@ class ChartSpace:
     """Largest chart coordinate, where charts wrap round; rows of a file may be twice as large."""
 
     chart_columns = ("u1", "u2")
+
+    @property
+    def label(self) -> str:
+        """What figures call it."""
+        return f"the {self.name}"
 
     @property
     def outputs(self) -> int:
@@ -109,6 +114,11 @@ CHARTS = (
     ChartSpace(
         "hyperboloid", Hyperboloid(), (1.0, 0.0, 0.0), ("t", "x", "y"), 1,
         board=2.5 * 0.5**0.5, roll=2.25, expected="a point with -t^2 + x^2 + y^2 = -1 and t > 0", edge=2.7,
+    ),
+    ChartSpace(
+        "torus", Torus(2), (0.0, 0.0), ("phi", "psi"), 0, board=math.pi, roll=0.9 * math.pi,
+        expected="two angles in [-2 pi, 2 pi] radians", embed=circles, limit=math.pi,
+        metrics=("sliced_wasserstein", "mmd", "tile_accuracy", "c2st"),
     ),
 )  # fmt: skip
 """The surfaces with charts."""

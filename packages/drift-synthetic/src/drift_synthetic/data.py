@@ -1,84 +1,36 @@
 """Problems: targets with exact samplers on a space, or points of a file."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from drift_core.runs.domain import Split
 from drift_core.training.loop import resample
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Float32
 from torch import Generator, Tensor
 
 from drift_synthetic.chart import CHARTS
 from drift_synthetic.space import Space
 from drift_synthetic.spaces import find_space
 from drift_synthetic.table import read_csv
-from drift_synthetic.targets import Target, eigenfunction
+from drift_synthetic.targets import (
+    Checkerboard,
+    RotationModes,
+    Spirals,
+    SwissRoll,
+    Target,
+    eigenfunction,
+)
 
-TargetName = Literal["checkerboard", "swiss-roll", "eigenfunction"]
+TargetName = Literal["checkerboard", "swiss-roll", "modes", "spirals", "eigenfunction"]
 
 MIN_ROWS = 30
 """Fewest points of a file; a tenth of them are held out for testing."""
 
-_CELLS = 4
 
-
-@dataclass(frozen=True)
-class Checkerboard:
-    """Uniform density on the 8 black squares of a 4 x 4 board [-w, w]^2 in the chart, w the half-width."""
-
-    half_width: float
-    name: ClassVar[str] = "checkerboard"
-
-    @property
-    def side(self) -> float:
-        """Length of the side of a square."""
-        return 2 * self.half_width / _CELLS
-
-    def corners(self) -> Float64[Tensor, "8 2"]:
-        """Lower left corners of the black squares."""
-        cells = torch.cartesian_prod(*2 * (torch.arange(_CELLS),))
-        return self.side * cells[cells.sum(dim=1) % 2 == 0].double() - self.half_width
-
-    def sample(self, n: int, generator: Generator) -> Float64[Tensor, "n 2"]:
-        """Draw n chart points, exactly: a black square, then a point in it."""
-        corners = self.corners()
-        square = torch.randint(len(corners), (n,), generator=generator)
-        return corners[square] + self.side * torch.rand(n, 2, generator=generator, dtype=torch.float64)
-
-    def in_black(self, u: Float[Tensor, "n 2"]) -> Bool[Tensor, " n"]:
-        """Whether chart points lie in black squares, the support of the density."""
-        cell = ((u + self.half_width) / self.side).floor()
-        on_board = ((cell >= 0) & (cell < _CELLS)).all(dim=1)
-        return on_board & (cell.sum(dim=1) % 2 == 0)
-
-
-@dataclass(frozen=True)
-class SwissRoll:
-    """Spiral of radius r t / (4.5 pi) at angle t in the chart, t uniform on [pi/2, 4.5 pi], and noise.
-
-    The noise is Gaussian with standard deviation 0.03 r in both coordinates, where r is `radius`, the radius
-    at the end of the spiral.
-    """
-
-    radius: float
-    name: ClassVar[str] = "swiss-roll"
-
-    def sample(self, n: int, generator: Generator) -> Float64[Tensor, "n 2"]:
-        """Draw n chart points, exactly: a point of the spiral, then its noise."""
-        t = math.pi / 2 + 4 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
-        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-        return self.spiral(t) + 0.03 * self.radius * noise
-
-    def spiral(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
-        """Points of the spiral at angles t (radians)."""
-        return (self.radius * t / (4.5 * math.pi))[:, None] * torch.stack([t.cos(), t.sin()], dim=1)
-
-
-class Problem(Protocol):
+class Problem(Hashable, Protocol):
     """Points of a space to learn from, and held-out points to compare with."""
 
     @property
@@ -110,7 +62,7 @@ class TargetProblem:
     @property
     def title(self) -> str:
         """Names of the target and the space, as figures show them."""
-        return f"{self.target.name} on the {self.space.name}"
+        return f"{self.target.name} on {self.space.label}"
 
     def sample(self, n: int, generator: Generator) -> Float32[Tensor, "n d"]:
         """Draw n points of the space, exactly up to rounding to float32."""
@@ -142,14 +94,15 @@ class FileProblem:
         return resample(self.test if on == "test" else self.val)(n, generator)
 
 
+_ON_CHARTS: dict[str, Callable[[Any], Target]] = {
+    "checkerboard": lambda space: Checkerboard(space.board),
+    "swiss-roll": lambda space: SwissRoll(space.roll),
+}
+
 TARGETS_OF: dict[str, dict[str, Callable[[Any], Target]]] = {
-    **dict.fromkeys(
-        (space.name for space in CHARTS),
-        {
-            "checkerboard": lambda space: Checkerboard(space.board),
-            "swiss-roll": lambda space: SwissRoll(space.roll),
-        },
-    ),
+    **{space.name: _ON_CHARTS for space in CHARTS},
+    "so3": {"modes": lambda space: RotationModes()},
+    "product": {"spirals": lambda space: Spirals()},
     "mesh": {"eigenfunction": lambda space: eigenfunction(space.manifold.mesh)},
 }
 """Targets of each space by name, the default first."""
@@ -179,7 +132,7 @@ def read_problem(path: Path, space: str, mesh: str | None = None, split_seed: in
     points = read_csv(path, where).float()
     if len(points) < MIN_ROWS:
         raise ValueError(f"{path}: {len(points)} points; at least {MIN_ROWS} are needed to split 80/10/10")
-    order = torch.randperm(len(points), generator=Generator().manual_seed(split_seed))
+    points = points[torch.randperm(len(points), generator=Generator().manual_seed(split_seed))]
     tenth = len(points) // 10
-    train, val, test = points[order].split([len(points) - 2 * tenth, tenth, tenth])
-    return FileProblem(where, f"{path.name} on the {space}", train, val, test)
+    parts = points[2 * tenth :], points[:tenth], points[tenth : 2 * tenth]
+    return FileProblem(where, f"{path.name} on {where.label}", *parts)

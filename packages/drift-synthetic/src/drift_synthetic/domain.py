@@ -87,7 +87,8 @@ class SyntheticDataConfig(Settings):
     """OBJ or PLY file of a closed surface, for --space mesh; none: a trefoil."""
     data: Path | None = None
     """CSV file of points instead of a target. Columns: x,y (plane); x,y,z, a unit
-    vector (sphere); t,x,y (hyperboloid); x,y,z near the surface (mesh)."""
+    vector (sphere); t,x,y (hyperboloid); phi,psi in radians (torus); w,x,y,z, a unit quaternion (so3);
+    x,y,z,u,v (product of sphere and plane); x,y,z near the surface (mesh)."""
     split_seed: Annotated[int, at_least(0)] = 42
     """Seed of the split of a file into training, validation and test points."""
 
@@ -204,7 +205,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         return evaluate(run.generator.sample, run.data, draws, run.config.run.seed, on)
 
     def figures(self, run: SyntheticRun, samples: Samples) -> None:
-        """Draw samples, their evolution over training, and both directions of the field where there is a chart."""
+        """Draw samples, their evolution over training, and in a chart both directions of the field."""
         figures, problem = run.folder / "figures", run.data
         data = problem.sample(self.num_samples, generator_for(run.config.run.seed, _DRAWING))
         panels = {DATA: data, "Samples": samples.points}

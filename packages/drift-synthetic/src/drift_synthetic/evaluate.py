@@ -10,9 +10,10 @@ from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
 from drift_core.seeds import generator_for
 from torch import Generator, Tensor
 
-from drift_synthetic.data import Checkerboard, Problem
+from drift_synthetic.data import Problem
 from drift_synthetic.metrics import c2st, mmd, sliced_wasserstein, tile_accuracy
 from drift_synthetic.space import Space
+from drift_synthetic.targets import Checkerboard
 
 Sampler = Callable[[int, Generator], Tensor]
 """Draws n points [n, d] of a space with a generator of random numbers."""
@@ -49,9 +50,9 @@ def evaluate(
 
     Each draw compares 2,048 generated points with a fresh sample of the target. The floor is the same
     metric for a second fresh sample against the same reference. "test", for reports, and "val", for
-    choosing settings, are independent streams of references. Of a file, references are its held-out points, with
-    as many generated points, and the floor is that of training points. The standard deviations are those of one
-    draw (0 if there is only one). `names` are the metrics to compute.
+    choosing settings, are independent streams of references. Of a file, references are its held-out points,
+    with as many generated points, and the floor is that of training points. The standard deviations are
+    those of one draw (0 if there is only one). `names` are the metrics to compute.
     Raises ValueError for draws < 1 and for samples off the space.
     """
     stream = _STREAMS[on]

@@ -35,8 +35,8 @@ def grid_figure(rows: Sequence[Row], path: str | Path) -> None:
     """
     columns = max(len(row.panels) for row in rows)
     lines = [(row, view) for row in rows for view in views_of(row.problem.space)]
-    heights = [view.size for _, view in lines]
-    with written_figure(path, sum(heights) + 0.3, max(heights) * columns + 0.3) as figure:
+    widths, heights = zip(*(view.size for _, view in lines), strict=True)
+    with written_figure(path, sum(heights) + 0.3, max(widths) * columns + 0.3) as figure:
         grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
         shown: list[str] = []
         for i, (row, view) in enumerate(lines):
@@ -48,7 +48,7 @@ def grid_figure(rows: Sequence[Row], path: str | Path) -> None:
                 axes = figure.add_subplot(grid[i, j], projection=view.projection)
                 view.draw(axes, row.problem, points, DATA_COLOUR if title == DATA else MODEL_COLOUR)
                 axes.set_title(titles[j], fontsize=10)
-                if j == 0:
+                if j == 0 and view is views_of(row.problem.space)[0]:
                     axes.set_ylabel(row.title, fontsize=9)
 
 

@@ -19,7 +19,7 @@ _SHIFT = -0.1
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The lowest eigenfunctions of the Laplacian of a mesh, linear on each face, orthonormal over its area."""
+    """The lowest eigenfunctions of the Laplacian of a mesh, linear on each face, orthonormal."""
 
     values: Float64[Tensor, " k"]
     """Eigenvalues in ascending order; the first is 0."""
@@ -37,8 +37,8 @@ def cotangents(corners: Float64[Tensor, "f 3 3"]) -> Float64[Tensor, "f 3"]:
 def spectrum(mesh: Mesh, count: int = EIGENFUNCTIONS) -> Spectrum:
     """The `count` lowest eigenfunctions, or all but two if there are fewer.
 
-    The Laplacian is the cotangent form of linear finite elements with lumped masses (Pinkall and Polthier 1993);
-    its eigenvalues differ from those of a smooth surface by O(h^2) of the length h of edges.
+    The Laplacian is the cotangent form of linear finite elements with lumped masses (Pinkall and Polthier
+    1993); its eigenvalues differ from those of a smooth surface by O(h^2) of the length h of edges.
     """
     from scipy.sparse import coo_matrix, diags
     from scipy.sparse.linalg import eigsh

@@ -16,8 +16,8 @@ MAX_VERTICES = 50_000
 """Vertices of the largest mesh: its eigenfunctions take minutes."""
 
 _TUBE, _BULGE = 0.5, 0.15
-"""Mean radius of the trefoil's tube, and its relative variation, without which eigenvalues would be double and
-eigenfunctions arbitrary."""
+"""Mean radius of the trefoil's tube, and its relative variation, without which eigenvalues would be double
+and eigenfunctions arbitrary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Mesh:
 
 
 def make_mesh(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Mesh:
-    """Mesh of vertices and triangles, moved to the origin and scaled to the area 4 pi.
+    """Mesh of vertices and triangles, moved to the origin, scaled to the area 4 pi and turned outside out.
 
     Raises:
         ValueError: not a closed surface; the message says what is wrong (`defect`).
@@ -46,7 +46,10 @@ def make_mesh(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 
         raise ValueError(wrong)
     points, triangles = torch.from_numpy(vertices).double(), torch.from_numpy(faces).long()
     centre = points.mean(0)
-    scale = math.sqrt(float(areas(points[triangles]).sum()) / (4 * math.pi))
+    corners = points[triangles] - centre
+    if float(torch.linalg.det(corners).sum()) < 0:  # six times the volume inside
+        triangles = triangles.flip(1)
+    scale = math.sqrt(float(areas(corners).sum()) / (4 * math.pi))
     return Mesh((points - centre) / scale, triangles, centre, scale)
 
 
@@ -142,8 +145,8 @@ def _edge_defect(faces: Int64[np.ndarray, "f 3"]) -> str | None:
     _, index, count = np.unique(np.sort(directed, axis=1), axis=0, return_inverse=True, return_counts=True)
     sharing = count[index.ravel()]
     if (sharing == 1).any():
-        row = int((sharing == 1).argmax())
-        return f"a hole: {int((sharing == 1).sum())} edges have one face only, the first is of face {row // 3 + 1}"
+        row, number = int((sharing == 1).argmax()), int((sharing == 1).sum())
+        return f"a hole: {number} edges have one face only, the first is of face {row // 3 + 1}"
     if (sharing > 2).any():
         return (
             f"not a surface: an edge of face {int((sharing > 2).argmax()) // 3 + 1} has more than two faces"

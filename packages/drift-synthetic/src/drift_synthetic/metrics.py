@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from drift_synthetic.data import Checkerboard
+from drift_synthetic.targets import Checkerboard
 
 PROJECTIONS = 500
 """Random directions of `sliced_wasserstein`, the same at every call."""
@@ -44,9 +44,10 @@ def _directions(d: int) -> Float64[np.ndarray, "500 d"]:
 def mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     """Maximum mean discrepancy of the kernel exp(-|x - y| / l), l = 0.2: the biased statistic, its root.
 
-    The kernel is characteristic on R^d, hence on any space embedded in it. exp(-d / l) of the geodesic distance d
-    is not positive definite on tori or rotations (Feragen et al. 2015); |x - y| is a function of d on the sphere and on
-    rotations. Source: Gretton et al. (2012), equation 5.
+    The kernel is characteristic on R^d, hence on any space embedded in it. exp(-d / l) of the geodesic
+    distance d is not positive definite on rotations, and Gaussians of d on no curved space and no torus
+    (Feragen et al. 2015). On spheres and rotations |x - y| is a function of d.
+    Source: Gretton et al. (2012), equation 5.
     """
     euclidean, kernel = Euclidean(), Laplace(MMD_LENGTHSCALE)
 

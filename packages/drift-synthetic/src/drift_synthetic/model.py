@@ -34,12 +34,13 @@ class SyntheticGenerator(
     With `codebook_size` 0, as published, a latent is the normal numbers alone, which a plain MLP of `blocks`
     hidden layers with SiLU maps to the point.
 
-    With geometry "intrinsic" outputs are mapped to points (`Space.point`): projected to unit vectors on the sphere, unit
+    With geometry "intrinsic" outputs are mapped to points (`Space.point`): projected to unit vectors, unit
     quaternions, angles modulo 2 pi or the nearest point of a mesh; on the hyperboloid exp_o of two outputs,
     smoothly contracted to where float32 keeps the Minkowski norm (`ChartSpace.within`). With
     "euclidean", the baseline, they are free in the ambient space while training, and only `sample` projects
-    them. On the plane both are the same. `mesh` is the file of the surface of space "mesh", None the default. The defaults have 0.4 million parameters. `save_pretrained(folder)`
-    and `from_pretrained(folder)` keep the weights (safetensors) and the arguments (config.json).
+    them. On the plane both are the same. `mesh` is the file of the surface of space "mesh", None the default
+    surface. The defaults have 0.4 million parameters. `save_pretrained(folder)` and `from_pretrained(folder)`
+    keep the weights (safetensors) and the arguments (config.json).
 
     Raises:
         ValueError: an unknown space or geometry, or an empty latent.

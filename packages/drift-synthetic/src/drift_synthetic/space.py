@@ -15,12 +15,26 @@ TOLERANCE = 1e-3
 Map = Callable[[Tensor], Tensor]
 
 
+def same(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """The coordinates themselves."""
+    return x
+
+
+def circles(x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+    """Cosines and sines of angles (radians)."""
+    return torch.cat([x.cos(), x.sin()], dim=1)
+
+
 class Space(Protocol):
     """A manifold with what is particular to it; a new space is one object in `drift_synthetic.spaces`."""
 
     @property
     def name(self) -> str:
         """Name of the space, as in `--space`."""
+
+    @property
+    def label(self) -> str:
+        """What figures call it."""
 
     @property
     def manifold(self) -> Manifold:
@@ -73,7 +87,8 @@ class AmbientSpace:
     manifold: Manifold
     columns: tuple[str, ...]
     expected: str
-    embed: Map
+    label: str
+    embed: Map = same
     tolerance: float = TOLERANCE
     unit: float = 1.0
     """Length in a file's coordinates of a unit of the points'."""
@@ -109,13 +124,3 @@ class AmbientSpace:
         x = (rows - rows.new_tensor(self.centre or [0.0])) / self.unit
         points = self.manifold.projx(x)
         return points, (points - x).abs().amax(dim=1) <= self.tolerance
-
-
-def same(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """The coordinates themselves."""
-    return x
-
-
-def circles(x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-    """Cosines and sines of angles (radians)."""
-    return torch.cat([x.cos(), x.sin()], dim=1)

@@ -3,12 +3,28 @@
 from functools import lru_cache
 from typing import Literal, get_args
 
+from drift_core import SO3, Euclidean, Product, Sphere
+from jaxtyping import Float
+from torch import Tensor
+
 from drift_synthetic.chart import CHARTS
-from drift_synthetic.space import AmbientSpace, Space, same
+from drift_synthetic.space import AmbientSpace, Space
 
-SpaceName = Literal["plane", "sphere", "hyperboloid", "mesh"]
+SpaceName = Literal["plane", "sphere", "hyperboloid", "torus", "so3", "product", "mesh"]
 
-SPACES: dict[str, Space] = {space.name: space for space in (*CHARTS,)}
+
+def matrices(x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 9"]:
+    """Entries of rotation matrices."""
+    return SO3.to_matrix(x).flatten(1)
+
+
+ROTATIONS = AmbientSpace("so3", SO3(), ("w", "x", "y", "z"), "a unit quaternion", "SO(3)", matrices)
+PRODUCT = AmbientSpace(
+    "product", Product((Sphere(), 3), (Euclidean(), 2)), ("x", "y", "z", "u", "v"),
+    "a unit vector x,y,z and two numbers", "S² × R²",
+)  # fmt: skip
+
+SPACES: dict[str, Space] = {space.name: space for space in (*CHARTS, ROTATIONS, PRODUCT)}
 """The spaces by name; that of a mesh depends on its file (`find_space`)."""
 
 MESH_TOLERANCE = 0.02
@@ -39,6 +55,6 @@ def mesh_space(path: str | None) -> AmbientSpace:
 
     mesh = trefoil() if path is None else read_mesh(path)
     return AmbientSpace(
-        "mesh", Surface(mesh), ("x", "y", "z"), "a point on the mesh", same,
+        "mesh", Surface(mesh), ("x", "y", "z"), "a point on the mesh", "the mesh",
         tolerance=MESH_TOLERANCE, unit=mesh.scale, centre=tuple(mesh.centre.tolist()),
     )  # fmt: skip

@@ -46,12 +46,13 @@ class SurfaceKernel:
 
 @lru_cache(maxsize=256)
 def surface_kernel(spectrum: Spectrum, nu: float, lengthscale: float) -> SurfaceKernel:
-    """Matern kernel of a surface, a(lambda) = (2 nu / l^2 + lambda)^-(nu + 1), or exp(-l^2 lambda / 2) for nu = inf.
+    """Matern kernel of a surface, or heat kernel for nu = inf.
 
-    Weights are those of Borovitskiy et al. (2020, arXiv 2006.10160) over that of the constant. A truncated
-    series is negative at some pairs of points. The constant is therefore raised until the least value
-    between vertices, of which 4,096 at most are compared with all, is positive. As kernels are linear between
-    vertices, they are then positive everywhere, and remain positive definite.
+    The weight of an eigenvalue lambda is (2 nu / l^2 + lambda)^-(nu + 1), or exp(-l^2 lambda / 2), over that
+    of 0 (Borovitskiy et al. 2020, arXiv 2006.10160). A truncated series is negative at some pairs of points.
+    The constant is therefore raised until the least value between vertices, of which 4,096 at most are
+    compared with all, is positive. As kernels are linear between vertices, they are then positive
+    everywhere, and they remain positive definite.
     """
     values, functions = spectrum.values, spectrum.functions
     if nu == math.inf:
@@ -71,8 +72,8 @@ class SpectralField:
     A smoothed density sum_j k(x, y_j) is linear on each face, because the eigenfunctions are. It takes
     O(n + m) operations on points and two products with the matrix of eigenfunctions, whatever n and m.
 
-    Approximations: its gradient is constant on each face, so that nothing within a face is seen; structure finer than
-    the last eigenfunction is not seen either; and far from all points, where the constant of the
+    Approximations: its gradient is constant on each face, so that nothing within a face is seen; structure
+    finer than the last eigenfunction is not seen either; and far from all points, where the constant of the
     kernel is most of the density, the field vanishes.
     """
 
@@ -118,17 +119,18 @@ class SpectralField:
             kept = ((own >= 0) & (own < len(y))).double()
             excluded = values[own.clamp(0, len(y) - 1)] * kept[:, None]
             sums = sums - kernel.to_corners(faces[at.face], at.weight)[:, :, None] * excluded[:, None]
-        density, *moments = (at.weight[:, :, None] * sums).sum(1).split([1, values.shape[1] - 1], dim=1)
+        means = (at.weight[:, :, None] * sums).sum(1)
+        density, moment = means[:, :1], means[:, 1:]
         if self.direction == "gradient":
             vector = (sums * self.corner_gradients[at.face]).sum(1) / density
         else:
-            chord, normal = moments[0] / density - x.detach().cpu(), self.manifold.normals[at.face]
+            chord, normal = moment / density - x.detach().cpu(), self.manifold.normals[at.face]
             vector = chord - (chord * normal).sum(1, keepdim=True) * normal
         return Score(density[:, 0].log().to(x), vector.to(x))
 
     @cached_property
     def corner_gradients(self) -> Float64[Tensor, "f 3 3"]:
-        """Gradients of the barycentric coordinates of each face: that of a corner is normal to its opposite edge."""
+        """Gradients of the barycentric coordinates of each face, normal to the opposite edges."""
         corners = self.manifold.corners
         edges = corners.roll(-2, 1) - corners.roll(-1, 1)  # opposite to each corner, counterclockwise
         normal = self.manifold.normals[:, None].expand_as(edges)

@@ -30,9 +30,9 @@ class Surface(Manifold):
 
     Approximations: `dist` is the length of the chord, `logmap` the tangential part of the chord, and `expmap`
     the nearest point to x + u. With the curvature c of the surface, all are those of the geodesic up to
-    relative errors of the order (c |u|)^2. Steps are therefore capped at a quarter of the radius of the sphere of the
-    same area, which takes the place of the injectivity radius. Drift fields that need geodesic structure at
-    longer distances take it from the eigenfunctions (`SpectralField`), not from `dist`.
+    relative errors of the order (c |u|)^2. Steps are therefore capped at a quarter of the radius of the
+    sphere of the same area, which takes the place of the injectivity radius. Drift fields that need geodesic
+    structure at longer distances take it from the eigenfunctions (`SpectralField`), not from `dist`.
     """
 
     injectivity_radius = 0.25
@@ -99,8 +99,8 @@ class Surface(Manifold):
         """Nearest point of the surface.
 
         Gradients pass unchanged. At a point of a smooth surface the derivative of the nearest point is the
-        projection to the tangent plane, which leaves the gradients of drift losses as they are: they are tangent.
-        The derivative of the polyhedron's own would be zero across its edges, where samples would get stuck.
+        projection to the tangent plane, which leaves the gradients of drift losses as they are: they are
+        tangent. That of the polyhedron would be zero across its edges, where samples would get stuck.
         """
         flat = x.reshape(-1, 3)
         nearest = self.points(self.locate(flat)).to(flat)
@@ -127,8 +127,7 @@ class Surface(Manifold):
 
     def logmap(self, x: Float[Tensor, "*#batch 3"], y: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "..."]:
         """Tangential part of the chord from x to y."""
-        x, y = torch.broadcast_tensors(x, y)
-        return self.proju(x, y - x)
+        return self.proju(x.expand_as(x + y), y - x)
 
     def pairs(self, x: Float[Tensor, "n 3"], y: Float[Tensor, "m 3"]) -> Pairs:
         """Chords, and the tangential parts of their directions."""

@@ -28,12 +28,12 @@ def write_csv(path: str | Path, space: Space, points: Float[Tensor, "n d"]) -> N
 def read_csv(path: str | Path, space: Space) -> Float64[Tensor, "n d"]:
     """Points of a CSV file whose header names the columns of the space, in any order; others are ignored.
 
-    Blank lines are skipped. Points are projected to the space, from which float32 or nine digits lie a little off.
+    Blank lines are skipped. Points are projected to the space, off which nine digits lie a little.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the header lacks a column, or a row is short, not numeric or not a point of the space; the message
-            names the file and the line.
+        ValueError: the header lacks a column, or a row is short, not numeric or not a point of the space;
+            the message names the file and the line.
     """
     path = Path(path)
     lines = [

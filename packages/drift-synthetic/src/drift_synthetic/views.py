@@ -11,9 +11,11 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from drift_synthetic.chart import ChartSpace
-from drift_synthetic.data import Checkerboard, Problem, SwissRoll
-from drift_synthetic.mesh_view import MeshView
+from drift_synthetic.data import Problem
+from drift_synthetic.globes import PlaneView, RotationView, SphereView
+from drift_synthetic.solids import DonutView, MeshView
 from drift_synthetic.space import Space
+from drift_synthetic.targets import Checkerboard, SwissRoll
 
 MOST_POINTS = 5_000
 """Maximum number of points that a panel shows."""
@@ -29,8 +31,8 @@ class View(Protocol):
         """Projection of matplotlib's axes."""
 
     @property
-    def size(self) -> float:
-        """Height and width of the panel in inches."""
+    def size(self) -> tuple[float, float]:
+        """Width and height of the panel in inches."""
 
     def draw(self, axes: Any, problem: Problem, points: Tensor, colour: str) -> None:
         """Draw points [n, d] of the problem's space, in the colour where colours say nothing else."""
@@ -41,7 +43,7 @@ class ChartView:
     """Points in the chart, over the target's outline."""
 
     projection: str | None = None
-    size: float = 2.1
+    size: tuple[float, float] = (2.1, 2.1)
 
     def draw(self, axes: Axes, problem: Problem, points: Tensor, colour: str) -> None:
         """Draw at most 5,000 points."""
@@ -49,8 +51,13 @@ class ChartView:
         scatter(axes, problem, points, colour)
 
 
-VIEWS: dict[str, tuple[View, ...]] = {"mesh": (MeshView(),)}
-"""Views of the spaces that are not drawn in a chart."""
+VIEWS: dict[str, tuple[View, ...]] = {
+    "torus": (ChartView(size=(3.0, 3.0)), DonutView()),
+    "so3": (RotationView(),),
+    "product": (SphereView(), PlaneView()),
+    "mesh": (MeshView(),),
+}
+"""Views of the spaces that are not drawn in a chart alone."""
 
 
 def views_of(space: Space) -> tuple[View, ...]:
