@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from drift_core.runs.domain import Split
@@ -30,6 +30,7 @@ MIN_ROWS = 30
 """Fewest points of a file; a tenth of them are held out for testing."""
 
 
+@runtime_checkable
 class Problem(Hashable, Protocol):
     """Points of a space to learn from, and held-out points to compare with."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from drift_core import Manifold
@@ -25,6 +25,7 @@ def circles(x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
     return torch.cat([x.cos(), x.sin()], dim=1)
 
 
+@runtime_checkable
 class Space(Protocol):
     """A manifold with what is particular to it; a new space is one object in `drift_synthetic.spaces`."""
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -14,6 +14,7 @@ from drift_synthetic.mesh import Mesh, areas
 _CELLS = 4
 
 
+@runtime_checkable
 class Target(Protocol):
     """A density in the coordinates that `Space.lift` takes."""
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ MOST_POINTS = 5_000
 _BACKDROP = "#e4e4e4"
 
 
+@runtime_checkable
 class View(Protocol):
     """A panel of a figure; a space has one or several."""
 
