@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,13 +128,22 @@ def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     ("flags", "words"),
     [
         (["--target", "moons"], ["--target", "moons"]),
-        (["--space", "torus"], ["--space", "torus"]),
+        (["--space", "cube"], ["--space", "cube"]),
         (["--geometry", "flat"], ["--geometry", "flat"]),
         (["--lengthscale", "-1"], ["lengthscale", "-1"]),
         (["--steps", "0"], ["--steps must be at least 1, got 0"]),
         (["--codebook-size", "-1"], ["--codebook-size must be at least 0, got -1"]),
-        (["--kernel", "spectral", "--space", "hyperboloid"], ["--kernel spectral needs --space sphere"]),
+        (
+            ["--kernel", "spectral", "--space", "hyperboloid"],
+            ["--kernel spectral needs --space sphere or mesh"],
+        ),
         (["--max-step", "4"], ["max_step has no flag; set it in a file, --config"]),
+        (["--space", "so3", "--target", "swiss-roll"], ["target of the so3 must be one of modes"]),
+        (["--space", "mesh", "--kernel", "laplace"], ["--space mesh", "needs --kernel spectral"]),
+        (["--space", "mesh", "--mesh", "no.obj"], ["--mesh no.obj: no such file"]),
+        (["--mesh", "no.obj"], ["--mesh is for --space mesh; got sphere"]),
+        (["--data", "no.csv"], ["no.csv: no such file"]),
+        (["--data", "no.csv", "--target", "swiss-roll"], ["--data is a file instead of --target"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -155,3 +165,40 @@ def test_every_cell_of_the_table_is_a_flag_away(tmp_path, app_inside):
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics) == {"sliced_wasserstein", "c2st"}
+
+
+@pytest.mark.parametrize("space", ["torus", "so3", "product", "mesh"])
+def test_every_space_trains_from_its_target_and_its_samples_are_data(
+    space, tmp_path, app_inside, monkeypatch
+):
+    """A run of each direction: the second takes the samples of the first as its file."""
+    monkeypatch.setattr("drift_synthetic.domain.SyntheticDomain.num_samples", 300)
+    monkeypatch.setattr("drift_synthetic.evaluate.c2st", lambda x, y: 0.5)
+    flags = ["--steps", 2, "--batch-size", 64, "--eval-draws", 1, "--space", space]
+    result = app_inside("train_synthetic", *flags, "--out", tmp_path / "a")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    tiles = {"tile_accuracy"} if space == "torus" else set()
+    assert set(metrics) == {"sliced_wasserstein", "mmd", "c2st"} | tiles
+    figures = {path.name for path in (tmp_path / "a" / "figures").iterdir()}
+    assert figures - {"field.png"} == {"samples.png", "evolution.png", "training.png"}
+    data = ["--data", tmp_path / "a" / "samples.csv", "--direction", "displacement"]
+    result = app_inside("train_synthetic", *flags, *data, "--out", tmp_path / "b")
+    assert result.returncode == 0, result.stderr
+    assert app_inside("evaluate", tmp_path / "b", "--on", "val").returncode == 0
+
+
+def test_a_bad_file_is_named_with_its_row(tmp_path, app_inside):
+    file = tmp_path / "angles.csv"
+    file.write_text("phi,psi\n1,2\n90,45\n")
+    out = tmp_path / "run"
+    result = app_inside("train_synthetic", "--space", "torus", "--data", file, "--out", out)
+    refused(result, "angles.csv, line 3: expected two angles in [-2 pi, 2 pi] radians, found 90, 45")
+    assert not out.exists()
+
+
+def test_the_application_has_few_flags_and_names_the_columns(app_inside):
+    text = app_inside("train_synthetic", "--help").stdout
+    flags = set(re.findall(r"^│? *--([a-z0-9-]+)", text, flags=re.MULTILINE))
+    assert 20 < len(flags - {"help"}) <= 26
+    assert "phi,psi" in text

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from drift_synthetic import SPACES, TARGETS, Checkerboard, SwissRoll, make_problem
+from drift_synthetic import SPACES, Checkerboard, SwissRoll, make_problem
 from scipy import stats
 from torch import Generator
 
@@ -58,7 +58,7 @@ def test_the_noiseless_spiral_begins_and_ends_where_it_should():
     torch.testing.assert_close(ends, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["checkerboard", "swiss-roll"])
 def test_samples_lie_on_their_space_and_within_reach(target, space, generator):
     problem = make_problem(target, space.name)
     x = problem.sample(20_000, generator)
@@ -81,8 +81,8 @@ def test_the_seed_determines_the_sample(space):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("moons", "sphere"), "target must be one of checkerboard, swiss-roll; got 'moons'"),
-        (("swiss-roll", "torus"), "space must be one of plane, sphere, hyperboloid; got 'torus'"),
+        (("moons", "sphere"), "target of the sphere must be one of checkerboard, swiss-roll; got 'moons'"),
+        (("swiss-roll", "cube"), "space must be one of plane, .*, mesh; got 'cube'"),
     ],
 )
 def test_unknown_names_are_refused(names, message):

@@ -43,7 +43,10 @@ def test_files_hold_ambient_and_chart_coordinates_to_nine_digits(space, tmp_path
 
 def test_a_file_of_another_space_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("x,y,u1,u2\n1,2,1,2\n")
-    with pytest.raises(ValueError, match=r"a.csv, line 1: expected the header x,y,z,u1,u2, found x,y,u1,u2"):
+    with pytest.raises(
+        ValueError,
+        match=r"a.csv, line 1: expected the columns x,y,z of the sphere, found x,y,u1,u2, without z",
+    ):
         read_csv(tmp_path / "a.csv", make_problem().space)
 
 
@@ -162,7 +165,7 @@ def test_a_lengthscale_can_be_read_off_the_data():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kernel": "spectral", "space": "plane"}, "`kernel` spectral needs `space` sphere"),
+        ({"kernel": "spectral", "space": "plane"}, "`kernel` spectral needs `space` sphere or mesh"),
         ({"kernel": "spectral", "geometry": "euclidean"}, "got sphere and euclidean"),
         ({"lengthscale": "wide"}, "lengthscale 'wide'"),
         ({"max_step": 4.0}, r"max_step must lie in \(0, 3.142\)"),

@@ -152,21 +152,12 @@ def test_eigenvalues_of_a_sphere_and_orthonormal_eigenfunctions():
     torch.testing.assert_close(gram, torch.eye(16).double(), rtol=0, atol=1e-9)
 
 
-def test_eigenvalues_are_those_of_another_library(knot):
-    """geometric-kernels takes the intrinsic Delaunay Laplacian: of these triangles nearly the same."""
-    from geometric_kernels.spaces import Mesh
-
-    mesh = Mesh(knot.mesh.vertices.numpy(), knot.mesh.faces.numpy())
-    expected = np.asarray(mesh.get_eigenvalues(12)).ravel()
-    np.testing.assert_allclose(spectrum(knot.mesh, 12).values.numpy(), expected, rtol=0.03, atol=1e-6)
-
-
 @pytest.mark.parametrize("nu", [1.5, math.inf])
 def test_the_field_is_the_gradient_of_the_log_density(knot, nu, generator):
     """Against float64 autograd of all pairs of features, each sample excluded from its own repulsion."""
     functions, faces = spectrum(knot.mesh, 40), knot.mesh.faces
     kernel = surface_kernel(functions, nu, 0.4)
-    x, y = (knot.projx(torch.randn(n, 3, generator=generator)).double() for n in (12, 30))
+    x, y = (knot.projx(torch.randn(n, 3, generator=generator).double()) for n in (12, 30))
     x.requires_grad_()
     at = knot.locate(x)
     corners, reference = knot.corners[at.face], knot.locate(y)

@@ -96,7 +96,7 @@ def test_the_default_has_under_half_a_million_parameters_and_covers_the_middle_o
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"space": "torus"}, "torus"),
+        ({"space": "cube"}, "cube"),
         ({"geometry": "flat"}, "flat"),
         (
             {"codebook_size": 0, "latent_dim": 0},
