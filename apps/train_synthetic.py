@@ -1,7 +1,9 @@
-"""Train and evaluate a one-step generator of a checkerboard or a swiss roll.
+"""Train and evaluate a one-step generator of a density on a plane, sphere, torus, mesh, ...
 
 uv run apps/train_synthetic.py                  the checkerboard on the sphere, about a minute on a CPU
 uv run apps/train_synthetic.py --target swiss-roll --space hyperboloid
+uv run apps/train_synthetic.py --space torus    also so3, product (sphere and plane), mesh
+uv run apps/train_synthetic.py --space so3 --data quaternions.csv
 uv run apps/train_synthetic.py --direction displacement --geometry euclidean
 """
 

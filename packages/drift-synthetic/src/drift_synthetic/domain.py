@@ -127,6 +127,8 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     examples: ClassVar[Mapping[str, str]] = {
         "--target swiss-roll --space hyperboloid": "another target, another space",
         "--direction displacement --geometry euclidean": "the original method, to compare with",
+        "--space torus": "also so3, product (sphere and plane) and mesh",
+        "--space so3 --data FILE.csv": "points of a file, here quaternions w,x,y,z",
         "--recipe paper": "as published: Gaussian latents, no codebook",
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
