@@ -61,7 +61,7 @@ def test_the_lattice_is_square_in_the_chart_and_holds_the_target(space, generato
 def test_points_are_drawn_where_the_chart_has_them(generator):
     axes = Figure().subplots()
     points = BOARD.sample(12_000, generator)
-    chart_axes(axes, BOARD, "")
+    chart_axes(axes, BOARD)
     scatter(axes, BOARD, points, "k")
     drawn = np.asarray(axes.collections[0].get_offsets())
     np.testing.assert_allclose(drawn, BOARD.space.chart(points[::3]).numpy())
