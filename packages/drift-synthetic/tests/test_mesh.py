@@ -103,15 +103,15 @@ def test_files_that_are_no_mesh_are_refused(tmp_path):
 
 def test_nearest_points_are_those_of_all_faces(knot, generator):
     """Near the surface, within the tube, and far from it, against all faces and dense points of them."""
-    x = torch.cat([knot.corners[::90].mean(1), torch.randn(20, 3, generator=generator).double()])
+    x = torch.cat([knot.mesh.corners[::90].mean(1), torch.randn(20, 3, generator=generator).double()])
     x = x + 0.02 * torch.randn(x.shape, generator=generator)
-    points, weights = nearest_on_triangles(x, knot.corners.expand(len(x), -1, -1, -1))
+    points, weights = nearest_on_triangles(x, knot.mesh.corners.expand(len(x), -1, -1, -1))
     nearest = (points - x[:, None]).norm(dim=2).min(1).values
     torch.testing.assert_close((knot.projx(x) - x).norm(dim=1), nearest, rtol=0, atol=1e-12)
     assert float(weights.min()) >= 0
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]).double())
     dense = torch.distributions.Dirichlet(torch.ones(3).double()).sample((400,))
-    cloud = (dense @ knot.corners).reshape(-1, 3)
+    cloud = (dense @ knot.mesh.corners).reshape(-1, 3)
     assert bool((torch.cdist(x, cloud).min(1).values >= nearest - 1e-9).all())
 
 
@@ -160,7 +160,7 @@ def test_the_field_is_the_gradient_of_the_log_density(knot, nu, generator):
     x, y = (knot.projx(torch.randn(n, 3, generator=generator).double()) for n in (12, 30))
     x.requires_grad_()
     at = knot.locate(x)
-    corners, reference = knot.corners[at.face], knot.locate(y)
+    corners, reference = knot.mesh.corners[at.face], knot.locate(y)
     inverse = torch.linalg.pinv(torch.cat([corners.mT, torch.ones(12, 1, 3)], dim=1))
     weight = (inverse @ torch.cat([x, torch.ones(12, 1).double()], dim=1)[:, :, None]).squeeze(2)
     own, others = (

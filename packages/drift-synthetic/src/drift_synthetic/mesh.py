@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 SUFFIXES = (".obj", ".ply")
@@ -33,6 +34,17 @@ class Mesh:
     """Vertices of each triangle, counterclockwise from outside."""
     centre: Float64[Tensor, "3"]
     scale: float
+
+    @cached_property
+    def corners(self) -> Float[Tensor, "f 3 3"]:
+        """Corners of the faces."""
+        return self.vertices[self.faces]
+
+    @cached_property
+    def normals(self) -> Float[Tensor, "f 3"]:
+        """Unit normals of the faces."""
+        a, b, c = self.corners.unbind(1)
+        return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
 
 
 def make_mesh(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Mesh:

@@ -36,7 +36,7 @@ class MeshView:
         assert isinstance(surface, Surface)
         density = (face_density(surface, points) / _CEILING).clamp(0, 1)
         colours = torch.from_numpy(colormaps["YlGnBu"](density.numpy())[:, :3])
-        shaded_solid(axes, surface.corners, surface.normals, colours, elevation=72)
+        shaded_solid(axes, surface.mesh.corners, surface.mesh.normals, colours, elevation=72)
 
 
 def face_density(surface: Surface, points: Float[Tensor, "n 3"]) -> Float[Tensor, " f"]:

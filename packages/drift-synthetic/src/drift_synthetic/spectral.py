@@ -124,16 +124,16 @@ class SpectralField:
         if self.direction == "gradient":
             vector = (sums * self.corner_gradients[at.face]).sum(1) / density
         else:
-            chord, normal = moment / density - x.detach().cpu(), self.manifold.normals[at.face]
+            chord, normal = moment / density - x.detach().cpu(), self.manifold.mesh.normals[at.face]
             vector = chord - (chord * normal).sum(1, keepdim=True) * normal
         return Score(density[:, 0].log().to(x), vector.to(x))
 
     @cached_property
     def corner_gradients(self) -> Float64[Tensor, "f 3 3"]:
         """Gradients of the barycentric coordinates of each face, normal to the opposite edges."""
-        corners = self.manifold.corners
+        corners = self.manifold.mesh.corners
         edges = corners.roll(-2, 1) - corners.roll(-1, 1)  # opposite to each corner, counterclockwise
-        normal = self.manifold.normals[:, None].expand_as(edges)
+        normal = self.manifold.mesh.normals[:, None].expand_as(edges)
         twice_area = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=1)
         return torch.linalg.cross(normal, edges) / twice_area[:, None, None]
 

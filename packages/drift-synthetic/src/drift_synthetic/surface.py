@@ -49,24 +49,13 @@ class Surface(Manifold):
         return 1
 
     @cached_property
-    def corners(self) -> Float[Tensor, "f 3 3"]:
-        """Corners of the faces."""
-        return self.mesh.vertices[self.mesh.faces]
-
-    @cached_property
-    def normals(self) -> Float[Tensor, "f 3"]:
-        """Unit normals of the faces."""
-        a, b, c = self.corners.unbind(1)
-        return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
-
-    @cached_property
     def _centroids(self) -> NearestPoints:
-        return NearestPoints(Euclidean(), self.corners.mean(1).float())
+        return NearestPoints(Euclidean(), self.mesh.corners.mean(1).float())
 
     @cached_property
     def _reach(self) -> float:
         """Largest distance from the centroid of a face to one of its corners."""
-        return float((self.corners - self.corners.mean(1, keepdim=True)).norm(dim=2).max())
+        return float((self.mesh.corners - self.mesh.corners.mean(1, keepdim=True)).norm(dim=2).max())
 
     @torch.no_grad()
     def locate(self, x: Float[Tensor, "n 3"]) -> Location:
@@ -77,12 +66,12 @@ class Surface(Manifold):
         """
         x = x.detach().double().cpu()
         found = Location(torch.zeros(len(x), dtype=torch.long), x.new_zeros(len(x), 3))
-        rows, k, most = torch.arange(len(x)), _FIRST, min(_MOST, len(self.corners))
+        rows, k, most = torch.arange(len(x)), _FIRST, min(_MOST, len(self.mesh.corners))
         while len(rows):
             k = min(k, most)
             some = x[rows]
             faces = self._centroids(some.float(), k)
-            points, weights = nearest_on_triangles(some, self.corners[faces])
+            points, weights = nearest_on_triangles(some, self.mesh.corners[faces])
             distance, best = (points - some[:, None]).norm(dim=2).min(dim=1)
             each = torch.arange(len(some))
             found.face[rows], found.weight[rows] = faces[each, best], weights[each, best]
@@ -93,7 +82,7 @@ class Surface(Manifold):
 
     def points(self, at: Location) -> Float[Tensor, "n 3"]:
         """Points of faces by their barycentric coordinates."""
-        return (at.weight[:, :, None] * self.corners[at.face]).sum(1)
+        return (at.weight[:, :, None] * self.mesh.corners[at.face]).sum(1)
 
     def projx(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Nearest point of the surface.
@@ -108,7 +97,7 @@ class Surface(Manifold):
 
     def proju(self, x: Float[Tensor, "*#batch 3"], u: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "..."]:
         """Part of u in the plane of the face at x."""
-        normal = self.normals[self.locate(x.reshape(-1, 3)).face].to(u).reshape(x.shape)
+        normal = self.mesh.normals[self.locate(x.reshape(-1, 3)).face].to(u).reshape(x.shape)
         return u - (u * normal).sum(-1, keepdim=True) * normal
 
     def inner(
