@@ -49,6 +49,7 @@ def test_a_signal_belongs_to_the_nearest_centre():
     assert torch.equal(clusters.assign(signal), expected)
     assert len(clusters) == 12
     assert torch.equal(clusters.assign(signal.double()), expected)
+    assert torch.equal(clusters.assign(signal, torch.tensor([30, 100])), expected[:, [3, 10]])
 
 
 def made(signal: np.ndarray) -> Windows:

@@ -28,6 +28,7 @@ def tiny(**arguments):
         {"latents": "gaussian", "position_channels": 1, "condition": False},
         {"codebook_size": 7, "codebook_span": 8},
         {"codebook_size": 7, "codebook_span": 12, "condition": False, "latents": "gaussian"},
+        {"codebook_size": 8, "codebook_span": 8, "codebook_clusters": 1},
     ],
     ids=str,
 )
@@ -350,3 +351,27 @@ def test_codebook_entries_have_gradients_that_move_their_outputs_25_times_as_far
 def test_codebook_entries_that_do_not_fill_a_sequence_are_refused():
     with pytest.raises(ValueError, match="5 codebook entries of 7 positions do not make up a length of 24"):
         tiny(codebook_size=5, codebook_span=7)
+
+
+def test_clusters_of_conditions_have_codebook_entries_of_their_own(generator, tmp_path):
+    """Every other window is silent, and made of the first entries; the others are made of the last."""
+    model = tiny(codebook_size=11, codebook_span=8, codebook_clusters=2)
+    model.clusters.centres[1] = 1.0  # the other stays at zero
+    signal = torch.zeros(200, 24, 2)
+    signal[::2] = 8.0
+    z = model.latent(200, generator)
+    numbers = z[:, -3:].long()
+    assert sorted(numbers.unique().tolist()) == [0, 1, 2, 3, 4]
+    assigned = model.clusters.assign(signal, torch.tensor([0, 8, 16]))
+    assert assigned.tolist() == [[1] * 3, [0] * 3] * 100
+    h = model.codebook.weight.detach().view(11, 8, 4)[numbers + 5 * assigned].reshape(200, 24, 4)
+    expected = h.abs() / h.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(model(z, signal).detach(), expected)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(PromoterGenerator.from_pretrained(tmp_path)(z, signal), model(z, signal))
+
+
+@pytest.mark.parametrize("arguments", [{"codebook_size": 1}, {"codebook_size": 9, "condition": False}])
+def test_clusters_without_codebook_entries_or_conditions_are_refused(arguments):
+    with pytest.raises(ValueError, match="2 clusters of conditions cannot share"):
+        tiny(codebook_span=8, codebook_clusters=2, **arguments)

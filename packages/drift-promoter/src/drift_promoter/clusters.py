@@ -14,6 +14,8 @@ from drift_promoter.similarity import REACH
 
 _BINS = (1, 2, 4, 8)
 """Into how many parts the surroundings of a crop are cut."""
+FEATURES = 1 + sum(_BINS)
+"""Features of a track."""
 _FITTED = 40_000
 """Crops of training windows to which the clusters are fitted."""
 _WINDOWS = 1_024
@@ -29,14 +31,18 @@ class ConditionClusters(nn.Module):
     def __init__(self, centres: Float32[Tensor, "clusters f"], crops: Crops) -> None:
         super().__init__()
         self.crops = crops
-        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("centres", centres)
 
     def __len__(self) -> int:
         return len(self.centres)
 
-    def assign(self, signal: Float[Tensor, "n L tracks"]) -> Int64[Tensor, "n S"]:
-        """Cluster of the signal around each crop of some windows."""
-        seen = multiscale_features(signal, self.crops.starts(signal.device), self.crops.width)
+    def assign(
+        self, signal: Float[Tensor, "n L tracks"], starts: Int64[Tensor, " S"] | None = None
+    ) -> Int64[Tensor, "n S"]:
+        """Cluster of the signal around crops that start at `starts`, by default all of them."""
+        if starts is None:
+            starts = self.crops.starts(signal.device)
+        seen = multiscale_features(signal, starts, self.crops.width)
         # The nearest has the largest <x, c> - |c|^2 / 2: no array of all differences.
         return (seen @ self.centres.T - self.centres.square().sum(1) / 2).argmax(-1)
 

@@ -80,7 +80,8 @@ class PromoterNetworkConfig(Settings):
     position_channels: FromFile[Annotated[int, at_least(1)]] = 8
     """Latent channels of each position."""
     codebook_size: FromFile[Annotated[int, at_least(0)]] = 0
-    """Codebook entries that sequences start from, one for each `codebook_span` positions; 0: none."""
+    """Codebook entries that sequences start from, one for each `codebook_span` positions; 0: none. Condition
+    clusters share them evenly, where there are any."""
     codebook_span: FromFile[Annotated[int, at_least(1)]] = 64
     """Base pairs of a codebook entry."""
     bf16: FromFile[bool] = False

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from drift_promoter.bases import VOCABULARY
-from drift_promoter.clusters import fit_clusters
+from drift_promoter.clusters import ConditionClusters, fit_clusters
 from drift_promoter.config import PromoterConfig
 from drift_promoter.crop_field import CropField
 from drift_promoter.crops import Crops, crop_indices, signal_sampler
@@ -112,9 +112,17 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
             raise ValueError(
                 f"`codebook_span` must divide the length of a sequence, {length}; got {network.codebook_span}"
             )
-        return PromoterGenerator(
-            length=length, tracks=data.train.tracks, decoding=config.decoding, **network.arguments
+        clusters = condition_clusters(config, data.train) if network.codebook_size else None
+        generator = PromoterGenerator(
+            length=length,
+            tracks=data.train.tracks,
+            decoding=config.decoding,
+            codebook_clusters=0 if clusters is None else len(clusters),
+            **network.arguments,
         )
+        if generator.clusters is not None and clusters is not None:
+            generator.clusters.centres.copy_(clusters.centres)
+        return generator
 
     def field(self, config: PromoterConfig, data: Promoters) -> Field:
         """Field of crops or of whole sequences; raises ValueError for a kernel or lengthscale."""
@@ -194,9 +202,14 @@ def crop_field(config: PromoterConfig, kernel: KernelOf, data: Windows, near: Si
     tokens = CategoricalField(len(VOCABULARY), kernel, scales, config.kernel.direction, product=True)
     if not config.counted:
         return CropField(tokens, data, near, crop, config.decoding, seed=seed)
-    count = config.clusters
-    clusters = fit_clusters(data, Crops(data.length, crop), count, seed) if count else None
-    return KmerField(tokens, data, clusters, crop, seed)
+    return KmerField(tokens, data, condition_clusters(config, data), crop, seed)
+
+
+def condition_clusters(config: PromoterConfig, data: Windows) -> ConditionClusters | None:
+    """Clusters of the signals around crops, if k-mers are counted for each."""
+    if not config.clusters:
+        return None
+    return fit_clusters(data, Crops(data.length, config.crop), config.clusters, config.run.seed)
 
 
 def sequence_field(config: PromoterConfig, kernel: KernelOf, data: Windows, near: Similarity | None) -> Field:

@@ -23,6 +23,8 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from drift_promoter.clusters import FEATURES, ConditionClusters
+from drift_promoter.crops import Crops
 from drift_promoter.layers import Block, Modulation, convolution
 
 Decoding = Literal["argmax", "sampled"]
@@ -42,6 +44,9 @@ VOCAB_SIZE, TRACKS = 4, 2
 _CHOICES = {"geometry": Geometry, "latents": Latents, "output": Output, "decoding": Decoding}
 
 _POSITION_STD = 0.02
+
+_CROP = 8
+"""Base pairs in the middle of a codebook entry, around which the signal is looked at."""
 
 _CODEBOOK_GAIN = 25.0
 """How many times as far as other weights codebook entries move with an update of AdamW."""
@@ -69,6 +74,8 @@ class PromoterGenerator(
     With `codebook_size`, a sequence starts from entries of a learnt codebook of that size, one at random for
     each `codebook_span` positions. The outputs of an entry, random at first, are part of the network's input
     (as points) and are added to its outputs, which start at zero. What recurs is kept rather than computed.
+    With `codebook_clusters` that many clusters of conditions share the entries evenly: an entry is drawn from
+    those of the cluster that the signal around it belongs to. The centres are zero until they are set.
 
     Outputs become points by `output_points`. A sequence is the most likely letter of each position (decoding
     "argmax") or one sampled from the distribution that the point is ("sampled"). Untrained outputs lie near
@@ -78,8 +85,8 @@ class PromoterGenerator(
     With `bf16` the network's matrix products are in bfloat16 on a GPU, unless its weights are float64;
     points always have the weights' dtype.
 
-    Raises ValueError for arguments that are unknown or out of range, and for a span of codebook entries that
-    does not divide the length.
+    Raises ValueError for arguments that are unknown or out of range, a span of codebook entries that does not
+    divide the length, and clusters of conditions without entries or conditions.
     """
 
     def __init__(
@@ -97,6 +104,7 @@ class PromoterGenerator(
         position: bool = True,
         codebook_size: int = 0,
         codebook_span: int = 64,
+        codebook_clusters: int = 0,
         bf16: bool = False,
         tracks: int = TRACKS,
     ) -> None:
@@ -106,12 +114,16 @@ class PromoterGenerator(
             check_choice(name, value, get_args(_CHOICES[name]))
         _check_channels(tracks, global_channels, position_channels)
         _check_codebook(codebook_size, codebook_span, length)
+        _check_clusters(codebook_clusters, codebook_size, condition)
         self.length, self.conditional, self.bf16, self.decoding = length, condition, bf16, decoding
         self.tracks = tracks if condition else 0
         self.global_channels, self.position_channels = global_channels, position_channels
         self.latents, self.geometry, self.output = latents, geometry, output
         self.slots = length // codebook_span if codebook_size else 0
+        self.entries = codebook_size // max(1, codebook_clusters)
         self.codebook = nn.Embedding(codebook_size, codebook_span * VOCAB_SIZE) if codebook_size else None
+        centres = torch.zeros(codebook_clusters, self.tracks * FEATURES)
+        self.clusters = ConditionClusters(centres, Crops(length, _CROP)) if codebook_clusters else None
         self.input = convolution(position_channels + self.tracks + VOCAB_SIZE * bool(codebook_size), width)
         self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
         self.condition = silu_mlp(global_channels, width, width)
@@ -161,7 +173,7 @@ class PromoterGenerator(
         inputs = [rearrange(local, "n (l d) -> n d l", l=self.length)]
         if signal is not None:
             inputs.append(rearrange(signal, "n l t -> n t l"))
-        entries = self._entries(z)
+        entries = self._entries(z, signal)
         if entries is not None:
             inputs.append(rearrange(abs_normalize(entries), "n l k -> n k l"))
         h = self.input(torch.cat(inputs, dim=1))
@@ -172,11 +184,16 @@ class PromoterGenerator(
         logits: Tensor = self.logits(F.gelu(self.hidden(self.modulation(h, c))))
         return logits if entries is None else logits + rearrange(entries, "n l k -> n k l")
 
-    def _entries(self, z: Tensor) -> Float[Tensor, "n length 4"] | None:
+    def _entries(self, z: Tensor, signal: Tensor | None) -> Float[Tensor, "n length 4"] | None:
         """Outputs of the codebook entries that latents name, if there is a codebook."""
         if self.codebook is None:
             return None
-        entries = self.codebook(z[:, z.shape[1] - self.slots :].long())
+        index = z[:, z.shape[1] - self.slots :].long()
+        if self.clusters is not None and signal is not None:
+            span = self.length // self.slots
+            middles = span * torch.arange(self.slots, device=z.device) + (span - _CROP) // 2
+            index = index + self.entries * self.clusters.assign(signal, middles)
+        entries = self.codebook(index)
         return _CODEBOOK_GAIN * rearrange(entries, "n slots (l k) -> n (slots l) k", k=VOCAB_SIZE)
 
     def latent(self, n: int, generator: Generator) -> Float[Tensor, "n latent"]:
@@ -185,8 +202,7 @@ class PromoterGenerator(
         channels = draw_latents((n, self.latent_dim - self.slots), self.latents, generator, dtype)
         if self.codebook is None:
             return channels
-        size = self.codebook.num_embeddings
-        entries = torch.randint(size, (n, self.slots), generator=generator, device=device)
+        entries = torch.randint(self.entries, (n, self.slots), generator=generator, device=device)
         return torch.cat([channels, entries.to(dtype)], 1)
 
     @torch.no_grad()
@@ -230,3 +246,8 @@ def _check_channels(tracks: int, global_channels: int, position_channels: int) -
 def _check_codebook(size: int, span: int, length: int) -> None:
     if size < 0 or span < 1 or (size and length % span):
         raise ValueError(f"{size} codebook entries of {span} positions do not make up a length of {length}")
+
+
+def _check_clusters(clusters: int, size: int, conditional: bool) -> None:
+    if clusters < 0 or (clusters and not conditional) or size < clusters:
+        raise ValueError(f"{clusters} clusters of conditions cannot share {size} codebook entries")
