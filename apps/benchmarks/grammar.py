@@ -128,7 +128,8 @@ def field_of(strings: Int64[Tensor, "count length"]) -> Field:
     matern, size = partial(make_kernel, "matern"), len(LETTERS)
     scales, window_scales = (Lengthscales((a,), (b,), _ANNEALING) for a, b in ((1.5, 0.15), (1.0, 0.4)))
     whole = CategoricalField(size, matern, scales)
-    classes = class_field(LetterClasses(_CLASSES), matern, scales, strings)
+    coarse = CategoricalField(max(_CLASSES) + 1, matern, scales)
+    classes = class_field(LetterClasses(_CLASSES), coarse, strings)
     window = CategoricalField(size, matern, window_scales, product=True)
     return SumField([whole, classes, window_field(window, strings.shape[1], _WINDOW)], [1.0, 1.0, 1.0])
 

@@ -296,7 +296,7 @@ def test_recipes_make_a_generator_and_a_field(name):
     data = Promoters(windows(40, tracks=tracks), windows(0, tracks=tracks), windows(6, tracks=tracks))
     generator, field = make_generator(config, data), DOMAIN.field(config, data)
     assert isinstance(field, SequenceField if name == "paper" else KmerField)
-    assert (generator.codebook is not None) == ("codebook" in name or "unconditional" in name)
+    assert (generator.codebook is not None) == name.startswith("promoter")
     condition = DOMAIN.condition_sampler(config, data)
     signals = condition(3, Generator()) if condition else None
     x = generator(generator.latent(3, Generator()), signals).detach()

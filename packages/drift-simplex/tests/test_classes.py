@@ -5,10 +5,15 @@ import torch
 from drift_core import Batch, Laplace
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
-from drift_simplex import FisherRao, LetterClasses, class_field, onehot_to_sphere
+from drift_simplex import CategoricalField, FisherRao, LetterClasses, class_field, onehot_to_sphere
 
 SPACE, SCALE = FisherRao(), Lengthscales((0.7,))
 CLASSES = LetterClasses([0, 0, 1, 2, 1])
+
+
+def coarse(direction="gradient"):
+    """Field of strings of the classes."""
+    return CategoricalField(CLASSES.count, Laplace, SCALE, direction)
 
 
 def test_probabilities_of_a_class_add_up(soft):
@@ -44,7 +49,7 @@ def test_the_field_is_the_gradient_of_the_log_density_of_classes(soft, strings):
     images = CLASSES(onehot_to_sphere(tokens, 5).double())
     r = torch.stack([SPACE.dist(CLASSES(leaf), image) for image in images], dim=1)
     (gradient,) = torch.autograd.grad((-r / 0.7).logsumexp(1).sum(), leaf)
-    field = class_field(CLASSES, Laplace, SCALE, tokens)
+    field = class_field(CLASSES, coarse(), tokens)
     assert len(field.field.data) < 300
     found = field(Batch(x, tokens[:3])).attraction  # the batch's data have no effect
     torch.testing.assert_close(found, SPACE.proju(x, gradient), rtol=1e-7, atol=1e-8)
@@ -52,7 +57,7 @@ def test_the_field_is_the_gradient_of_the_log_density_of_classes(soft, strings):
 
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 def test_it_obeys_the_laws(direction, soft, strings):
-    field = class_field(CLASSES, Laplace, SCALE, strings(300, 6, 5, 1), direction)
+    field = class_field(CLASSES, coarse(direction), strings(300, 6, 5, 1))
     check_field(field, Batch(soft(5, 6, 5, 0), strings(9, 6, 5, 1), soft(8, 6, 5, 2)))
 
 
@@ -60,7 +65,7 @@ def test_it_does_not_tell_letters_of_a_class_apart(soft, strings):
     """Negative control: data with other letters of the same classes exert the same attraction."""
     x, tokens = soft(5, 6, 5, 0), strings(300, 6, 5, 1)
     other = torch.tensor([1, 0, 4, 3, 2])[tokens]
-    parts = [class_field(CLASSES, Laplace, SCALE, t)(Batch(x, t)).attraction for t in (tokens, other)]
+    parts = [class_field(CLASSES, coarse(), t)(Batch(x, t)).attraction for t in (tokens, other)]
     torch.testing.assert_close(*parts)
 
 

@@ -40,8 +40,12 @@ _CONDITIONS, _DRAWS = 3, 4
 """Conditions in a figure, and sequences of each."""
 _AUTO_REFERENCES = 2_048
 
-_TILED: dict[str, Any] = {"steps": 300, "lr": 2e-3, "decay_fraction": 0.5, "batch_size": 32}
-_NEGATIVES: dict[str, Any] = {"batch_size": 16, "num_negatives": 48}
+_FILES: dict[str, Any] = {
+    "optimizer": "muon",
+    "lr": 2e-3,
+    "decay_fraction": 0.5,
+    "codebook_size": 4_096,
+}
 
 KernelOf = Callable[[float], RadialKernel]
 """Maps a lengthscale to a kernel."""
@@ -71,10 +75,17 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
-        "promoter": {"steps": 20_000, "batch_size": 32},
-        "tiled": {**_TILED, **_NEGATIVES, "steps": 600},
-        "tiled-codebook": {**_TILED, **_NEGATIVES, "codebook_size": 4_096},
-        "tiled-unconditional": {**_TILED, "condition": False, "codebook_size": 4_096},
+        "promoter": {**_FILES, "steps": 300, "batch_size": 16, "num_negatives": 48},
+        "promoter-gpu": {
+            **_FILES,
+            "steps": 20_000,
+            "batch_size": 128,
+            "num_negatives": 384,
+            "codebook_size": 65_536,
+            "condition_clusters": 64,
+            "preset": "base",
+            "bf16": True,
+        },
         "paper": {
             "steps": 20_000,
             "batch_size": 128,

@@ -24,10 +24,11 @@ from drift_qm9.config import MoleculeConfig
 from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
+from drift_qm9.lengths import LengthField, lengths_of
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import MoleculeGenerator
 from drift_qm9.smi import write_smi
-from drift_qm9.tokens import CLASSES, VOCABULARY, to_smiles
+from drift_qm9.tokens import CLASSES, EOS, VOCABULARY, to_smiles
 
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
@@ -42,6 +43,7 @@ _PAPER: dict[str, Any] = {
     "kernel": "laplace",
     "decay_fraction": 0.0,
     "class_weight": 0.0,
+    "given_length": False,
     "global_channels": 32,
 }
 
@@ -115,7 +117,11 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
 
     def generator(self, config: MoleculeConfig, data: Molecules) -> MoleculeGenerator:
         """Generator of strings as long as the data's."""
-        return MoleculeGenerator(length=data.train.shape[1], **config.network.arguments)
+        generator = MoleculeGenerator(length=data.train.shape[1], **config.network.arguments)
+        if generator.conditional:
+            lengths = lengths_of(data.train, EOS)
+            generator.length_weights.copy_(lengths.bincount(minlength=len(generator.length_weights)))
+        return generator
 
     def field(self, config: MoleculeConfig, data: Molecules) -> Field:
         """Field of whole strings, of classes of letters and of windows, or of whole strings alone."""
@@ -132,7 +138,9 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         strings = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction)
         if config.reweight:
             return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
-        parts = [(1.0, strings), *self._local_fields(config, data, kernel)]
+        given = config.network.draws_length
+        whole = LengthField(strings, EOS) if given else strings
+        parts = [(1.0, whole), *self._local_fields(config, data, kernel)]
         return SumField([part for _, part in parts], [weight for weight, _ in parts])
 
     def _local_fields(
@@ -140,15 +148,18 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     ) -> list[tuple[float, Field]]:
         """Fields of classes of letters and of windows, with their weights, unless these are 0."""
         settings, (by_class, by_window) = config.kernel, config.weights
+        given = config.network.draws_length
         found: list[tuple[float, Field]] = []
         if by_class:
             scales = checked_lengthscales(settings.class_lengthscale, kernel)
-            classes = LetterClasses(CLASSES)
-            found.append((by_class, class_field(classes, kernel, scales, data.train, settings.direction)))
+            coarse: Field = CategoricalField(max(CLASSES) + 1, kernel, scales, settings.direction)
+            coarse = LengthField(coarse, CLASSES[EOS]) if given else coarse
+            found.append((by_class, class_field(LetterClasses(CLASSES), coarse, data.train)))
         if by_window:
             scales = checked_lengthscales(settings.window_lengthscale, kernel)
             letters = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction, product=True)
-            found.append((by_window, window_field(letters, data.train.shape[1], settings.window)))
+            windows: Field = window_field(letters, data.train.shape[1], settings.window)
+            found.append((by_window, LengthField(windows, EOS) if given else windows))
         return found
 
     def data_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler:
@@ -159,6 +170,10 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         if config.network.geometry == "spherical":
             return draw
         return lambda n, generator: one_hot(draw(n, generator), len(VOCABULARY)).float()
+
+    def condition_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler | None:
+        """Sampler of the lengths of training molecules, if lengths are given."""
+        return resample(lengths_of(data.train, EOS)) if config.network.draws_length else None
 
     def validation(self, config: MoleculeConfig, data: Molecules) -> Callable[[MoleculeGenerator], float]:
         """Total variation of bigrams to the validation split: repetition, length and grammar."""

@@ -94,6 +94,9 @@ class MoleculeGenerator(
     network may have no blocks.
     Without position channels such a generator makes at most `codebook_size` different strings.
 
+    With `given_length` the network is also called with the numbers of tokens [n] of the strings, and `sample`
+    draws them by the weights `length_weights` where they are not given: zero until they are set.
+
     Outputs become points by `output_points`, and `sample` takes the argmax. Untrained outputs vary over
     samples with standard deviation 4, apart from one another and, by softmax, near vertices, as the data are:
     samples that start in one place repel one another too evenly to spread. Unlike DiT's, the modulation
@@ -104,8 +107,11 @@ class MoleculeGenerator(
     weights (safetensors) and arguments (config.json).
 
     Raises ValueError for an unknown geometry, output or kind of latents, no global channels, a codebook that
-    is too large, or a width that the heads do not divide.
+    is too large or has given lengths, or a width that the heads do not divide.
     """
+
+    length_weights: Float[Tensor, " lengths"]
+    """Relative frequencies of strings of 0, 1, ... tokens."""
 
     def __init__(
         self,
@@ -124,6 +130,7 @@ class MoleculeGenerator(
         bf16: bool = False,
         mlp_width: int = 0,
         mlp_blocks: int = 4,
+        given_length: bool = False,
     ) -> None:
         super().__init__()
         check_choice("geometry", geometry, get_args(Geometry))
@@ -134,7 +141,10 @@ class MoleculeGenerator(
             raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
+        if given_length and codebook_size:
+            raise ValueError("the lengths of codebook entries cannot be given")
         self.length, self.position_channels = length, position_channels
+        self.register_buffer("length_weights", torch.zeros(given_length * (length - 1)))
         self.global_channels = 1 if codebook_size else global_channels
         self.latents, self.geometry, self.output, self.bf16 = latents, geometry, output, bf16
         self.position = nn.Parameter(torch.randn(length, width))
@@ -142,9 +152,9 @@ class MoleculeGenerator(
         self.codebook = Codebook(codebook_size, _EMBEDDING) if codebook_size else None
         self.from_codebook = _codebook_mlp(mlp_width or _HIDDEN, length * width) if codebook_size else None
         residual = mlp_width > 0 and not codebook_size
-        self.mlp = ResidualMLP(global_channels, mlp_width, mlp_blocks, length * width) if residual else None
+        shared = _EMBEDDING if codebook_size else global_channels + len(self.length_weights)
+        self.mlp = ResidualMLP(shared, mlp_width, mlp_blocks, length * width) if residual else None
         modulated = blocks > 0 or not residual
-        shared = _EMBEDDING if codebook_size else global_channels
         self.condition = silu_mlp(shared, condition, condition) if modulated else None
         self.blocks = nn.ModuleList([Block(width, heads, condition) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -157,15 +167,27 @@ class MoleculeGenerator(
         """Numbers in one latent: the global channels or the codebook index, then each position's channels."""
         return self.global_channels + self.length * self.position_channels
 
-    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n length vocab"]:
-        """Points for latents."""
+    @property
+    def conditional(self) -> bool:
+        """Whether it is called with lengths."""
+        return len(self.length_weights) > 0
+
+    def forward(
+        self, z: Float[Tensor, "n latent"], lengths: Int64[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n length vocab"]:
+        """Points for latents and, with `given_length`, numbers of tokens. Raises ValueError for others."""
+        if self.conditional != (lengths is not None):
+            raise ValueError(f"the generator takes {'' if self.conditional else 'no '}lengths of strings")
         with bf16_autocast(self.bf16, z, self.position):
-            logits = self._network(z)
+            logits = self._network(z, lengths)
         return output_points(logits.to(self.position.dtype), self.geometry, self.output)
 
-    def _network(self, z: Tensor) -> Tensor:
+    def _network(self, z: Tensor, lengths: Tensor | None) -> Tensor:
         """Logits."""
         h, shared = self.position.expand(z.shape[0], -1, -1), z[:, : self.global_channels]
+        if lengths is not None:
+            count = len(self.length_weights)
+            shared = torch.cat([shared, count**0.5 * F.one_hot(lengths, count).to(z)], 1)
         if self.codebook is not None and self.from_codebook is not None:
             shared = self.codebook(shared[:, 0])
             h = h + self.from_codebook(shared).unflatten(1, (self.length, -1))
@@ -189,11 +211,27 @@ class MoleculeGenerator(
             z[:, 0] = self.codebook.draw(n, generator)
         return z.to(self.position.dtype)
 
+    def draw_lengths(self, n: int, generator: Generator) -> Int64[Tensor, " n"]:
+        """Draw `n` numbers of tokens by their weights, on the CPU."""
+        return torch.multinomial(self.length_weights.cpu(), n, replacement=True, generator=generator)
+
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator, batch_size: int = 256) -> Int64[Tensor, "n length"]:
-        """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory."""
+    def sample(
+        self,
+        n: int,
+        generator: Generator,
+        lengths: Int64[Tensor, " n"] | None = None,
+        batch_size: int = 256,
+    ) -> Int64[Tensor, "n length"]:
+        """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory.
+
+        With `given_length`, `lengths` are their numbers of tokens.
+        """
         z, device = self.latent(n, generator), self.position.device
-        return in_batches(lambda z: decode(self(z)), z, batch_size=batch_size, device=device)
+        if self.conditional and lengths is None:
+            lengths = self.draw_lengths(n, generator)
+        inputs = [z] if lengths is None else [z, lengths]
+        return in_batches(lambda *part: decode(self(*part)), *inputs, batch_size=batch_size, device=device)
 
 
 def _codebook_mlp(hidden: int, width: int) -> nn.Sequential:

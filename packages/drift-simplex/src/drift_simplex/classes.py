@@ -1,18 +1,16 @@
 """Classes of letters: a coarser alphabet, as a map of soft points and of tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from drift_core import Field, PullbackField, RadialKernel, TableField
-from drift_core.lengthscale import Lengthscales
+from drift_core import Field, PullbackField, TableField
 from drift_core.manifold.numerics import safe_sqrt
 from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from drift_simplex.field import CategoricalField
 from drift_simplex.geometry import FisherRao
 
 
@@ -51,13 +49,7 @@ class LetterClasses:
         return one_hot(torch.tensor(self.of_letter), self.count).float()
 
 
-def class_field(
-    classes: LetterClasses,
-    kernel: Callable[[float], RadialKernel],
-    lengthscales: Lengthscales,
-    tokens: Integer[Tensor, "m L"],
-    direction: str = "gradient",
-) -> PullbackField:
+def class_field(classes: LetterClasses, field: Field, tokens: Integer[Tensor, "m L"]) -> PullbackField:
     """Field of whole strings of classes of letters, whose data are all strings of classes that occur.
 
     Strings outnumber what training sees, their classes recur: a string that is not in the data may have the
@@ -65,14 +57,11 @@ def class_field(
 
     Args:
         classes: the classes of letters.
-        kernel: maps a lengthscale to a kernel of the total distance.
-        lengthscales: its lengthscales.
+        field: the drift field of strings of classes, on tokens.
         tokens: all data; their distinct strings of classes attract, by their counts.
-        direction: as `CategoricalField`.
     """
     distinct, counts = torch.unique(classes.tokens(tokens), dim=0, return_counts=True)
-    coarse: Field = CategoricalField(classes.count, kernel, lengthscales, direction)
-    return PullbackField(classes, TableField(coarse, distinct, counts), FisherRao(), map_data=_unchanged)
+    return PullbackField(classes, TableField(field, distinct, counts), FisherRao(), map_data=_unchanged)
 
 
 def _unchanged(data: Tensor) -> Tensor:
