@@ -22,7 +22,7 @@ from drift_core.training.loop import Field
 from drift_qm9.config import MoleculeConfig
 from drift_qm9.data import Molecules
 from drift_qm9.domain import MoleculeDomain
-from drift_qm9.tokens import CLASSES, VOCABULARY
+from drift_qm9.tokens import CLASSES, EOS, VOCABULARY
 from drift_simplex import CategoricalField, FisherRao
 from torch import Generator
 
@@ -60,12 +60,13 @@ def test_a_run_drifts_by_whole_strings_classes_and_windows(little):
     assert isinstance(field, SumField)
     assert field.weights == [1.0, 0.5, 2.0]
     whole, classes, windows = field.fields
-    assert isinstance(whole, CategoricalField)
-    assert whole.product is False
+    assert [whole.end, classes.field.field.end, windows.end] == [EOS, CLASSES[EOS], EOS]
+    assert isinstance(whole.field, CategoricalField)
+    assert whole.field.product is False
     assert isinstance(classes, PullbackField)
     assert int(classes.field.log_count.exp().round().sum()) == 40
-    assert classes.field.field.vocab_size == classes.map.count == 16
-    window = windows.fields[0]
+    assert classes.field.field.field.vocab_size == classes.map.count == 16
+    window = windows.field.fields[0]
     assert window.map(little.train).shape == (40, 4)
     assert (window.field.product, window.field.vocab_size) == (True, 35)
     assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
@@ -77,7 +78,7 @@ def test_parts_of_weight_zero_are_left_out(little):
     for off, count in (({"class_weight": 0.0}, 1), ({"window_weight": 0.0}, 2)):
         field = make_field(little, lengthscale="0.3,3", direction="displacement", **off)
         assert len(field.fields) == count
-        whole = field.fields[0]
+        whole = field.fields[0].field
         assert (whole.direction, whole.lengthscales.start) == ("displacement", (0.3, 3.0))
 
 
@@ -169,7 +170,7 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
 )
 def test_the_kernel_is_that_of_the_settings(little, settings, kernel):
     whole, classes, windows = make_field(little, **settings).fields
-    kernels = [whole.kernel, classes.field.field.kernel, windows.fields[0].field.kernel]
+    kernels = [whole.field.kernel, classes.field.field.field.kernel, windows.field.fields[0].field.kernel]
     assert [made(0.4) for made in kernels] == [kernel] * 3
 
 
@@ -179,7 +180,7 @@ def test_the_automatic_lengthscale_spreads_log_weights_of_the_data_by_one(toy, k
     """Seen from one another; a position that differs is pi / 2 away on the sphere, sqrt 2 in R^35."""
     settings = {"geometry": geometry, "kernel": kernel, "lengthscale": "auto", "class_weight": 0.0}
     field = make_field(toy, **settings)
-    whole = field if geometry == "euclidean" else field.fields[0]
+    whole = field if geometry == "euclidean" else field.fields[0].field
     (scale,) = whole.lengthscales.start
     rows = torch.randperm(len(toy.train), generator=Generator().manual_seed(1))[:1500]
     tokens = toy.train[rows]
@@ -284,7 +285,8 @@ def test_a_kernel_of_one_sphere_is_refused_in_a_file():
 def test_windows_wider_than_the_strings_are_the_strings(little):
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
     wide, whole = (make_field(little, window=w).fields[2] for w in (100, 12))
-    pulls = [field(Batch(x, little.train, x, torch.arange(3))).field for field in (wide, whole)]
+    batch = Batch(x, little.train, condition=torch.tensor([3, 4, 5]))
+    pulls = [field(batch).field for field in (wide, whole)]
     torch.testing.assert_close(*pulls)
 
 
@@ -296,8 +298,10 @@ def test_every_recipe_makes_a_generator_and_its_field(little, recipe):
     if "preset" in settings:
         settings["preset"] = quicker.get(settings["preset"], settings["preset"])
     generator, field = make_generator(little, **settings), make_field(little, **settings)
-    x = generator(generator.latent(5, Generator().manual_seed(0)))
-    found = field(Batch(x, positives(little, **settings), x, torch.arange(5)))
+    draw = DOMAIN.condition_sampler(checked(**settings), little)
+    lengths = draw(5, Generator()) if draw else None
+    x = generator(generator.latent(5, Generator().manual_seed(0)), lengths).detach()
+    found = field(Batch(x, positives(little, **settings), condition=lengths))
     assert found.field.shape == x.shape == (5, 12, 35)
     assert found.field.isfinite().all()
 
@@ -308,7 +312,7 @@ def test_the_recipes_of_the_paper_are_the_published_settings():
         config = checked(**DOMAIN.recipes[name])
         arguments = config.network.arguments
         assert (arguments["codebook_size"], arguments["output"]) == (0, "softmax")
-        assert (config.kernel.kernel, config.reweight) == ("laplace", 0)
+        assert (config.kernel.kernel, config.reweight, arguments["given_length"]) == ("laplace", 0, False)
         last = config.optimizer.steps - 1
         assert config.optimizer.lr_at(config.optimizer.warmup_steps) == config.optimizer.lr_at(last)
     euclidean = checked(**DOMAIN.recipes["paper-euclidean"])

@@ -64,7 +64,7 @@ def test_logits_are_the_same_in_both_geometries(generator):
 def test_abs_normalized_outputs_are_absolute_values_of_unit_length(generator):
     model = tiny(output="abs_normalize")
     z = model.latent(20, generator)
-    h = model._network(z)
+    h = model._network(z, None)
     torch.testing.assert_close(model(z), h.abs() / h.norm(dim=-1, keepdim=True))
 
 

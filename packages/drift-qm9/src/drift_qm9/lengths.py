@@ -12,10 +12,10 @@ RATE = 3.0
 
 
 def lengths_of(tokens: Integer[Tensor, "m L"], end: int) -> Int64[Tensor, " m"]:
-    """Letters between the first one, <bos>, and the first `end`; all others if there is none."""
-    ends = tokens == end
-    first = ends.int().argmax(1).masked_fill(~ends.any(1), tokens.shape[1])
-    return first - 1
+    """Letters between the first one, <bos>, and the first `end`, where the last one is, if there is none."""
+    ends, last = tokens == end, tokens.shape[1] - 1
+    first = ends.int().argmax(1).masked_fill(~ends.any(1), last)
+    return (first - 1).clamp_min(0)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,10 @@ class PullbackField:
         repelling = images if batch.model is None else self._mapped(model)
         with torch.no_grad():
             data = (self.map_data or self.map)(batch.data)
-        return replace(batch, x=images, data=data, model=repelling, self_index=own)
+        conditions = batch.condition if batch.model is None else batch.model_condition
+        return replace(
+            batch, x=images, data=data, model=repelling, self_index=own, model_condition=conditions
+        )
 
     def _mapped(self, x: Tensor) -> Tensor:
         with torch.no_grad():
