@@ -14,8 +14,12 @@ LENGTH = 16
 GENERATORS = {
     "sphere": lambda: SphereGenerator(codebook_size=8, width=16, blocks=1),
     "synthetic": lambda: SyntheticGenerator("hyperboloid", codebook_size=8, width=16, blocks=1),
-    "qm9": lambda: MoleculeGenerator(length=LENGTH, width=16, blocks=1, heads=2, condition=16),
-    "promoter": lambda: PromoterGenerator(length=LENGTH, width=16, blocks=1),
+    "qm9": lambda: MoleculeGenerator(
+        length=LENGTH, width=16, blocks=1, heads=2, condition=16, mlp_width=16, given_length=True
+    ),
+    "promoter": lambda: PromoterGenerator(
+        length=LENGTH, width=16, blocks=1, codebook_size=8, codebook_span=8, codebook_clusters=2
+    ),
 }
 HYPERBOLIC = {
     torch.ops.aten.sinh.default: lambda r: (r.exp() - (-r).exp()) / 2,
@@ -25,11 +29,14 @@ HYPERBOLIC = {
 
 
 def inputs(module: torch.nn.Module, n: int) -> tuple[torch.Tensor, ...]:
-    """Latents of n samples and, for the conditional generator, their signals."""
+    """Latents of n samples and, for conditional generators, their signals or lengths."""
     random = torch.Generator().manual_seed(n)
     latents = module.latent(n, random)
-    conditional = isinstance(module, PromoterGenerator)
-    return (latents, torch.rand(n, LENGTH, 2, generator=random)) if conditional else (latents,)
+    if isinstance(module, PromoterGenerator):
+        return latents, torch.rand(n, LENGTH, 2, generator=random)
+    if isinstance(module, MoleculeGenerator):
+        return latents, torch.randint(LENGTH - 2, (n,), generator=random)
+    return (latents,)
 
 
 def saved(folder: Path, module: torch.nn.Module) -> torch.nn.Module:
