@@ -23,5 +23,6 @@ def test_every_kernel_trains_by_default(dataset, geometry, kernel, nu, request, 
     data = domain.load(config)
     generator, field = untrained(domain, config, data), domain.field(config, data)
     short = config.replace(steps=2, batch_size=16, num_positives=256)
-    trained = train(generator, field, domain.data_sampler(config, data), short, tmp_path)
+    draw, lengths = domain.data_sampler(config, data), domain.condition_sampler(config, data)
+    trained = train(generator, field, draw, short, tmp_path, sample_condition=lengths)
     assert all(bool(p.isfinite().all()) for p in trained.parameters())
