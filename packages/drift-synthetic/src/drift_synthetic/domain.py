@@ -117,8 +117,9 @@ SyntheticRun = Run[SyntheticConfig, Problem, SyntheticGenerator]
 class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     """Densities on the plane and on curved spaces.
 
-    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid,
-    those of the recipes of other spaces on theirs; the paper's network and lengthscales are not published.
+    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid;
+    other spaces take them, too, but for the kernel on a mesh. The paper's network and lengthscales are not
+    published.
     """
 
     name = "synthetic"
