@@ -28,10 +28,13 @@ class ConditionClusters(nn.Module):
     centres: Float32[Tensor, "clusters f"]
     """Means of the clusters."""
 
-    def __init__(self, centres: Float32[Tensor, "clusters f"], crops: Crops) -> None:
+    def __init__(
+        self, centres: Float32[Tensor, "clusters f"], crops: Crops, *, persistent: bool = False
+    ) -> None:
+        """`persistent`: whether the centres are saved with the state of a module."""
         super().__init__()
         self.crops = crops
-        self.register_buffer("centres", centres)
+        self.register_buffer("centres", centres, persistent=persistent)
 
     def __len__(self) -> int:
         return len(self.centres)

@@ -122,8 +122,7 @@ class PromoterGenerator(
         self.slots = length // codebook_span if codebook_size else 0
         self.entries = codebook_size // max(1, codebook_clusters)
         self.codebook = nn.Embedding(codebook_size, codebook_span * VOCAB_SIZE) if codebook_size else None
-        centres = torch.zeros(codebook_clusters, self.tracks * FEATURES)
-        self.clusters = ConditionClusters(centres, Crops(length, _CROP)) if codebook_clusters else None
+        self.clusters = _unset_clusters(codebook_clusters, length, self.tracks)
         self.input = convolution(position_channels + self.tracks + VOCAB_SIZE * bool(codebook_size), width)
         self.position = nn.Parameter(_POSITION_STD * torch.randn(width, length)) if position else None
         self.condition = silu_mlp(global_channels, width, width)
@@ -251,3 +250,9 @@ def _check_codebook(size: int, span: int, length: int) -> None:
 def _check_clusters(clusters: int, size: int, conditional: bool) -> None:
     if clusters < 0 or (clusters and not conditional) or size < clusters:
         raise ValueError(f"{clusters} clusters of conditions cannot share {size} codebook entries")
+
+
+def _unset_clusters(count: int, length: int, tracks: int) -> ConditionClusters | None:
+    if not count:
+        return None
+    return ConditionClusters(torch.zeros(count, tracks * FEATURES), Crops(length, _CROP), persistent=True)
