@@ -117,9 +117,9 @@ SyntheticRun = Run[SyntheticConfig, Problem, SyntheticGenerator]
 class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     """Densities on the plane and on curved spaces.
 
-    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid;
-    other spaces take them, too, but for the kernel on a mesh. The paper's network and lengthscales are not
-    published.
+    Default settings were chosen on validation streams of the four targets on the sphere and the hyperboloid,
+    those of the torus and the mesh on theirs, from three or four; rotations and the product have the first.
+    The paper's network and lengthscales are not published.
     """
 
     name = "synthetic"
@@ -134,7 +134,8 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"codebook_size": 0, "decay_fraction": 0.0},
-        "mesh": {"kernel": "spectral", "lengthscale": "1:0.15"},
+        "torus": {"lengthscale": "4:0.05", "steps": 2_400},
+        "mesh": {"kernel": "spectral", "lengthscale": "2:0.2"},
     }
 
     def default_recipe(self, config: SyntheticConfig) -> str | None:
