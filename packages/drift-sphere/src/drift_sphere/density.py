@@ -7,7 +7,7 @@ from drift_core import Sphere
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from drift_sphere.likelihood import BANDWIDTHS, mean_log_density
+from drift_sphere.likelihood import best_bandwidth
 
 _GRID = 4_096
 """Angles at which the distribution of a kernel's steps is tabulated."""
@@ -52,6 +52,5 @@ class KernelDensity(nn.Module):
 
 
 def fitted_density(train: Float[Tensor, "m 3"], val: Float[Tensor, "n 3"]) -> KernelDensity:
-    """Kernel density estimate of training points; the bandwidth is the likeliest on validation points."""
-    best = max(BANDWIDTHS, key=lambda bandwidth: mean_log_density(train, val, bandwidth))
-    return KernelDensity(train, best)
+    """Kernel density estimate of training points, whose bandwidth is the best for validation points."""
+    return KernelDensity(train, best_bandwidth(train, val))

@@ -16,10 +16,14 @@ def log_likelihood(
 ) -> float:
     """Mean log-density of `test`, in nats per point, under the kernel density estimate of `points`.
 
-    The bandwidth is that of `BANDWIDTHS` under which `val` is likeliest. The density is that per steradian.
+    The bandwidth is `best_bandwidth` for `val`. The density is that per steradian.
     """
-    best = max(BANDWIDTHS, key=lambda bandwidth: mean_log_density(points, val, bandwidth))
-    return mean_log_density(points, test, best)
+    return mean_log_density(points, test, best_bandwidth(points, val))
+
+
+def best_bandwidth(points: Float[Tensor, "n 3"], val: Float[Tensor, "k 3"]) -> float:
+    """The one of `BANDWIDTHS` that gives `val` the highest mean log-density around `points`."""
+    return max(BANDWIDTHS, key=lambda bandwidth: mean_log_density(points, val, bandwidth))
 
 
 def mean_log_density(points: Float[Tensor, "n 3"], x: Float[Tensor, "m 3"], bandwidth: float) -> float:

@@ -111,7 +111,7 @@ def _about(budget: Budget) -> str:
         f"{_scale(budget)} The paper's rows have `--recipe paper`, and the lengthscale (not published) that "
         f"has the lowest unbiased MMD² on validation points, of {scales} radians (a:b falls from a to b). "
         "Our default is `--recipe earth`. The density estimate recites the training rows, moved by the "
-        f"bandwidth that is likeliest on validation points, of {BANDWIDTHS[0]:g} to {widest:g} radians."
+        f"bandwidth that is best on validation points, of {BANDWIDTHS[0]:g} to {widest:g} radians."
     )
 
 
