@@ -1,5 +1,6 @@
 """Clouds of points on every manifold; and shape annotations that are checked."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from jaxtyping import install_import_hook
-from torch import Tensor
+from torch import Tensor, nn
 
 with install_import_hook("drift_core", "shape_checks.checked"):
     from drift_core import (
@@ -112,3 +113,26 @@ def fit() -> Callable[..., tuple[Field, Tensor]]:
         return field, net.layers.weight
 
     return run
+
+
+class Net(nn.Module):
+    """A generator of points of any manifold: what a layer puts out, projected, or as exp of it in SPD."""
+
+    def __init__(self, manifold: Manifold, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.manifold, self.shape = manifold, shape
+        self.layer = nn.Linear(5, math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = 0.3 * self.layer(z).reshape(-1, *self.shape)
+        return torch.linalg.matrix_exp(h + h.mT) if self.shape == (2, 2) else self.manifold.projx(h)
+
+    def latent(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 5, generator=generator)
+
+
+@pytest.fixture
+def make_net() -> Callable[[Manifold, tuple[int, ...]], Net]:
+    """Maker of a small generator of points of a manifold."""
+    return Net

@@ -144,31 +144,14 @@ def test_what_is_no_isometry_is_found():
         check_isometry(SPD(2), lambda m: shear @ m @ shear.mT, x, y)
 
 
-class Net(nn.Module):
-    """A generator of points of any manifold: what a layer puts out, projected, or as exp of it in SPD."""
-
-    def __init__(self, manifold: Manifold, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.manifold, self.shape = manifold, shape
-        self.layer = nn.Linear(5, math.prod(shape))
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = 0.3 * self.layer(z).reshape(-1, *self.shape)
-        return torch.linalg.matrix_exp(h + h.mT) if self.shape == (2, 2) else self.manifold.projx(h)
-
-    def latent(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, 5, generator=generator)
-
-
-def test_each_trains(name, tmp_path):
+def test_each_trains(name, make_net, tmp_path):
     """The maximum mean discrepancy of samples and data, of a Laplace kernel, falls to less than half."""
     manifold, shape = MANIFOLDS[name]
     data = points_of(name, 1, 3, torch.float32)
     around = 0.3 * torch.randn(64, *shape, generator=torch.Generator().manual_seed(5))
     data = manifold.expmap(data, manifold.proju(data, around))
     config = TrainConfig.of(steps=60, batch_size=32, lr=0.05, warmup_steps=1, step_size=0.5, ema_decay=0.5)
-    field, net = KernelField(manifold, Laplace, parse_lengthscales("1")), Net(manifold, shape)
+    field, net = KernelField(manifold, Laplace, parse_lengthscales("1")), make_net(manifold, shape)
 
     def discrepancy(module: nn.Module) -> float:
         with torch.no_grad():

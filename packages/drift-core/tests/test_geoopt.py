@@ -173,23 +173,6 @@ def test_auto_lengthscales(name, dtype):
     assert auto_lengthscale(manifold, points.to(dtype)) == pytest.approx(expected, rel=1e-3)
 
 
-class Net(nn.Module):
-    """A generator of points of any manifold: what a layer puts out, projected, or as exp of it in SPD."""
-
-    def __init__(self, manifold: GeooptManifold, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.manifold, self.shape = manifold, shape
-        self.layer = nn.Linear(5, math.prod(shape))
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = 0.3 * self.layer(z).reshape(-1, *self.shape)
-        return torch.linalg.matrix_exp(h + h.mT) if h.ndim == 3 else self.manifold.projx(h)
-
-    def latent(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, 5, generator=generator)
-
-
 @pytest.fixture
 def plain_scripts() -> Iterator[None]:
     """geoopt's scripted functions as they are, without what TorchScript specialises on seen dtypes."""
@@ -198,7 +181,7 @@ def plain_scripts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("plain_scripts")
-def test_each_trains(name, tmp_path):
+def test_each_trains(name, make_net, tmp_path):
     geometry, shape, _ = KNOWN[name]
     manifold = GeooptManifold(geometry)
     data = manifold.projx(points_of(name, 64, 3, torch.float32).abs())
@@ -208,7 +191,7 @@ def test_each_trains(name, tmp_path):
     config = TrainConfig.of(
         steps=20, batch_size=32, lr=0.02, warmup_steps=1, log_every=1, step_size=0.2, ema_decay=0.5
     )
-    net = Net(manifold, shape)
+    net = make_net(manifold, shape)
 
     def far(module: nn.Module) -> float:
         """Mean distance from samples to data, all coordinates of which are positive."""
@@ -219,5 +202,5 @@ def test_each_trains(name, tmp_path):
     before = far(net)
     trained = train(net, field, resample(data), config, tmp_path, accelerator=make_accelerator())
     assert all(bool(p.isfinite().all()) for p in trained.parameters())
-    assert not torch.equal(trained.layer.weight, Net(manifold, shape).layer.weight)
+    assert not torch.equal(trained.layer.weight, make_net(manifold, shape).layer.weight)
     assert far(trained) < before
