@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from drift_core import Batch, Euclidean, KernelField, Laplace
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_field
 from PIL import Image
+from scipy.integrate import quad
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -75,3 +78,17 @@ def test_a_field_in_15_lines_is_refused_by_the_laws():
     check_field(field, Batch(*clouds))
     with pytest.raises(AssertionError, match="swapping data and model flips the sign"):
         check_field(module.HalfRepulsion(field), Batch(*clouds))
+
+
+def test_a_metric_in_a_chart_is_a_manifold_in_60_lines(tmp_path, monkeypatch):
+    """Lengths of meridians of z = 0.5 exp(-r^2) against their integral; and a picture after a few steps."""
+    assert len((EXAMPLES / "hill.py").read_text().splitlines()) <= 60
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hill.py", "2"])
+    hill = runpy.run_path(str(EXAMPLES / "hill.py"), run_name="__main__")["Chart"]()
+    assert (tmp_path / "hill.png").read_bytes().startswith(b"\x89PNG")
+    ends = torch.tensor([0.2, 0.8, 1.3], dtype=torch.float64)
+    lengths = [quad(lambda r: math.hypot(1, r * math.exp(-r * r)), 0, end)[0] for end in ends.tolist()]
+    direction = torch.tensor([0.6, -0.8], dtype=torch.float64)
+    found = hill.dist(torch.zeros(3, 2).double(), ends[:, None] * direction)
+    torch.testing.assert_close(found, torch.tensor(lengths).double(), atol=2e-4, rtol=0)
