@@ -1,9 +1,10 @@
-"""Tori, rotations, products, matrices and scaled curvature, against geoopt, scipy and closed forms."""
+"""Tori, rotations, products, matrices, subspaces and curvature, against geoopt, scipy and closed forms."""
 
 import math
 import warnings
 
 import geoopt
+import numpy as np
 import pytest
 import torch
 from drift_core import (
@@ -11,6 +12,7 @@ from drift_core import (
     SPD,
     Euclidean,
     GeooptManifold,
+    Grassmannian,
     Hyperboloid,
     KernelField,
     Laplace,
@@ -20,6 +22,7 @@ from drift_core import (
     Product,
     Sphere,
     SphericalMatern,
+    Stiefel,
     Torus,
     TrainConfig,
     smoothed_score,
@@ -30,6 +33,7 @@ from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_drift, check_isometry, check_manifold
 from drift_core.training.loop import resample
 from drift_core.training.parallel import make_accelerator
+from scipy.linalg import expm, null_space, subspace_angles
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
@@ -41,8 +45,11 @@ MANIFOLDS: dict[str, tuple[Manifold, tuple[int, ...]]] = {
     "spd": (SPD(2), (2, 2)),
     "product": (Product((SO3(), 4), (Torus(2), 2), (Euclidean(), 1), weights=(1.0, 0.5, 2.0)), (7,)),
     "power": (Power(Sphere(3.0)), (2, 3)),
+    "grassmannian": (Grassmannian(4, 2), (4, 2)),
+    "grassmannian-of-dimension-3": (Grassmannian(5, 3), (5, 3)),
+    "stiefel": (Stiefel(4, 2), (4, 2)),
 }
-FUSED = set(MANIFOLDS) - {"rotations", "product"}
+FUSED = {"sphere-of-radius-3", "hyperboloid-of-curvature-4", "torus", "spd", "power"}
 
 
 @pytest.fixture(params=MANIFOLDS)
@@ -130,6 +137,9 @@ ISOMETRIES = {
         [rotated(x[..., :4]), Torus(2).projx(x[..., 4:6] + 1), 5 - x[..., 6:]], dim=-1
     ),
     "power": rotated,
+    "grassmannian": lambda x: rotated(x.mT).mT,
+    "grassmannian-of-dimension-3": lambda x: rotated(x.mT).mT,
+    "stiefel": lambda x: rotated(rotated(x.mT).mT),
 }
 
 
@@ -258,6 +268,66 @@ def test_matrices_that_are_no_rotation_are_refused(matrix):
         SO3.from_matrix(torch.stack([torch.eye(3), matrix]))
 
 
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_of_subspaces_are_the_norm_of_scipys_angles(p, dtype):
+    manifold, noise = Grassmannian(5, p), torch.randn(2, 6, 5, p, generator=torch.Generator().manual_seed(p))
+    x, y = manifold.projx(noise.to(dtype)).unbind()
+    y[0] = x[0]
+    y[1, :, 0] = x[1, :, 0]  # one angle is 0; and frames that are not orthonormal count as their span
+    angles = [[subspace_angles(a, b) for b in y.double().numpy()] for a in x.double().numpy()]
+    expected = torch.tensor(np.linalg.norm(angles, axis=-1)).to(dtype)
+    atol = 1e-6 if dtype == torch.float32 else 3e-8  # of an arccos of 1
+    torch.testing.assert_close(manifold.cdist(x, y), expected, atol=atol, rtol=0)
+    torch.testing.assert_close(manifold.dist(x, y), expected.diagonal(), atol=5e-7, rtol=0)
+
+
+def frames(n: int, seed: int = 0) -> Tensor:
+    return points_of("stiefel", n, seed)
+
+
+def test_what_subspaces_are_does_not_depend_on_frames():
+    x, y = frames(6), frames(20, 1)
+    turn = torch.linalg.qr(torch.randn(26, 2, 2, generator=torch.Generator().manual_seed(2)).double()).Q
+    score = smoothed_score(Grassmannian(4, 2), Laplace(0.5), x, y)
+    turned = smoothed_score(Grassmannian(4, 2), Laplace(0.5), x @ turn[:6], y @ turn[6:])
+    torch.testing.assert_close(turned.gradient, score.gradient @ turn[:6])
+    torch.testing.assert_close(turned.log_density, score.log_density)
+
+
+@pytest.mark.parametrize("manifold", [Grassmannian(4, 2), Stiefel(4, 2)], ids=repr)
+def test_geodesics_of_frames_are_turns_of_space(manifold):
+    """exp_X(U) is Q expm([[A, -B^T], [B, 0]]) of the first axes, for U = Q [A; B] and Q = [X, complement]."""
+    x = frames(5)
+    u = manifold.proju(x, torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).double())
+    for at, step in zip(x.numpy(), u.numpy(), strict=True):
+        basis = np.hstack([at, null_space(at.T)])
+        generator = np.hstack([basis.T @ step, np.zeros((4, 2))])
+        generator[:2, 2:] = -generator[2:, :2].T
+        end = torch.from_numpy((basis @ expm(generator))[:, :2])
+        found = manifold.expmap(torch.from_numpy(at), torch.from_numpy(step))
+        assert float(manifold.dist(found, end)) < 1e-7
+    lines, opposite = torch.eye(4).double()[:2].unsqueeze(-1)
+    assert float(Grassmannian(4, 1).dist(lines, opposite)) == pytest.approx(math.pi / 2)
+    assert not Grassmannian(4, 1).logmap(lines, opposite).any()
+
+
+def test_frames_agree_with_geoopt_rotations_and_spheres():
+    """Of geoopt's canonical metric: it has no logarithm there, and for exponential a retraction."""
+    ours, theirs = Stiefel(4, 2), geoopt.CanonicalStiefel()
+    x, noise = frames(20), frames(20, 1) + 0.3 * frames(20, 2)
+    u, v = ours.proju(x, noise), ours.proju(x, noise.flip(0))
+    torch.testing.assert_close(ours.projx(noise), theirs.projx(noise))
+    torch.testing.assert_close(u, geoopt.EuclideanStiefel().proju(x, noise))
+    torch.testing.assert_close(ours.inner(x, u, v), theirs.inner(x, u, v))
+    torch.testing.assert_close(ours.egrad2rgrad(x, noise), theirs.egrad2rgrad(x, noise))
+    x, y = quaternions(30, 0), quaternions(30, 1)
+    turns = (SO3.to_matrix(q)[..., :2] for q in (x, y))
+    torch.testing.assert_close(Stiefel(3, 2).dist(*turns), SO3().dist(x, y))
+    vectors = Stiefel(4, 1).logmap(x[..., None], y[..., None])
+    torch.testing.assert_close(vectors[..., 0], Sphere().logmap(x, y))
+
+
 def test_products_agree_with_geoopt():
     theirs = geoopt.ProductManifold(
         (geoopt.Sphere(), 3), (log_euclidean(), (2, 2)), (geoopt.Euclidean(ndim=1), 2)
@@ -294,6 +364,8 @@ def test_what_is_no_point_is_projected_to_a_definite_matrix():
         (lambda: Sphere(0.0), "radius must be a positive finite number, got 0.0"),
         (lambda: Hyperboloid(1.0), "curvature must be a negative finite number, got 1.0"),
         (lambda: Torus(0), "at least one angle, got d = 0"),
+        (lambda: Grassmannian(3, 3), "dimension 1 <= p < n, got n = 3 and p = 3"),
+        (lambda: Stiefel(3, 0), "1 <= p < n vectors, got n = 3 and p = 0"),
         (lambda: SPD(0), "at least one row, got n = 0"),
         (lambda: Product(), "at least one factor"),
         (lambda: Product((SO3(), 3)), r"SO3\(\) has no points of shape \[3\]"),
