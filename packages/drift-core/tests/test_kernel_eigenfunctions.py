@@ -63,6 +63,15 @@ def test_on_the_sphere_it_is_the_radial_kernel_of_the_same_series(nu):
     torch.testing.assert_close(series.log_density, radial.log_density, atol=1e-5, rtol=1e-5)
 
 
+def test_displacements_are_those_of_the_radial_kernel():
+    """With weights, and each query excluded from its own mean."""
+    x, y = points_of("sphere", 20, 0), torch.linspace(-1, 1, 20).double()
+    options = {"log_weight": y, "self_index": torch.arange(20), "direction": "displacement"}
+    series = spectral_score(Sphere(), sphere(0.8, levels=16), x, x, **options)
+    radial = smoothed_score(Sphere(), SphericalMatern(0.8, math.inf, levels=15), x, x, **options)
+    torch.testing.assert_close(series.gradient, radial.gradient, atol=1e-5, rtol=1e-5)
+
+
 def test_on_rotations_it_is_the_sum_of_characters():
     from geometric_kernels.kernels import MaternKarhunenLoeveKernel
     from geometric_kernels.spaces import SpecialOrthogonal
@@ -78,10 +87,10 @@ def test_on_rotations_it_is_the_sum_of_characters():
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("scale", ["1.2", "1.2,2"])
-def test_fields_obey_the_laws(name, scale):
+@pytest.mark.parametrize(("scale", "direction"), [("1.2", "gradient"), ("1.2,2", "displacement")])
+def test_fields_obey_the_laws(name, scale, direction):
     manifold, _, kernel = SPACES[name]
-    field = SpectralField(manifold, kernel, parse_lengthscales(scale))
+    field = SpectralField(manifold, kernel, parse_lengthscales(scale), direction)
     check_field(field, Batch(points_of(name, 6, 0), points_of(name, 9, 1)))
 
 
@@ -138,6 +147,17 @@ def test_truncated_series_that_are_negative_are_refused_with_the_levels_that_wou
         ValueError, match=r"no number of levels makes the kernel .* take a longer lengthscale"
     ):
         SpectralKernel(rotation_basis, 0.1)
+
+
+def test_a_raised_kernel_is_positive_by_a_constant():
+    short, x = SpectralKernel(rotation_basis, 0.9, levels=2, raised=True), points_of("rotations", 40, 0)
+    phi, plain = short.features(x), rotation_basis(2).functions(x)
+    weight = torch.exp(-(0.9**2) * rotation_basis(2).eigenvalues / 2)
+    constant = phi @ phi.T - (plain * weight / weight.sum()) @ plain.T
+    assert 0.05 < float(constant.mean()) < 1
+    torch.testing.assert_close(constant, constant.mean().expand_as(constant))
+    long = [SpectralKernel(rotation_basis, 2.5, 1.5, levels=6, raised=raised) for raised in (False, True)]
+    assert torch.equal(*(kernel.features(x) for kernel in long))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from drift_core import Batch, Domain, Euclidean, KernelField, Sphere
+from drift_core import Batch, Domain, Euclidean, KernelField, SpectralField, Sphere
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import (
     auto_lengthscale,
@@ -28,13 +28,12 @@ from drift_synthetic.chart import ChartSpace
 from drift_synthetic.data import Problem, TargetName, make_problem, read_problem
 from drift_synthetic.evaluate import evaluate
 from drift_synthetic.figures import DATA, Row, field_figure, grid_figure, lattice
-from drift_synthetic.laplacian import spectrum
 from drift_synthetic.metrics import sliced_wasserstein
 from drift_synthetic.model import MAX_CODEBOOK_SIZE, Geometry, SyntheticGenerator
 from drift_synthetic.snapshots import read_snapshots, write_snapshots
 from drift_synthetic.space import Space
 from drift_synthetic.spaces import SpaceName
-from drift_synthetic.spectral import SpectralField
+from drift_synthetic.spectral import surface_kernel
 from drift_synthetic.surface import Surface
 from drift_synthetic.table import write_csv
 
@@ -171,8 +170,8 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
             auto = auto_lengthscale(manifold, points)
         if isinstance(manifold, Surface):
             scales = parse_lengthscales(settings.scales, auto=auto)
-            functions = spectrum(manifold.mesh)
-            return SpectralField(manifold, functions, settings.smoothness, scales, settings.direction)
+            on_surface = partial(surface_kernel, manifold, settings.smoothness)
+            return SpectralField(manifold, on_surface, scales, settings.direction)
         kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
         scales = checked_lengthscales(settings.scales, kernel, auto)
         return KernelField(manifold, kernel, scales, settings.direction)

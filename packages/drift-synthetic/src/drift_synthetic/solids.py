@@ -9,8 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from drift_synthetic.data import Problem
-from drift_synthetic.laplacian import spectrum
-from drift_synthetic.spectral import distributed, surface_kernel
+from drift_synthetic.spectral import surface_basis
 from drift_synthetic.surface import Surface
 
 _LENGTHSCALE = 0.12
@@ -41,13 +40,10 @@ class MeshView:
 
 def face_density(surface: Surface, points: Float[Tensor, "n 3"]) -> Float[Tensor, " f"]:
     """Density of points on each face relative to the uniform distribution, smoothed by the heat kernel."""
-    functions = spectrum(surface.mesh)
-    kernel = surface_kernel(functions, math.inf, _LENGTHSCALE)
-    ones = torch.ones(len(points), 1, dtype=torch.float64)
-    nodal = distributed(surface.locate(points), ones, surface.mesh.faces, len(surface.mesh.vertices))
-    smooth = kernel.smoothed(nodal)[:, 0] - kernel.offset * len(points)
-    uniform = len(points) * float(functions.functions[0, 0] ** 2)
-    return smooth[surface.mesh.faces].mean(1).clamp_min(0) / uniform
+    basis = surface_basis(surface)
+    heat = torch.exp(-(_LENGTHSCALE**2) * basis.eigenvalues / 2)
+    mean = basis.functions(points).mean(0)
+    return (basis.functions(surface.mesh.corners.mean(1)) @ (heat * mean)).clamp_min(0)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The surface of a triangle mesh as a manifold: nearest points, tangent planes, steps."""
 
 import math
+from collections import deque
 from functools import cached_property
 from typing import NamedTuple, final
 
 import torch
 from drift_core import Euclidean, Manifold, Pairs
 from drift_core.fields.nearest import NearestPoints
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from drift_synthetic.mesh import Mesh
@@ -32,13 +33,14 @@ class Surface(Manifold):
     the nearest point to x + u. With the curvature c of the surface, all are those of the geodesic up to
     relative errors of the order (c |u|)^2. Steps are therefore capped at a quarter of the radius of the
     sphere of the same area, which takes the place of the injectivity radius. Drift fields that need geodesic
-    structure at longer distances take it from the eigenfunctions (`SpectralField`), not from `dist`.
+    structure at longer distances take it from the eigenfunctions (`surface_kernel`), not from `dist`.
     """
 
     injectivity_radius = 0.25
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
+        self._latest: deque[tuple[Tensor, Location]] = deque(maxlen=4)
 
     def __repr__(self) -> str:
         return f"Surface({len(self.mesh.vertices)} vertices, {len(self.mesh.faces)} faces)"
@@ -62,9 +64,19 @@ class Surface(Manifold):
         """Nearest point of the surface to each x, in float64 on the CPU.
 
         The faces with the nearest centroids are searched, 16 at first, then more until no other face can be
-        nearer. The search ends at 512: where that many faces are about as far, one of them is taken.
+        nearer. The search ends at 512: where that many faces are about as far, one of them is taken. The
+        latest clouds are remembered, as a field asks for the same points several times.
         """
         x = x.detach().double().cpu()
+        for points, found in self._latest:
+            if torch.equal(points, x):
+                return found
+        found = self._search(x)
+        self._latest.append((x.clone(), found))
+        return found
+
+    def _search(self, x: Float64[Tensor, "n 3"]) -> Location:
+        """Location of points that were not located lately."""
         found = Location(torch.zeros(len(x), dtype=torch.long), x.new_zeros(len(x), 3))
         rows, k, most = torch.arange(len(x)), _FIRST, min(_MOST, len(self.mesh.corners))
         while len(rows):
@@ -83,6 +95,24 @@ class Surface(Manifold):
     def points(self, at: Location) -> Float[Tensor, "n 3"]:
         """Points of faces by their barycentric coordinates."""
         return (at.weight[:, :, None] * self.mesh.corners[at.face]).sum(1)
+
+    def interpolate(self, x: Float[Tensor, "n 3"], nodal: Float64[Tensor, "v k"]) -> Float64[Tensor, "n k"]:
+        """Values at x of functions that are linear on each face, given at the vertices.
+
+        They are those of the nearest points. The derivative is that on the face.
+        """
+        at, base = self.locate(x), x.double().cpu()
+        weight = at.weight + torch.einsum("ncd,nd->nc", self._corner_gradients[at.face], base - base.detach())
+        return torch.einsum("nc,nck->nk", weight, nodal[self.mesh.faces[at.face]]).to(x.device)
+
+    @cached_property
+    def _corner_gradients(self) -> Float64[Tensor, "f 3 3"]:
+        """Gradients of the barycentric coordinates of each face, normal to the opposite edges."""
+        corners = self.mesh.corners
+        edges = corners.roll(-2, 1) - corners.roll(-1, 1)  # opposite to each corner, counterclockwise
+        normal = self.mesh.normals[:, None].expand_as(edges)
+        twice_area = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=1)
+        return torch.linalg.cross(normal, edges) / twice_area[:, None, None]
 
     def projx(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Nearest point of the surface.

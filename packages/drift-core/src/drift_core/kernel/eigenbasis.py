@@ -10,6 +10,9 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+_PROBES = 256
+"""Points that cover a space."""
+
 
 @dataclass(frozen=True)
 class Eigenbasis:
@@ -19,8 +22,8 @@ class Eigenbasis:
     """Eigenvalue of each function, from 0 on."""
     functions: Callable[[Tensor], Tensor]
     """Maps points [n, *point] to values [n, D], in float64; differentiable if points are continuous."""
-    sample: Callable[[int, torch.Generator], Tensor]
-    """Draws n points that cover the space."""
+    at_probes: Float64[Tensor, "q D"]
+    """Their values at points that cover the space, at all pairs of which kernels are to be positive."""
     dim: int
     """Dimension of the space; 0 of a graph."""
 
@@ -44,12 +47,9 @@ def space_basis(space: Any, levels: int) -> Eigenbasis:
     if not isinstance(space, DiscreteSpectrumSpace) or isinstance(space, CompactMatrixLieGroup):
         raise ValueError(f"{space} has no eigenfunctions one by one; for rotations give `rotation_basis`")
     eigenvalues = torch.as_tensor(np.asarray(space.get_repeated_eigenvalues(levels), dtype=np.float64))
-    return Eigenbasis(
-        eigenvalues.flatten(),
-        space.get_eigenfunctions(levels),
-        lambda n, generator: torch.as_tensor(space.random(generator, n)[1]),
-        int(space.dimension),
-    )
+    functions = space.get_eigenfunctions(levels)
+    probes = torch.as_tensor(space.random(torch.Generator().manual_seed(0), _PROBES)[1])
+    return Eigenbasis(eigenvalues.flatten(), functions, functions(probes).double(), int(space.dimension))
 
 
 def rotation_basis(levels: int) -> Eigenbasis:
@@ -60,13 +60,10 @@ def rotation_basis(levels: int) -> Eigenbasis:
     """
     degrees = torch.arange(levels, dtype=torch.float64)
     many = (2 * torch.arange(levels) + 1) ** 2
-
-    def sample(n: int, generator: torch.Generator) -> Tensor:
-        return normalize(torch.randn(n, 4, generator=generator, dtype=torch.float64), dim=-1)
-
-    return Eigenbasis(
-        (degrees * (degrees + 1)).repeat_interleave(many), lambda x: _rotation_functions(x, levels), sample, 3
-    )
+    noise = torch.randn(_PROBES, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eigenvalues = (degrees * (degrees + 1)).repeat_interleave(many)
+    at_probes = _rotation_functions(normalize(noise, dim=-1), levels)
+    return Eigenbasis(eigenvalues, lambda x: _rotation_functions(x, levels), at_probes, 3)
 
 
 def _rotation_functions(x: Float64[Tensor, "n 4"], levels: int) -> Float64[Tensor, "n D"]:

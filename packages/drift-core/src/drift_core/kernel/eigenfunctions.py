@@ -12,8 +12,8 @@ from torch import Tensor
 from drift_core.arguments import positive
 from drift_core.kernel.eigenbasis import Eigenbasis, space_basis
 
-_PROBES = 256
-"""Points at all pairs of which a kernel must be positive."""
+_MARGIN = 1e-6
+"""Least value of a raised kernel, relative to its mean over the space."""
 _FADED = 1e-3
 """Weight of the last eigenfunction over that of the first, below which a series may end."""
 _MOST_FEATURES = 4096
@@ -30,8 +30,10 @@ class SpectralKernel:
 
     It is no function of the distance in general. `spectral_score` and `SpectralField` use it, at a cost
     linear in queries plus references. The series is cut after some levels, and its logarithm is wanted: the
-    kernel must be positive at all pairs of 256 points of the space. Values far below float64's rounding of
-    k(x, x) are not, so that short lengthscales are refused; radial kernels have no such limit.
+    kernel must be positive at all pairs of the probes of its basis. Values far below float64's rounding of
+    k(x, x) are not, so that short lengthscales are refused; radial kernels have no such limit. A kernel that
+    is `raised` by a constant instead remains positive definite. Far from all references, where the constant
+    is most of the density, its field vanishes.
 
     Args:
         space: a space of geometric-kernels whose eigenfunctions are explicit, or a function of the number of
@@ -40,22 +42,34 @@ class SpectralKernel:
         nu: smoothness; inf is the heat kernel.
         levels: levels of eigenfunctions; None: as few as make the kernel positive, and as have the last a_i
                 below 1e-3 of the first.
+        raised: add the constant that makes the kernel positive, where it is not, by a larger weight of the
+                first eigenfunction, which must be 1 or -1.
 
     Raises:
         ValueError: parameters that are not positive, or a kernel that is not, with the levels that would do.
     """
 
     def __init__(
-        self, space: Any, lengthscale: float, nu: float = math.inf, *, levels: int | None = None
+        self,
+        space: Any,
+        lengthscale: float,
+        nu: float = math.inf,
+        *,
+        levels: int | None = None,
+        raised: bool = False,
     ) -> None:
         self.lengthscale, self.nu = positive("lengthscale", lengthscale), positive("nu", nu, or_inf=True)
         if levels is not None and levels < 1:
             raise ValueError(f"levels must be at least 1, got {levels}")
         make = space if callable(space) else partial(space_basis, space)
+        self.raised = raised
         self.levels = self._smallest(make, 2) if levels is None else levels
         self.basis: Eigenbasis = make(self.levels)
+        self._weight = self._weights(self.basis)
         lowest = self._lowest(self.basis)
-        if not lowest > 0:
+        if raised:
+            self._weight[0] += max(0.0, _MARGIN * float(self._weight[0]) - lowest)
+        elif not lowest > 0:
             enough = self._smallest(make, self.levels + 1)
             raise ValueError(
                 f"with levels={self.levels} the kernel of lengthscale {self.lengthscale:g} has values down "
@@ -67,25 +81,22 @@ class SpectralKernel:
 
     def features(self, x: Tensor) -> Float64[Tensor, "n D"]:
         """Phi at points [n, *point], [n, D]; differentiable where the eigenfunctions are."""
-        return self._features(self.basis, x)
-
-    def _features(self, basis: Eigenbasis, x: Tensor) -> Tensor:
         points = x.double() if x.is_floating_point() else x
-        weight = self._weights(basis).to(x.device)
-        return basis.functions(points).double() * (weight / weight.sum()).sqrt()
+        return self.basis.functions(points).double() * self._weight.sqrt().to(x.device)
 
     def _weights(self, basis: Eigenbasis) -> Tensor:
-        """a_i of the eigenvalues, up to a factor that keeps powers in range."""
+        """a_i of the eigenvalues, of sum 1."""
         if math.isinf(self.nu):
-            return torch.exp(-(self.lengthscale**2) * basis.eigenvalues / 2)
-        scaled = 1 + self.lengthscale**2 * basis.eigenvalues / (2 * self.nu)
-        return scaled ** -(self.nu + basis.dim / 2)
+            weight = torch.exp(-(self.lengthscale**2) * basis.eigenvalues / 2)
+        else:
+            scaled = 1 + self.lengthscale**2 * basis.eigenvalues / (2 * self.nu)
+            weight = scaled ** -(self.nu + basis.dim / 2)
+        return weight / weight.sum()
 
     @torch.no_grad()
     def _lowest(self, basis: Eigenbasis) -> float:
         """Lowest value of the kernel at pairs of probes."""
-        phi = self._features(basis, basis.sample(_PROBES, torch.Generator().manual_seed(0)))
-        return float((phi @ phi.T).min())
+        return float(((basis.at_probes * self._weights(basis)) @ basis.at_probes.T).min())
 
     def _smallest(self, make: Callable[[int], Eigenbasis], first: int) -> int:
         """Least number of levels, in steps of a sixth, that make the kernel positive and suffice."""
@@ -98,7 +109,7 @@ class SpectralKernel:
             if len(basis.eigenvalues) > _MOST_FEATURES:
                 break
             weight, lowest = self._weights(basis), self._lowest(basis)
-            if lowest > 0 and float(weight.min() / weight.max()) < _FADED:
+            if (lowest > 0 or self.raised) and float(weight.min() / weight.max()) < _FADED:
                 return levels
             levels += 1 + levels // 6
         raise ValueError(
