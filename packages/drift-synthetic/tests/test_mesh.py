@@ -10,9 +10,10 @@ from drift_core import Batch, SpectralField, SpectralKernel, spectral_score
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
 from drift_synthetic.laplacian import spectrum
+from drift_synthetic.location import nearest_on_triangles
 from drift_synthetic.mesh import areas, make_mesh, read_mesh, trefoil
 from drift_synthetic.spectral import surface_basis, surface_kernel
-from drift_synthetic.surface import Surface, nearest_on_triangles
+from drift_synthetic.surface import Surface
 from drift_synthetic.targets import VertexDensity, eigenfunction
 from torch import Generator, Tensor
 

@@ -46,6 +46,13 @@ class Mesh:
         a, b, c = self.corners.unbind(1)
         return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1)
 
+    @cached_property
+    def corner_gradients(self) -> Float64[Tensor, "f 3 3"]:
+        """Gradients of the barycentric coordinates of each face, normal to the opposite edges."""
+        edges = self.corners.roll(-2, 1) - self.corners.roll(-1, 1)  # opposite to each corner
+        twice_area = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=1)
+        return torch.linalg.cross(self.normals[:, None].expand_as(edges), edges) / twice_area[:, None, None]
+
 
 def make_mesh(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Mesh:
     """Mesh of vertices and triangles, moved to the origin, scaled to the area 4 pi and turned outside out.

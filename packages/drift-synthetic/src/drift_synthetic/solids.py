@@ -35,7 +35,7 @@ class MeshView:
         assert isinstance(surface, Surface)
         density = (face_density(surface, points) / _CEILING).clamp(0, 1)
         colours = torch.from_numpy(colormaps["YlGnBu"](density.numpy())[:, :3])
-        shaded_solid(axes, surface.mesh.corners, surface.mesh.normals, colours, elevation=72)
+        shaded_solid(axes, surface.mesh.corners, surface.mesh.normals, colours, elevation=72.0)
 
 
 def face_density(surface: Surface, points: Float[Tensor, "n 3"]) -> Float[Tensor, " f"]:
@@ -64,7 +64,7 @@ class DonutView:
         turn = 2 * math.pi / torch.tensor([along, around], dtype=torch.float64)
         corners, _ = on_donut((ticks[:, None] + steps) * turn)
         _, normals = on_donut((ticks + 0.5) * turn)
-        shaded_solid(axes, corners, normals, torch.full((len(ticks), 3), 0.93).double(), elevation=50)
+        shaded_solid(axes, corners, normals, torch.full((len(ticks), 3), 0.93).double(), elevation=50.0)
         x, normals = on_donut(points[:: max(1, -(-len(points) // 5_000))].double())
         azimuth, elevation = math.radians(axes.azim), math.radians(axes.elev)
         flat = math.cos(elevation)

@@ -3,7 +3,10 @@
 import math
 from functools import lru_cache, partial
 
+import torch
 from drift_core import Eigenbasis, SpectralKernel
+from jaxtyping import Float, Float64
+from torch import Tensor
 
 from drift_synthetic.laplacian import EIGENFUNCTIONS, spectrum
 from drift_synthetic.surface import Surface
@@ -22,7 +25,20 @@ def surface_basis(surface: Surface, levels: int = EIGENFUNCTIONS) -> Eigenbasis:
     found = spectrum(surface.mesh, levels)
     functions = math.sqrt(4 * math.pi) * found.functions  # the area is 4 pi
     probes = functions[:: -(-len(functions) // _PROBES)]
-    return Eigenbasis(found.values, partial(surface.interpolate, nodal=functions), probes, 2)
+    return Eigenbasis(found.values, partial(interpolate, surface, functions), probes, 2)
+
+
+def interpolate(
+    surface: Surface, nodal: Float64[Tensor, "v k"], x: Float[Tensor, "n 3"]
+) -> Float64[Tensor, "n k"]:
+    """Values at x of functions that are linear on each face, given at the vertices.
+
+    They are those of the nearest points, and the derivative is that on the face.
+    """
+    at, base = surface.locate(x), x.double().cpu()
+    mesh = surface.mesh
+    weight = at.weight + torch.einsum("ncd,nd->nc", mesh.corner_gradients[at.face], base - base.detach())
+    return torch.einsum("nc,nck->nk", weight, nodal[mesh.faces[at.face]]).to(x.device)
 
 
 def surface_kernel(surface: Surface, nu: float, lengthscale: float) -> SpectralKernel:
