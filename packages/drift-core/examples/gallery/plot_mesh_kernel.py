@@ -6,33 +6,30 @@ On a knot, two points may be near in space and far along the tube. A kernel of t
 them up; the heat kernel, a sum of eigenfunctions of the Laplacian of the mesh, does not.
 """
 
-import math
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
-from drift_core import Gaussian
-from drift_synthetic.laplacian import spectrum
+from drift_core import Gaussian, SpectralKernel
 from drift_synthetic.mesh import trefoil
 from drift_synthetic.solids import shaded_solid
-from drift_synthetic.spectral import surface_kernel
+from drift_synthetic.spectral import surface_basis
+from drift_synthetic.surface import Surface
 
 # %%
-# A trefoil as a mesh of triangles, its area that of the unit sphere, and the first 256 eigenfunctions of its
-# Laplacian.
+# A trefoil as a mesh of triangles, its area that of the unit sphere. A spectral kernel is the product of
+# features, which are weighted eigenfunctions; here the lowest 256.
 mesh = trefoil(along=120, around=14)
-functions = spectrum(mesh)
-at = 0
+basis = partial(surface_basis, Surface(mesh))
 
 
 def heat(lengthscale):
-    here = torch.zeros(len(mesh.vertices), 1, dtype=torch.float64)
-    here[at] = 1
-    kernel = surface_kernel(functions, math.inf, lengthscale)
-    return kernel.smoothed(here)[:, 0]
+    features = SpectralKernel(basis, lengthscale, levels=256, raised=True).features(mesh.vertices)
+    return features @ features[0]
 
 
 def ambient(lengthscale):
-    return Gaussian(lengthscale).log((mesh.vertices - mesh.vertices[at]).norm(dim=1)).exp()
+    return Gaussian(lengthscale).log((mesh.vertices - mesh.vertices[0]).norm(dim=1)).exp()
 
 
 # %%
