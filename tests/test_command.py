@@ -11,7 +11,7 @@ APPS = Path(__file__).parents[1] / "apps"
 DOMAINS = ("promoter", "qm9", "sphere", "synthetic")
 
 
-@pytest.mark.parametrize("command", [*(f"train {name}" for name in DOMAINS), "sample", "evaluate"])
+@pytest.mark.parametrize("command", [*(f"train {name}" for name in DOMAINS), "sample", "evaluate", "report"])
 def test_command_and_application_print_the_same_help(command, app_inside, monkeypatch, capfd):
     name = command.replace(" ", "_")
     app = app_inside(name, "--help")

@@ -47,7 +47,7 @@ def test_a_third_partys_domain_trains_and_samples(drift, tmp_path):
     small = ("--steps", 3, "--batch-size", 16, "--eval-draws", 1)
     code, out, err = drift("train", "wind", *small, "--out", run)
     assert code == 0
-    assert f"run folder: {run}; look at its figures/\ntry next:\n  drift train wind --data FILE.txt " in out
+    assert f"run folder: {run}; open {run}/report.html\ntry next:\n  drift train wind --data FILE.txt " in out
     assert "--steps 2000" not in out  # tried: the flag was given
     assert re.search(r"drift=[\d.]+, ess=[\d.]+\]", err)
     assert drift("sample", run, "--n", 7, "--out", tmp_path / "a.txt")[0] == 0
@@ -57,12 +57,49 @@ def test_a_third_partys_domain_trains_and_samples(drift, tmp_path):
 
 
 @pytest.mark.usefixtures("wind")
+def test_the_page_of_a_run_is_written_from_its_files(drift, tmp_path):
+    run = tmp_path / "run"
+    assert drift("train", "wind", "--steps", 2, "--batch-size", 16, "--eval-draws", 1, "--out", run)[0] == 0
+    page, metrics = (run / "report.html").read_bytes(), run / "metrics.json"
+    (run / "report.html").unlink()
+    assert drift("report", run) == (0, f"{run}/report.html\n", "")
+    assert (run / "report.html").read_bytes() == page
+    metrics.write_text(metrics.read_text().replace('"w1"', '"w1 of another"'))
+    assert drift("report", run)[0] == 0
+    assert b"w1 of another" in (run / "report.html").read_bytes()
+    metrics.unlink()
+    code, _, err = drift("report", run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"error: {run} has no metrics.json" in err
+
+
+@pytest.mark.usefixtures("wind")
+def test_the_readme_of_a_run_names_its_files_and_commands_that_work(drift, tmp_path, monkeypatch):
+    run = tmp_path / "RUN"
+    assert drift("train", "wind", "--steps", 2, "--batch-size", 16, "--eval-draws", 1, "--out", run)[0] == 0
+    text = (run / "README.md").read_text()
+    named = {name.strip("/") for name in re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)}
+    assert named == {path.name for path in run.iterdir()} - {"README.md"}
+    monkeypatch.chdir(tmp_path)
+    for line in re.search(r"```sh\n(.*?)```", text, re.DOTALL).group(1).splitlines():
+        command = line.partition(" #")[0].replace("10000", "5").replace("100", "2").split()
+        code, _, err = drift(*command[1:])
+        assert (command[0], code) == ("drift", 0), err
+    (run / "README.md").write_text("mine")
+    assert drift("train", "wind", "--resume", "--out", run)[0] == 0
+    assert (run / "README.md").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("wind")
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
         ("train winds", ["error: there is no domain winds, only ", "; did you mean wind?"]),
         ("train --steps 3", ["error: there is no domain --steps, only "]),
-        ("sampel", ["there is no command sampel, only train, sample, evaluate; did you mean sample?"]),
+        (
+            "sampel",
+            ["there is no command sampel, only train, sample, evaluate, report; did you mean sample?"],
+        ),
         (
             "train wind --step 3",
             ["error: Unrecognized options: --step, 3 ", "Perhaps you meant: ", "--steps INT"],

@@ -19,13 +19,11 @@ from drift_core import Domain
 from drift_core.files import write_json
 from drift_core.runs.chart import Chart
 from drift_core.runs.config import DomainConfig
-from drift_core.runs.domain import Run
 from drift_core.runs.figures import written_figure
 from drift_core.runs.metrics import Metric
 from drift_core.runs.page import Cell, Figure, Section, Table, Text, write_page
 from drift_core.runs.report_page import REPORT, write_report
 from drift_core.training.config import Settings
-from torch import nn
 
 HOSTILE = '"\'><script src="http://example.invalid/a.js">alert(1)</script><img src=x onerror=alert(1)>&amp;'
 LONG = "a_name_without_any_place_to_break_it_" * 8
@@ -145,7 +143,7 @@ DOMAIN.name, DOMAIN.config_type = "toy", Config
 
 def report_of(folder: Path, config: Config, metrics: dict[str, Metric]) -> Path:
     write_json(folder / "config.json", {"domain": "toy"})
-    write_report(DOMAIN, Run(folder, config, None, nn.Identity()), metrics)
+    write_report(DOMAIN, folder, config, metrics)
     return folder / REPORT
 
 
@@ -195,7 +193,7 @@ def test_a_run_without_figures_log_and_environment_has_a_report(tmp_path):
 
 def test_changes_on_resuming_are_told(tmp_path):
     write_json(tmp_path / "config.json", {"domain": "toy", "changes": ["lr was 1, is 2"]})
-    write_report(DOMAIN, Run(tmp_path, Config(), None, nn.Identity()), {})
+    write_report(DOMAIN, tmp_path, Config(), {})
     assert "Changed while it was trained: lr was 1, is 2." in Elements(tmp_path / REPORT).texts
 
 

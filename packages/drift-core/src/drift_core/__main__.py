@@ -15,6 +15,7 @@ Train and use one-step generators.
   drift train DOMAIN    train a generator, score it and draw its samples
   drift sample RUN      draw samples from the generator of a finished run
   drift evaluate RUN    score the generator of a finished run
+  drift report RUN      write the page of a finished run again
 
 Installed domains: {domains}. A command's own --help lists its options:
 
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def dispatch(arguments: Sequence[str], domains: Domains) -> None:
-    """Run a command as the application of its name, apps/train_<domain>.py, sample.py or evaluate.py, would.
+    """Run a command as the application of its name (apps/train_<domain>.py, apps/sample.py, ...) would.
 
     Raises:
         ValueError: an unknown command or domain, or no domain is installed.
@@ -44,7 +45,7 @@ def dispatch(arguments: Sequence[str], domains: Domains) -> None:
             sys.argv = [f"drift train {name}", *options]  # what the help text calls this program
             cli.train(domain)
         case [command, *options]:
-            applications = {"sample": cli.sample, "evaluate": cli.evaluate}
+            applications = {"sample": cli.sample, "evaluate": cli.evaluate, "report": cli.report}
             check_known("command", command, ["train", *applications])
             sys.argv = [f"drift {command}", *options]
             applications[command](domains)

@@ -1,4 +1,4 @@
-"""Command-line applications: `train(MyDomain())` trains a domain, `sample` and `evaluate` use its runs."""
+"""Command-line applications: `train(MyDomain())` trains; `sample`, `evaluate`, `report` use runs."""
 
 import inspect
 import io
@@ -19,8 +19,8 @@ from drift_core.runs.domain import Split
 from drift_core.runs.folder import Place, read_config, read_settings, restore_config
 from drift_core.runs.installed import AnyDomain, Domains
 from drift_core.runs.main import load_run, train_domain
-from drift_core.runs.metrics import metrics_table, write_metrics
-from drift_core.runs.report_page import write_report
+from drift_core.runs.metrics import metrics_table, read_metrics, write_metrics
+from drift_core.runs.report_page import REPORT, write_report
 from drift_core.training.config import from_json
 from drift_core.training.denormal import denormals_as_zero
 
@@ -46,7 +46,7 @@ def train(domain: AnyDomain) -> None:
         folder, metrics = train_domain(domain, config, place)
         if metrics is not None:
             print(metrics_table(metrics))
-            print(f"run folder: {folder}; look at its figures/")
+            print(f"run folder: {folder}; open {folder / REPORT}")
             if left := _untried(domain.examples):
                 print("try next:", *example_lines(left), sep="\n")
 
@@ -81,8 +81,21 @@ def evaluate(domains: Domains) -> None:
         metrics = domain.metrics(finished, draws, command.on)
         if command.on == "test" and not command.best:
             write_metrics(command.run, metrics)
-            write_report(domain, finished, metrics)
+            write_report(domain, command.run, finished.config, metrics)
         print(metrics_table(metrics))
+
+    run(main)
+
+
+def report(domains: Domains) -> None:
+    """Rewrite the page of a finished run named on the command line (`ReportCommand`)."""
+
+    def main() -> None:
+        folder = parse(ReportCommand).run
+        domain = domain_of(folder, domains)
+        config = restore_config(domain.config_type, read_config(folder))
+        write_report(domain, folder, config, read_metrics(folder))
+        print(folder / REPORT)
 
     run(main)
 
@@ -115,6 +128,14 @@ class EvaluateCommand:
     """Held-out data; the metrics of val, for choosing settings, are printed but not saved."""
     best: bool = False
     """Score the weights with the best validation score; their metrics are printed but not saved."""
+
+
+@dataclass(kw_only=True)
+class ReportCommand:
+    """Rewrite the report.html of a finished run from its files, and print its path."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
 
 
 def domain_of(folder: Path, domains: Domains) -> AnyDomain:

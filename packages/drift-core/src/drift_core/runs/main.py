@@ -15,6 +15,7 @@ from drift_core.runs.figures import training_figure
 from drift_core.runs.folder import Place, open_run, read_config, restore_config
 from drift_core.runs.metrics import Metrics, write_metrics
 from drift_core.runs.model import load_model, save_model
+from drift_core.runs.readme import write_readme
 from drift_core.runs.report_page import write_report
 from drift_core.training.checkpoint import load_best
 from drift_core.training.loop import Training, train_together
@@ -42,7 +43,8 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
         report(domain, run)
         metrics = domain.metrics(run, config.run.eval_draws, "test")
         write_metrics(run.folder, metrics)
-        write_report(domain, run, metrics)
+        write_report(domain, run.folder, config, metrics)
+        write_readme(run.folder, domain.samples_file)
     accelerator.end_training()
     return run.folder, metrics
 

@@ -107,9 +107,11 @@ def read_metrics(run: Path) -> Metrics:
     """Read what `write_metrics` wrote.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: there is no such file, or it is damaged.
     """
     path = run / METRICS
+    if not path.is_file():
+        raise ValueError(f"{run} has no {METRICS}: finish the run with `resume`, or evaluate it")
     try:
         return {name: Metric(**entry) for name, entry in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from drift_core.runs.chart import Chart
-from drift_core.runs.domain import Domain, Run
+from drift_core.runs.config import DomainConfig
+from drift_core.runs.domain import Domain
 from drift_core.runs.environment import read_environment
 from drift_core.runs.figures import LOGARITHMIC, PANELS, Record
 from drift_core.runs.folder import read_config
@@ -21,25 +22,31 @@ _DRAWN_AS_CHARTS = "training.png"
 
 
 def write_report(
-    domain: Domain[Any, Any, Any], run: Run[Any, Any, Any], metrics: Mapping[str, Metric]
+    domain: Domain[Any, Any, Any], folder: Path, config: DomainConfig, metrics: Mapping[str, Metric]
 ) -> None:
     """Write the report.html of a run, which `train_domain` and the evaluation do at their end.
+
+    Args:
+        domain: the domain of the run.
+        folder: the run folder, whose log, figures and environment are shown.
+        config: the settings of the run.
+        metrics: what its metrics.json holds.
 
     Raises:
         ValueError: a file of the run is damaged.
         OSError: a file cannot be read or written.
     """
-    folder, environment = run.folder, read_environment(run.folder)
+    environment = read_environment(folder)
     figures = [path for path in sorted(folder.glob("figures/*.png")) if path.name != _DRAWN_AS_CHARTS]
     sections = [
         Section("Metrics", [metrics_part(metrics)]),
         Section("Training", charts(read_records(folder))),
         Section("Figures", [Figure(path, path.stem.replace("_", " ")) for path in figures]),
-        Section("Settings", [settings_part(run.config, domain.config_type()), *_changes(folder)]),
+        Section("Settings", [settings_part(config, domain.config_type()), *_changes(folder)]),
         Section("How to repeat it", reproduction(environment)),
         Section("Environment of the training", [_environment_part(environment)]),
     ]
-    steps = f"{run.config.optimizer.steps:,} steps, seed {run.config.run.seed}"
+    steps = f"{config.optimizer.steps:,} steps, seed {config.run.seed}"
     write_page(folder / REPORT, f"{domain.name}: {folder.resolve().name}", sections, f"A run of {steps}.")
 
 

@@ -1,0 +1,75 @@
+"""Pages of what the working tree holds: studies of `reproduce.py` and the newest report of `benchmark.py`.
+
+A line `<!-- study NAME -->` stands for the tables and figures of runs/reproduce/NAME, and
+`<!-- benchmark -->` for the newest runs/benchmark/*.json. Where there is none, the page says which command
+makes it.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[4]
+
+
+def read(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace the lines of a page that stand for studies and benchmarks."""
+    runs, page = Path(app.config.drift_runs), Path(app.env.doc2path(docname))
+
+    def study_of(found: re.Match[str]) -> str:
+        return study(runs / "reproduce" / found.group(1), page, app)
+
+    source[0] = re.sub(r"^<!-- study (\S+) -->$", study_of, source[0], flags=re.MULTILINE)
+    if "<!-- benchmark -->" in source[0]:
+        source[0] = source[0].replace("<!-- benchmark -->", benchmark(runs / "benchmark", page, app))
+
+
+def study(folder: Path, page: Path, app: Sphinx) -> str:
+    """Markdown of a study: the text and the tables that it wrote beside its JSON, and its figures."""
+    what, _, budget = folder.name.partition("-")
+    data, text = folder / f"{what}.json", folder / f"{what}.md"
+    if not (data.is_file() and text.is_file()):
+        return absent(f"uv run apps/reproduce.py {what} --budget {budget}")
+    app.env.note_dependency(str(text))
+    figures = "".join(
+        f"\n![{path.stem.replace('-', ' ')}]({os.path.relpath(path, page.parent)})\n"
+        for path in sorted(folder.glob("figures/*.png"))
+    )
+    table = text.read_text().partition("\n")[2]  # the page has the title
+    return f"{table}\nAll values, over seeds: [{data.name}]({os.path.relpath(data, page.parent)}).\n{figures}"
+
+
+def benchmark(folder: Path, page: Path, app: Sphinx) -> str:
+    """Markdown of the newest report of the benchmark: its tables, claims and plot."""
+    sys.path.insert(0, str(ROOT / "apps"))
+    from benchmarks.claims import claims_table
+    from benchmarks.plot import draw
+    from benchmarks.report import read_report, tables
+
+    reports = sorted(folder.glob("*.json"))
+    if not reports:
+        return absent("uv run --with pykeops apps/benchmark.py run")
+    report, plot = read_report(reports[-1]), reports[-1].with_suffix(".png")
+    app.env.note_dependency(str(reports[-1]))
+    if not plot.is_file():
+        draw(report, plot)
+    picture = f"![Times and memory as sizes grow]({os.path.relpath(plot, page.parent)})"
+    return "\n\n".join([claims_table(report), picture, tables(report)])
+
+
+def absent(command: str) -> str:
+    """Note that something has not been measured, with the command that does it."""
+    return (
+        f"Not measured in this working tree. This does; then build the site again.\n\n```sh\n{command}\n```\n"
+    )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the event, and the folder of runs."""
+    app.add_config_value("drift_runs", str(ROOT / "runs"), "env", str)
+    app.connect("source-read", read)
+    return {"parallel_read_safe": True}
