@@ -1,4 +1,7 @@
-"""Sphinx configuration of the documentation site, which README.md says how to build."""
+"""Sphinx configuration of the documentation site, which README.md says how to build.
+
+With the tag `draft` (`-t draft`) the gallery is not run and pages of source are left out.
+"""
 
 import sys
 from pathlib import Path
@@ -14,7 +17,6 @@ copyright = "the kernel-gradient drifting authors"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "api",
@@ -23,6 +25,8 @@ extensions = [
     "measured",
     "readmes",
 ]
+if not tags.has("draft"):
+    extensions.append("sphinx.ext.viewcode")
 exclude_patterns = ["site"]
 
 # Pages are Markdown, whose headings have GitHub's anchors, so that links work on both.
@@ -47,7 +51,8 @@ sphinx_gallery_conf = {
     "backreferences_dir": None,
     "download_all_examples": False,
     "image_scrapers": ("matplotlib",),
-    "plot_gallery": "True",
+    "plot_gallery": not tags.has("draft"),
+    "min_reported_time": 600,
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,

@@ -57,7 +57,8 @@ def benchmark(folder: Path, page: Path, app: Sphinx) -> str:
     app.env.note_dependency(str(reports[-1]))
     if not plot.is_file():
         draw(report, plot)
-    picture = f"![Times and memory as sizes grow]({os.path.relpath(plot, page.parent)})"
+    path = os.path.relpath(plot, page.parent)
+    picture = f"![Times and memory as sizes grow]({path})\n\n[The same in full size]({path})"
     return "\n\n".join([claims_table(report), picture, tables(report)])
 
 
