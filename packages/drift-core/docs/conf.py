@@ -1,6 +1,7 @@
 """Sphinx configuration of the documentation site, which README.md says how to build.
 
-With the tag `draft` (`-t draft`) the gallery is not run and pages of source are left out.
+With the tag `draft` (`-t draft`) the gallery is not run, and pages of source and the contents of API pages are
+left out, which take most of the time.
 """
 
 import sys
@@ -37,6 +38,7 @@ nitpicky = True
 # Docstrings are prose with Google's sections and code in single backticks.
 default_role = "code"
 add_module_names = False
+toctree_object_entries = not tags.has("draft")
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
@@ -44,8 +46,12 @@ maximum_signature_line_length = 90
 # Types in signatures that the site does not describe, of other libraries or internal.
 nitpick_ignore_regex = [(r"py:(?!obj).*", r".*"), (r"py:obj", r"(?!drift_).*")]
 
+scripts = HERE.parent / "examples" / "gallery"
+for rendered in HERE.glob("gallery/plot_*.rst"):
+    if not (scripts / rendered.with_suffix(".py").name).exists():
+        rendered.unlink()
 sphinx_gallery_conf = {
-    "examples_dirs": str(HERE.parent / "examples" / "gallery"),
+    "examples_dirs": str(scripts),
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
     "backreferences_dir": None,

@@ -87,7 +87,7 @@ def entry(module: ModuleType, name: str, origin: str) -> Iterator[str]:
         yield from (f".. autofunction:: {full}", "")
     else:
         documented = ModuleAnalyzer.for_module(origin).find_attr_docs().get(("", name), [])
-        yield from (f".. py:data:: {full}", "", *(f"   {line}" for line in documented), "")
+        yield from (f".. py:data:: {name}", "", *(f"   {line}" for line in documented), "")
 
 
 def without_ranges(cls: type) -> None:

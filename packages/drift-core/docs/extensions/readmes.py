@@ -15,12 +15,13 @@ DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parents[2]
 
 PAGES = {
-    ROOT / "README.md": "applications",
-    ROOT / "CHANGELOG.md": "changelog",
-    ROOT / ".github" / "CONTRIBUTING.md": "contributing",
-    **{readme: f"packages/{readme.parent.name}" for readme in ROOT.glob("packages/*/README.md")},
+    ROOT / "README.md": "/applications.md",
+    ROOT / "CHANGELOG.md": "/changelog.md",
+    ROOT / ".github" / "CONTRIBUTING.md": "/contributing.md",
+    DOCS.parent / "examples" / "gallery": "/gallery/index.rst",
+    **{readme: f"/packages/{readme.parent.name}.md" for readme in ROOT.glob("packages/*/README.md")},
 }
-"""Pages of the site that stand for files."""
+"""Pages of the site that stand for files and folders."""
 
 _INCLUDE = re.compile(r"^<!-- include (\S+?)(?: from (.+))? -->$", re.MULTILINE)
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -67,8 +68,7 @@ def relinked(text: str, origin: Path, page: Path) -> str:
 def place(origin: Path, target: str, page: Path) -> str:
     """Where a link of the file `origin` leads from `page`: a page of the site, or a file for download."""
     path = Path(os.path.normpath(origin.parent / target))
-    found = PAGES.get(path / "README.md" if path.is_dir() else path)
-    return f"/{found}.md" if found else os.path.relpath(path, page.parent)
+    return PAGES.get(path) or PAGES.get(path / "README.md") or os.path.relpath(path, page.parent)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
