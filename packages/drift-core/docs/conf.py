@@ -1,6 +1,6 @@
 """Sphinx configuration of the documentation site, which README.md says how to build.
 
-With the tag `draft` (`-t draft`) the gallery is not run, and pages of source and the contents of API pages are
+With the tag `draft` (`-t draft`) the gallery is not run, and pages of source and contents of API pages are
 left out, which take most of the time.
 """
 
@@ -38,7 +38,7 @@ nitpicky = True
 # Docstrings are prose with Google's sections and code in single backticks.
 default_role = "code"
 add_module_names = False
-toctree_object_entries = not tags.has("draft")
+toc_object_entries = not tags.has("draft")
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
