@@ -12,7 +12,7 @@ from drift_simplex import onehot_score, onehot_to_sphere
 
 SMALL = {
     "points": {"SIZES": (256, 512), "QUERIES": 64, "REFERENCES": (256,), "POINTS": 64, "DIMENSIONS": (2, 8)},
-    "fields": {"POINTS": 64, "QUERIES": 16, "DATA": 1024, "BUFFER": 256},
+    "fields": {"POINTS": 64, "ROTATIONS": (32, 64), "QUERIES": 16, "DATA": 1024, "BUFFER": 256},
     "simplex": {
         "SHAPES": ((4, 5), (6, 4)),
         "QUERIES": 8,
@@ -25,7 +25,7 @@ SMALL = {
 }
 GROUPS = (
     *("S2", "R2", "R64", "H2", "references", "dimensions"),
-    *("kernels", "nearest", "couplings", "tokens", "soft", "kmers"),
+    *("kernels", "eigenfunctions", "nearest", "couplings", "tokens", "soft", "kmers"),
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.fields import LAPLACE, NEAREST, SPECTRAL
+from benchmarks.fields import LAPLACE, LINEAR, NEAREST, PAIRWISE, SPECTRAL
 from benchmarks.points import AUTOGRAD, KEOPS, LOOP, SCORE, TORCH
 from benchmarks.report import Measured, Report, as_time
 
@@ -45,9 +45,14 @@ def _ratio(group: str, slow: str, fast: str, n: int | None = None) -> Number:
     return lambda report: _find(report, group, slow, n).seconds / _find(report, group, fast, n).seconds
 
 
-def _growth(report: Report) -> float:
-    large, small = (_find(report, "S2", SCORE, n).seconds for n in (_LARGE, _N))
-    return large / small / (_LARGE / _N) ** 2
+def _growth(group: str, candidate: str, power: int) -> Number:
+    """Time at n = m = 65,536 over that at 4,096, over the same ratio of n^power."""
+
+    def number(report: Report) -> float:
+        large, small = (_find(report, group, candidate, n).seconds for n in (_LARGE, _N))
+        return large / small / (_LARGE / _N) ** power
+
+    return number
 
 
 def _memory(report: Report) -> float:
@@ -62,12 +67,22 @@ CLAIMS = (
     Claim("S², time of autograd of the log-sum-exp", _ratio("S2", AUTOGRAD, SCORE, _N), at_least=25),
     Claim("S², time of KeOps", _ratio("S2", KEOPS, SCORE, _N), at_least=30),
     Claim("S², time over that of a hand-written loop", _ratio("S2", SCORE, LOOP, _N), at_most=1.5),
-    Claim("S², time a pair at n = m = 65,536 over that at 4,096", _growth, at_most=1.1),
+    Claim("S², time a pair at n = m = 65,536 over that at 4,096", _growth("S2", SCORE, 2), at_most=1.1),
     Claim("S², MB of extra memory at n = m = 65,536", _memory, at_most=32),
     Claim("R², time of the torch form", _ratio("R2", TORCH, SCORE, _N), at_least=8),
     Claim("R⁶⁴, time of the torch form", _ratio("R64", TORCH, SCORE, _N), at_least=8),
     Claim("H², time of the torch form", _ratio("H2", TORCH, SCORE, _N), at_least=8),
     Claim("S², time of `SphericalMatern` over it", _ratio("kernels", SPECTRAL, LAPLACE), at_most=1.5),
+    Claim(
+        "rotations, `spectral_score`: time a point at n = m = 65,536 over that at 4,096",
+        _growth("eigenfunctions", LINEAR, 1),
+        at_most=1.1,
+    ),
+    Claim(
+        "rotations, n = m = 16,384, time of all pairs over `spectral_score`",
+        _ratio("eigenfunctions", PAIRWISE, LINEAR, 16384),
+        at_least=1,
+    ),
     Claim("`NearestField` on S², time of the torch form", _ratio("nearest", TORCH, NEAREST), at_least=3),
 )
 """Times are over that of `smoothed_score`, Laplace, n = m = 4,096, unless they say otherwise."""

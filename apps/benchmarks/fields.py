@@ -1,11 +1,13 @@
-"""Cases of several kernels on S^2, and of the field of near neighbours."""
+"""Cases of several kernels, of scores by eigenfunctions, of near neighbours and of couplings."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
 from drift_core import (
+    SO3,
     Batch,
     Field,
     Gaussian,
@@ -15,22 +17,29 @@ from drift_core import (
     NearestField,
     RadialKernel,
     Sinkhorn,
+    SpectralKernel,
     Sphere,
     SphericalMatern,
     geometric_mean,
+    rotation_basis,
+    smoothed_score,
+    spectral_score,
 )
 from drift_core.lengthscale import Lengthscales
 from drift_core.original import OriginalField
 
 from benchmarks.baselines import torch_form
 from benchmarks.case import Candidates, Case
-from benchmarks.points import SPACES, TORCH, cloud, gradient
+from benchmarks.points import SPACES, TORCH, Space, cloud, gradient
 
 POINTS = 4096
 """n = m of the kernels."""
 QUERIES, DATA, BUFFER = 1024, 102_400, 16_384
 """Samples, data and replay buffer of the near neighbours."""
+ROTATIONS, MOST_PAIRS = (1024, 4096, 16384, 65536), 2**28
+"""n = m of scores by eigenfunctions, and pairs up to which they are beside those of all pairs."""
 LAPLACE, SPECTRAL, NEAREST = "Laplace", "SphericalMatern, by table", "NearestField"
+LINEAR, PAIRWISE = "spectral_score", "smoothed_score"
 _KERNELS: dict[str, RadialKernel] = {
     LAPLACE: Laplace(0.3),
     "Gaussian": Gaussian(0.3),
@@ -51,6 +60,31 @@ def nearest(device: str) -> list[Case]:
     build = partial(_nearest_candidates, QUERIES, DATA, BUFFER, device)
     name = f"NearestField on S2, n = {QUERIES:,}, m = {DATA:,}"
     return [Case("nearest", name, {"n": QUERIES, "m": DATA, "d": 3}, build)]
+
+
+def eigenfunctions(device: str) -> list[Case]:
+    """The heat kernel on rotations by its 165 eigenfunctions, and by all pairs, as n = m grows."""
+    return [
+        Case(
+            "eigenfunctions",
+            f"rotations, n = m = {n:,}",
+            {"n": n, "m": n, "d": 4},
+            partial(_eigenfunction_candidates, n, device),
+        )
+        for n in ROTATIONS
+    ]
+
+
+def _eigenfunction_candidates(n: int, device: str) -> Candidates:
+    """Rotations are quaternions up to sign, at half the angle: a kernel of S^3 summed over both signs."""
+    x, y = (cloud(Space(SO3(), 4, 1.0), n, seed, device) for seed in (0, 1))
+    kernel, sphere = SpectralKernel(rotation_basis, 1.0), SphericalMatern(0.5, math.inf, dim=3)
+    both = torch.cat([y, -y])
+    candidates: Candidates = {
+        LINEAR: lambda: spectral_score(SO3(), kernel, x, y).gradient,
+        PAIRWISE: lambda: smoothed_score(Sphere(), sphere, x, both).gradient / 4,
+    }
+    return {name: run for name, run in candidates.items() if name == LINEAR or n * n <= MOST_PAIRS}
 
 
 def couplings(device: str) -> list[Case]:

@@ -14,6 +14,7 @@ Group = Literal[
     "references",
     "dimensions",
     "kernels",
+    "eigenfunctions",
     "nearest",
     "couplings",
     "tokens",
@@ -33,6 +34,8 @@ def cases_of(group: Group, device: str) -> Sequence[Case]:
             return points.growing_d(device)
         case "kernels":
             return fields.kernels(device)
+        case "eigenfunctions":
+            return fields.eigenfunctions(device)
         case "nearest":
             return fields.nearest(device)
         case "couplings":
