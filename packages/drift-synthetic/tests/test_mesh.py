@@ -134,6 +134,17 @@ def test_projection_is_idempotent_and_tangents_lie_in_faces(knot, generator):
     torch.testing.assert_close(pairs.direction_sum(weight * pairs.dist), expected)
 
 
+def test_gradients_of_the_projection_are_tangent_and_lead_back_to_the_surface(knot, generator):
+    """Tangent gradients pass; at a height h over a face they gain h / 0.25 of their length on the normal."""
+    normal, height = knot.mesh.normals[::100], 0.05
+    outputs = (knot.mesh.corners[::100].mean(1) + height * normal).requires_grad_()
+    points = knot.projx(outputs)
+    tangent = knot.proju(points.detach(), torch.randn(points.shape, generator=generator).double())
+    (gradient,) = torch.autograd.grad((tangent * points).sum(), outputs)
+    back = tangent.norm(dim=1, keepdim=True) * height / 0.25 * normal
+    torch.testing.assert_close(gradient, tangent + back)
+
+
 def test_errors_of_steps_on_a_fine_sphere_are_of_third_order():
     """expmap against the great circle: a step of length u is off by its cube, and by the facets."""
     surface, step = Surface(make_mesh(*ball(4))), 0.2

@@ -1,13 +1,17 @@
 """The surface of a triangle mesh as a manifold: nearest points, tangent planes, steps."""
 
-from typing import final
+from typing import Any, final
 
+import torch
 from drift_core import Euclidean, Manifold, Pairs
 from jaxtyping import Float
 from torch import Tensor
 
 from drift_synthetic.location import Location, NearestFaces
 from drift_synthetic.mesh import Mesh
+
+_PULL = 0.25
+"""Distance of a network's outputs from the surface at which they return to it as fast as they move along."""
 
 
 @final
@@ -40,15 +44,10 @@ class Surface(Manifold):
         return (at.weight[:, :, None] * self.mesh.corners[at.face]).sum(1)
 
     def projx(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Nearest point of the surface.
-
-        Gradients pass unchanged. At a point of a smooth surface the derivative of the nearest point is the
-        projection to the tangent plane, which leaves the gradients of drift losses as they are: they are
-        tangent. That of the polyhedron would be zero across its edges, where samples would get stuck.
-        """
+        """Nearest point of the surface; gradients pass as `_Projection` says."""
         flat = x.reshape(-1, 3)
-        nearest = self.points(self.locate(flat)).to(flat)
-        return (flat + (nearest - flat).detach()).reshape(x.shape)
+        projected: Tensor = _Projection.apply(flat, self.points(self.locate(flat)).to(flat))
+        return projected.reshape(x.shape)
 
     def proju(self, x: Float[Tensor, "*#batch 3"], u: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "..."]:
         """Part of u in the plane of the face at x."""
@@ -77,3 +76,26 @@ class Surface(Manifold):
         """Chords, and the tangential parts of their directions."""
         chords = Euclidean().pairs(x, y)
         return Pairs(chords.dist, lambda weight: self.proju(x, chords.direction_sum(weight)))
+
+
+class _Projection(torch.autograd.Function):
+    """The nearest points as a function of the points, with gradients that suit the outputs of a network.
+
+    At a point of a smooth surface the derivative of the nearest point is the projection to the tangent plane.
+    The gradients of drift losses are tangent, so they pass unchanged; the derivative of the polyhedron would
+    be zero across its edges, where samples would get stuck. But steps along tangents lead outputs away from
+    a curved surface, where the nearest point depends less and less on them, and jumps. A gradient is
+    therefore given a normal part, which does not move the nearest point: to the surface, and as long as the
+    gradient at the distance `_PULL`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, nearest: Tensor) -> Tensor:
+        ctx.save_for_backward(x - nearest)
+        return nearest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (off,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient + gradient.norm(dim=-1, keepdim=True) / _PULL * off, None
