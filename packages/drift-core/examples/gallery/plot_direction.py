@@ -32,9 +32,8 @@ def curl(at, direction):
 
 
 # %%
-# Streamlines of both fields, over the curl. The displacement has whirls between the points: samples that
-# follow it need not come to rest where data and samples agree. The kernel gradient flows from the samples to
-# the data.
+# Streamlines of both fields, over the curl. The displacement circulates, so that samples that follow it
+# descend no function. The kernel gradient climbs log p - log q, from the samples to the data.
 ticks = torch.linspace(-2.5, 2.5, 161, dtype=torch.float64)
 grid = torch.cartesian_prod(ticks, ticks)
 figure, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")

@@ -55,5 +55,5 @@ for ax, (title, x) in zip(axes, forms.items(), strict=True):
     if title != "latents":
         ax.scatter(*data[:1_000].T, s=3, color=DATA_COLOUR, alpha=0.5, linewidths=0)
     ax.set(title=title, aspect="equal", xticks=[], yticks=[])
-axes[2].set_xlabel(f"off by {float((x - forms['trained']).abs().max()):.0e} at most")
+axes[2].set_xlabel(f"off by {float((x - forms['trained']).abs().max()):.1g} at most")
 plt.show()

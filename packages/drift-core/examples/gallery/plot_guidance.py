@@ -3,7 +3,7 @@ Classes and guidance
 ====================
 
 Samples of a class may be asked to be typical of it: at a strength a above 1 the data of all classes repel,
-too. Where classes overlap, guided samples leave the overlap; where a class is alone, nothing changes.
+too. Where classes overlap, guided samples leave the overlap; where a class is alone, it keeps its shape.
 """
 
 import matplotlib.pyplot as plt

@@ -44,7 +44,7 @@ start = space.projx(torch.cat([torch.ones(1_000, 1), 0.1 * torch.randn(1_000, 2,
 flow = particle_flow(field, start, data, steps=120, step_size=0.05, record=(0, 30, 120))
 
 # %%
-# Poincare's disc shows the whole plane; distances grow without bound to its rim.
+# Poincaré's disc shows the whole plane; distances grow without bound to its rim.
 edges = space.expmap(starts, torch.linspace(0, 1, 30)[:, None, None] * space.logmap(starts, ends))
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.3), layout="constrained")
 for ax, (title, x) in zip(axes, {"data": data, **flow.records}.items(), strict=True):

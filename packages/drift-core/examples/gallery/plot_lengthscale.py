@@ -39,6 +39,6 @@ for ax, (text, title) in zip(axes, titles.items(), strict=True):
 
 # %%
 # Too short, and the rings are sharp but half of the particles are on the left: at this distance the other
-# ring is invisible. Too long, and the shares are right but the rings are discs: detail below the lengthscale
+# ring is invisible. Too long, and the shares are right but the rings are gone: detail below the lengthscale
 # is smoothed away. Annealing gets both.
 plt.show()

@@ -35,7 +35,7 @@ check_kernel(RationalQuadratic(0.3), torch.linspace(0.01, 5, 100, dtype=torch.fl
 
 # %%
 # Kernels at one lengthscale, and the particles that follow their fields for 300 steps. The data are five
-# clusters, and the particles start at the lowest.
+# clusters, and the particles start at the lowest: only heavy tails reach the others in that time.
 random = torch.Generator().manual_seed(0)
 turn = 2 * torch.pi * torch.arange(5) / 5
 centres = 1.5 * torch.stack([turn.sin(), -turn.cos()], dim=1)

@@ -2,9 +2,8 @@
 A product of different spaces
 =============================
 
-Events have a place on the globe and a position in the plane, say: points of S² x R². Their drift moves both
-coordinates at once, and keeps what ties them. Two fields of their own, one a factor, match each factor and
-lose the tie.
+A point of S² x R² has a place on the globe and a position in the plane. The drift of the product moves both
+at once, and keeps what ties them. Two fields, one for each factor, match the factors and lose the tie.
 """
 
 import matplotlib.pyplot as plt

@@ -51,6 +51,7 @@ query = torch.tensor([[0.7, 0.7]])
 for ax, scale in zip(axes[2:], (2.0, 0.1), strict=True):
     weight = Laplace(scale).log(plane.cdist(query, data[:256]))[0].softmax(0)
     size = float(effective_sample_size(plane, Laplace(scale), query, data[:256]))
+    ax.scatter(*data[:256].T, s=2, color="#bbbbbb", linewidths=0)
     ax.scatter(*data[:256].T, s=4_000 * weight, color=DATA_COLOUR, alpha=0.4, linewidths=0)
     ax.scatter(*query.T, s=40, color=MODEL_COLOUR, marker="x", zorder=3)
     ax.set(title=f"lengthscale {scale:g}: ess {size:.0f}", xticks=[], yticks=[], aspect="equal")
