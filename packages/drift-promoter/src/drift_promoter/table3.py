@@ -35,10 +35,10 @@ METRICS = (
     Shown("kmer3_correlation", "3-mers", "higher"),
     Shown("kmer8_correlation", "8-mers", "higher"),
     Shown("conditioning", "conditioning", "higher"),
-    Shown("conditioning_shuffled", "conditioning, shuffled", ""),
+    Shown("conditioning_shuffled", "conditioning, shuffled", "", ratio=False),
     Shown("gc_w1", "GC content"),
-    Shown("novelty", "novelty", ""),
-    Shown("nearest_train", "distance to the nearest training window", ""),
+    Shown("novelty", "novelty", "", ratio=False),
+    Shown("nearest_train", "distance to the nearest training window", "", ratio=False),
 )
 
 _QUICK: dict[str, Any] = {"steps": 30, "batch_size": 16, "eval_draws": 1}
