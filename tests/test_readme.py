@@ -26,3 +26,12 @@ def test_links_lead_somewhere():
     for readme in PAGES:
         for target in re.findall(r"\]\(([^)#]+)", readme.read_text()):
             assert target.startswith("http") or (readme.parent / target).exists(), f"{readme}: {target}"
+
+
+def test_tables_of_studies_are_as_the_study_wrote_them():
+    found = 0
+    for readme in PAGES:
+        for name, table in re.findall(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", readme.read_text(), re.DOTALL):
+            assert table.strip() in (readme.parent / name).read_text(), f"{readme}: not a table of {name}"
+            found += 1
+    assert found
