@@ -1,7 +1,9 @@
 """Applications run as a user runs them, or inside this process where only their messages matter."""
 
 import importlib
+import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 # The tests share the cores: threads of many processes wait for one another longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -135,3 +138,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         kinds = ", ".join(f"{kind} {SURVIVED[kind]}/{tried}" for kind, tried in sorted(TRIED.items()))
         total = f"{SURVIVED.total()} of {TRIED.total()}"
         terminalreporter.write_line(f"faults survived: {total} ({kinds})")
+
+
+@pytest.fixture
+def run_card() -> Callable[..., torch.Tensor]:
+    """Runs the Python of a run's model card as a reader would, and returns its samples."""
+
+    def run(folder: Path, **given: torch.Tensor) -> torch.Tensor:
+        text = (folder / "model" / "README.md").read_text()
+        assert "More Information" not in text
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert all(f"| {name} |" in text for name in metrics)
+        (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        names = dict(given)
+        exec(code.replace("FOLDER", str(folder / "model")), names)
+        return names["samples"]
+
+    return run

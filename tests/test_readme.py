@@ -31,7 +31,9 @@ def test_links_lead_somewhere():
 def test_tables_of_studies_are_as_the_study_wrote_them():
     found = 0
     for readme in PAGES:
-        for name, table in re.findall(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", readme.read_text(), re.DOTALL):
+        for name, table in re.findall(
+            r"<!-- from (\S+) -->\n(.*?)<!-- end -->", readme.read_text(), re.DOTALL
+        ):
             assert table.strip() in (readme.parent / name).read_text(), f"{readme}: not a table of {name}"
             found += 1
     assert found

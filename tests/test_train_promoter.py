@@ -105,7 +105,7 @@ def fasta(path: Path) -> dict[str, str]:
     return {">" + head: body.replace("\n", "") for head, _, body in (r.partition("\n") for r in records)}
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_leaves_what_it_promises(finished, run_card):
     config = json.loads((finished / "config.json").read_text())
     assert config["domain"] == "promoter"
     assert (config["optimizer"]["steps"], config["data"]["dataset"]) == (6, "toy")
@@ -124,6 +124,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert len(sequences) == 1_000
     assert all(len(letters) == 128 and set(letters) <= set("ACGT") for letters in sequences.values())
     assert all(PLACE.fullmatch(head) for head in sequences)
+    assert len(run_card(finished, signal=torch.rand(1_000, 128, 2))) == 1_000
 
 
 def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):

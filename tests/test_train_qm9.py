@@ -81,7 +81,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in message
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_leaves_what_it_promises(finished, run_card):
     config = json.loads((finished / "config.json").read_text())
     assert config["domain"] == "qm9"
     assert (config["optimizer"]["steps"], config["data"]["dataset"]) == (6, "toy")
@@ -98,6 +98,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert all((finished / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in figures)
     assert {path.name for path in (finished / "model").iterdir()} >= {"model.safetensors", "config.json"}
     assert len((finished / "samples.smi").read_text().split("\n")) == 2_001
+    assert len(run_card(finished)) == 1_000
 
 
 def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):

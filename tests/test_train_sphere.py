@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_leaves_what_it_promises(finished, run_card):
     config = json.loads((finished / "config.json").read_text())
     assert config["domain"] == "sphere"
     assert config["optimizer"]["steps"] == 12
@@ -72,6 +72,7 @@ def test_a_run_leaves_what_it_promises(finished):
     with (finished / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(-90 <= float(r["latitude"]) <= 90 and -180 <= float(r["longitude"]) <= 180 for r in rows)
+    assert len(run_card(finished)) == 1_000
 
 
 def test_samples_are_determined_by_their_seed(finished, tmp_path, app_inside):

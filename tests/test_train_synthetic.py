@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_leaves_what_it_promises(finished, run_card):
     config = json.loads((finished / "config.json").read_text())
     assert config["domain"] == "synthetic"
     assert (config["data"]["space"], config["optimizer"]["steps"]) == ("hyperboloid", 12)
@@ -84,6 +84,7 @@ def test_a_run_leaves_what_it_promises(finished):
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert list(rows[0]) == ["t", "x", "y", "u1", "u2"]
     assert all(abs(r["x"] ** 2 + r["y"] ** 2 - r["t"] ** 2 + 1) < 1e-5 for r in rows)
+    assert len(run_card(finished)) == 1_000
 
 
 def test_sampling_and_scoring_a_run(finished, tmp_path, app_inside):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
+from drift_core.runs.card import write_card
 from drift_core.runs.config import DomainConfig
 from drift_core.runs.domain import Split
 from drift_core.runs.folder import Place, read_config, read_settings, restore_config
@@ -82,6 +83,7 @@ def evaluate(domains: Domains) -> None:
         if command.on == "test" and not command.best:
             write_metrics(command.run, metrics)
             write_report(domain, command.run, finished.config, metrics)
+            write_card(domain, command.run, finished.config, metrics)
         print(metrics_table(metrics))
 
     run(main)
@@ -94,7 +96,9 @@ def report(domains: Domains) -> None:
         folder = parse(ReportCommand).run
         domain = domain_of(folder, domains)
         config = restore_config(domain.config_type, read_config(folder))
-        write_report(domain, folder, config, read_metrics(folder))
+        metrics = read_metrics(folder)
+        write_report(domain, folder, config, metrics)
+        write_card(domain, folder, config, metrics)
         print(folder / REPORT)
 
     run(main)

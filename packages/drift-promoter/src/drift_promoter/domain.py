@@ -9,7 +9,7 @@ import torch
 from drift_core import Domain, Euclidean, Field, KernelField, Laplace, Power, RadialKernel
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales
-from drift_core.runs.domain import Run, Split
+from drift_core.runs.domain import ModelNotes, Run, Split
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
@@ -73,6 +73,16 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
         "--dataset promoter --data-dir DIR": "the benchmark's human promoters",
         "--tss FILE.tsv --data-dir DIR": "your own table of start sites in that genome",
     }
+    notes: ClassVar[ModelNotes] = ModelNotes(
+        what="promoter DNA, as letters 0 to 3 (A, C, G, T), given the CAGE signal unless it is unconditional",
+        data="Human promoters and their CAGE signal (FANTOM; benchmark of Avdeyev et al. 2023, Zenodo "
+        "7943307), the user's table of start sites, or generated sequences (`toy`): the setting "
+        "`dataset` or `tss` says which.",
+        limits="For research. Sequences resemble promoters in their k-mers and in how they follow the "
+        "signal; whether they promote transcription was not tested.",
+        sampling="generator.sample(len(signal), torch.Generator().manual_seed(0), signal)  # log10(1 + "
+        "CAGE), [n, length, tracks]",
+    )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
         "promoter": {**_FILES, "steps": 300, "batch_size": 16, "num_negatives": 48},

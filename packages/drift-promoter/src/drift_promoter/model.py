@@ -58,6 +58,7 @@ class PromoterGenerator(
     library_name="drift-promoter",
     tags=["drifting-model"],
     license="mit",
+    paper_url="https://arxiv.org/abs/2605.10727",
 ):
     """Dilated CNN from latents [n, latent_dim] and signal [n, length, tracks] to points [n, length, 4].
 

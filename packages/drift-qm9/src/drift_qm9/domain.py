@@ -10,7 +10,7 @@ from drift_core import Domain, Euclidean, Field, Power, RadialKernel, SumField
 from drift_core.fields import BalancedField, KernelField
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import checked_lengthscales
-from drift_core.runs.domain import Run, Split
+from drift_core.runs.domain import ModelNotes, Run, Split
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
@@ -63,6 +63,17 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         "--dataset qm9": "134 thousand molecules",
         "--recipe codebook": "learned entries instead of fresh latents",
     }
+    notes: ClassVar[ModelNotes] = ModelNotes(
+        what="small organic molecules, as SMILES",
+        data="QM9 (Ramakrishnan et al. 2014: molecules of up to nine atoms of C, N, O and F, canonical"
+        " by RDKit), an enumerated space of up to six atoms (`toy`), or the user's file: the "
+        "setting `dataset` or `data` says which.",
+        limits="For research. A sample need not be a molecule (`valid`), new (`novel`), stable or "
+        "possible to make. A generator with a codebook (the setting `codebook_size`) recites "
+        "training molecules.",
+        sampling="generator.sample(1_000, torch.Generator().manual_seed(0))  # spelled by "
+        "drift_qm9.to_smiles",
+    )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {"steps": 500, "batch_size": 256, "num_positives": 2_048, "lr": 0.01, "preset": "mlp-small"},
         "qm9": {},

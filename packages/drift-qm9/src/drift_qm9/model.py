@@ -80,6 +80,7 @@ class MoleculeGenerator(
     library_name="drift-qm9",
     tags=["drifting-model"],
     license="mit",
+    paper_url="https://arxiv.org/abs/2605.10727",
 ):
     """Network from latents [n, latent_dim] to one point per position, [n, length, vocab_size].
 

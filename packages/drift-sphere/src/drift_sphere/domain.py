@@ -11,7 +11,7 @@ from drift_core import Batch, Domain, Euclidean, KernelField, NearestField, Sphe
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.runs.config import DomainConfig, KernelConfig
-from drift_core.runs.domain import Run, Split, untrained
+from drift_core.runs.domain import ModelNotes, Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.config import FromFile, OptimizerConfig, Settings, at_least
@@ -124,6 +124,15 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         "--data FILE.csv": "your own points, latitude and longitude in degrees",
         "--kernel spectral --nu 2.5": "a kernel of the sphere's eigenfunctions",
     }
+    notes: ClassVar[ModelNotes] = ModelNotes(
+        what="events on the Earth, as unit vectors",
+        data="Volcanoes, earthquakes, floods and fires as published by Mathieu and Nickel (2020), the "
+        "user's own points, or generated clusters (`toy`): the setting `dataset` or `data` says "
+        "which. Nine tenths of the rows were for training and choosing settings.",
+        limits="For research on generative models. Samples follow past events and the catalogue's own "
+        "biases; they say nothing about when or where the next will be. With a codebook they lie "
+        "close to training rows.",
+    )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
         "earth": _EARTH,

@@ -24,6 +24,7 @@ class SphereGenerator(
     library_name="drift-sphere",
     tags=["drifting-model"],
     license="mit",
+    paper_url="https://arxiv.org/abs/2605.10727",
 ):
     """MLP from latents [n, latent] to points [n, 3], nearly uniform before training.
 

@@ -16,7 +16,7 @@ from drift_core.lengthscale import (
 )
 from drift_core.manifold import Manifold
 from drift_core.runs.config import DomainConfig, KernelConfig
-from drift_core.runs.domain import Run, Split, untrained
+from drift_core.runs.domain import ModelNotes, Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.config import OptimizerConfig, Settings, at_least
@@ -131,6 +131,12 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
         "--space so3 --data FILE.csv": "points of a file, here quaternions w,x,y,z",
         "--recipe paper": "as published: Gaussian latents, no codebook",
     }
+    notes: ClassVar[ModelNotes] = ModelNotes(
+        what="points of a plane, sphere or other space (the setting `space`)",
+        data="Points drawn without end from a known density (the setting `target`), or rows of the "
+        "user's file (`data`).",
+        limits="For research: a test bed, whose density is known.",
+    )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"codebook_size": 0, "decay_fraction": 0.0},
         "torus": {"lengthscale": "4:0.05", "steps": 2_400},

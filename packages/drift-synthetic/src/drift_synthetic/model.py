@@ -23,6 +23,7 @@ class SyntheticGenerator(
     library_name="drift-synthetic",
     tags=["drifting-model"],
     license="mit",
+    paper_url="https://arxiv.org/abs/2605.10727",
 ):
     """MLP from latents [n, latent] to points [n, d] of a space, the same network for every variant.
 

@@ -36,6 +36,20 @@ class Run(Generic[C, D, G]):
         return next(self.generator.parameters()).device
 
 
+@dataclass(frozen=True)
+class ModelNotes:
+    """What the model card of a domain's generators says in words."""
+
+    what: str = "samples"
+    """What they generate, in the plural."""
+    data: str = "They are described in the settings below."
+    """The data, their source and their terms."""
+    limits: str = "For research."
+    """Intended use and limits."""
+    sampling: str = "generator.sample(1_000, torch.Generator().manual_seed(0))"
+    """Python expression of some samples."""
+
+
 class Domain(ABC, Generic[C, D, G]):
     """One type of data: settings C, data D, generator G, field, metrics and figures.
 
@@ -59,6 +73,8 @@ class Domain(ABC, Generic[C, D, G]):
     """Named groups of settings."""
     examples: ClassVar[Mapping[str, str]] = {}
     """Example flags, with what they do, for the help text and the end of a run."""
+    notes: ClassVar[ModelNotes] = ModelNotes()
+    """For the model cards."""
 
     def default_recipe(self, config: C) -> str | None:
         """Name of the recipe for the data of the settings."""

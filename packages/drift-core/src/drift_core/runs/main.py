@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from drift_core.drift import longest_step
+from drift_core.runs.card import write_card
 from drift_core.runs.config import DomainConfig
 from drift_core.runs.domain import Domain, Run, untrained
 from drift_core.runs.environment import write_environment
@@ -44,6 +45,7 @@ def train_domain(domain: Domain[C, D, G], config: C, place: Place) -> tuple[Path
         metrics = domain.metrics(run, config.run.eval_draws, "test")
         write_metrics(run.folder, metrics)
         write_report(domain, run.folder, config, metrics)
+        write_card(domain, run.folder, config, metrics)
         write_readme(run.folder, domain.samples_file)
     accelerator.end_training()
     return run.folder, metrics

@@ -31,6 +31,7 @@ def save_model(folder: Path, module: ModelHubMixin) -> None:
             module.save_pretrained(new)
         except SafetensorError as error:
             raise OSError(f"{folder}: {error}") from error
+        (new / "README.md").unlink(missing_ok=True)  # a form to be filled in; `write_card` writes a card
         files = [file for file in sorted(new.iterdir()) if file.suffix in (".json", ".safetensors")]
         (new / _SUMS).write_text("".join(f"{_sha256(file)}  {file.name}\n" for file in files))
         for file in new.iterdir():
