@@ -49,7 +49,9 @@ def runs(tmp_path_factory):
         with written_figure(figure, 1.0, 20.0):
             pass
     (study / "table1.json").write_text("{}")
-    (study / "table1.md").write_text("**Table 1**\n\n| method | metric |\n|---|---|\n| ours | 0.1234 |\n")
+    (study / "table1.md").write_text(
+        "**Table 1**\n\n| method | metric |\n|---|---|\n| ours | 0.1234 ± 0.0005 |\n"
+    )
     measured = {"seconds": 0.5, "ratio": 1.0, "memory": None, "error": None}
     case = {"group": "S2", "name": "a case", "sizes": {"n": 4096, "m": 4096, "d": 3}}
     report = {
@@ -100,7 +102,7 @@ def test_every_public_name_is_described(site):
 
 def test_results_and_benchmarks_are_what_was_measured(site):
     results, benchmarks = ((site / f"{name}.html").read_text() for name in ("results", "benchmarks"))
-    assert "0.1234" in results
+    assert "0.1234\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.0005" in results
     assert len(re.findall("Not measured in this working tree", results)) == 4
     assert "table2" in results
     assert {"abacus", "500 ms"} <= set(re.findall(r"abacus|500 ms", benchmarks))

@@ -8,6 +8,7 @@ makes it.
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ def study(folder: Path, page: Path, app: Sphinx) -> str:
     if not (data.is_file() and text.is_file()):
         return absent(f"uv run apps/reproduce.py {what} --budget {budget}")
     app.env.note_dependency(str(text))
-    figures = "".join(
-        f"\n![{path.stem.replace('-', ' ')}]({os.path.relpath(path, page.parent)})\n"
-        for path in sorted(folder.glob("figures/*.png"))
+    table = text.read_text().partition("\n")[2].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    values = f"All values, over seeds: [{data.name}]({os.path.relpath(data, page.parent)})."
+    return f"{table}\n{values}\n{figures(sorted(folder.glob('figures/*.png')), page)}"
+
+
+def figures(paths: Sequence[Path], page: Path) -> str:
+    """Markdown of figures, named by their files; several are folded away."""
+    shown = "".join(
+        f"\n*{path.stem.replace('-', ' ')}*\n\n![]({os.path.relpath(path, page.parent)})\n" for path in paths
     )
-    table = text.read_text().partition("\n")[2]  # the page has the title
-    return f"{table}\nAll values, over seeds: [{data.name}]({os.path.relpath(data, page.parent)}).\n{figures}"
+    several = f"\n<details>\n<summary>{len(paths)} figures</summary>\n{shown}\n</details>\n"
+    return several if len(paths) > 1 else shown
 
 
 def benchmark(folder: Path, page: Path, app: Sphinx) -> str:
