@@ -141,7 +141,7 @@ class SyntheticDomain(Domain[SyntheticConfig, Problem, SyntheticGenerator]):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"codebook_size": 0, "decay_fraction": 0.0},
         "torus": {"lengthscale": "4:0.05", "steps": 2_400},
-        "mesh": {"kernel": "spectral", "lengthscale": "2:0.2", "steps": 1_800},
+        "mesh": {"kernel": "spectral", "lengthscale": "2:0.3", "steps": 1_600},
     }
 
     def default_recipe(self, config: SyntheticConfig) -> str | None:
