@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from drift_core import Batch, Euclidean, KernelField, Laplace, Sinkhorn, Sphere, geometric_mean, rows_only
+from drift_core import (
+    BalancedField,
+    Batch,
+    Euclidean,
+    KernelField,
+    Laplace,
+    Sinkhorn,
+    Sphere,
+    geometric_mean,
+    rows_only,
+)
 from drift_core.flow import particle_flow
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
@@ -74,16 +84,17 @@ def test_a_coupling_needs_one_weight_a_reference_and_an_iteration():
         Sinkhorn(0)
 
 
-def test_only_the_two_sided_coupling_moves_mass_between_far_modes():
+def modes(left: int, right: int, generator: torch.Generator) -> Tensor:
+    """Points of two modes, 4 apart."""
+    centre = torch.tensor([0.0] * left + [4.0] * right)
+    noise = 0.3 * torch.randn(left + right, 2, generator=generator)
+    return noise + torch.stack([centre, torch.zeros_like(centre)], dim=1)
+
+
+def test_only_two_sided_couplings_move_mass_between_far_modes():
     """A quarter of the data, and half of the particles at the start, are in one of two modes 8 l apart."""
     generator = torch.Generator().manual_seed(0)
-
-    def modes(left: int, right: int) -> Tensor:
-        centre = torch.tensor([0.0] * left + [4.0] * right)
-        noise = 0.3 * torch.randn(left + right, 2, generator=generator)
-        return noise + torch.stack([centre, torch.zeros_like(centre)], dim=1)
-
-    data, start = modes(16, 48), modes(16, 16)
+    data, start = modes(16, 48, generator), modes(16, 16, generator)
     share = {}
     for name, coupling in {**COUPLINGS, "sinkhorn": Sinkhorn(10)}.items():
         field = KernelField(Euclidean(), Laplace, Lengthscales((0.5,)), coupling=coupling)
@@ -92,3 +103,15 @@ def test_only_the_two_sided_coupling_moves_mass_between_far_modes():
     assert share["rows"] > 0.4
     assert share["geometric-mean"] > 0.4
     assert share["sinkhorn"] < 0.3, share
+
+
+def test_learned_weights_move_mass_between_far_modes():
+    """As above, by the semi-dual, whose weights are learned first: its field must see them."""
+    generator = torch.Generator().manual_seed(0)
+    data, x = modes(16, 48, generator), modes(16, 16, generator)
+    field = BalancedField(KernelField(Euclidean(), Laplace, Lengthscales((0.5,))), data)
+    for step in range(100):
+        batch = Batch(x, torch.arange(64), x, torch.arange(32), step, step / 200)
+        x = x + 0.2 * field(batch).field
+        field.observe(batch)
+    assert float((x[:, 0] < 2).double().mean()) < 0.3

@@ -1,6 +1,7 @@
 """Scales: unit root mean square, and lengthscales in units of the batch."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from drift_core import (
     AdaptiveField,
     Batch,
     Euclidean,
+    Gaussian,
     HeldSampleSize,
     KernelField,
     Laplace,
+    Matern,
     NormalizedField,
     Sphere,
     SumField,
@@ -70,6 +73,36 @@ def test_the_effective_sample_size_is_held(sphere_cloud):
     check_field(field, batch, antisymmetric=False)  # the size is that of the data
     equal = replace(batch, model=batch.data, self_index=None)
     assert float(field(equal).field.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kernel", [Laplace, Gaussian, partial(Matern, nu=1.5)])
+def test_the_held_lengthscale_is_that_of_explicit_weights(manifold, cloud, kernel, dtype):
+    """Samples see at most that many data points, and more at the next step of the lengthscale."""
+    x, data = cloud(20, 0, dtype), cloud(30, 1, dtype)
+    r = torch.stack([manifold.dist(a[None].double(), data.double()) for a in x])
+    log_weight = torch.linspace(-1, 1, 30, dtype=dtype)
+
+    def size(scale: float) -> float:
+        weight = (kernel(scale).log(r) + log_weight).softmax(1)
+        return float((1 / weight.square().sum(1)).mean())
+
+    field = AdaptiveField(KernelField(manifold, kernel, Lengthscales((0.3,))), HeldSampleSize(5.0))
+    (scale,) = field.at(Batch(x, data, data_log_weight=log_weight)).lengthscales.start
+    assert size(scale) <= 5 * (1 + 1e-4)
+    assert size(scale * 2 ** (1 / 8)) > 5 * (1 - 1e-4)
+    v = field(Batch(x, data, data_log_weight=log_weight)).attraction
+    plain = KernelField(manifold, kernel, Lengthscales((scale,)))
+    torch.testing.assert_close(v, plain(Batch(x, data, data_log_weight=log_weight)).attraction)
+
+
+def test_the_held_lengthscale_falls_as_samples_approach_the_data():
+    """It takes the place of annealing: a network in training moves from far away onto the data."""
+    data, field = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), field_of(Euclidean(), 1.0)
+    adaptive = AdaptiveField(field, HeldSampleSize(4.0))
+    scales = [adaptive.at(Batch(data + shift, data)).lengthscales.start[0] for shift in (10.0, 3.0, 0.01)]
+    assert scales[0] > 1.5 * scales[1]
+    assert scales[1] > 1.5 * scales[2]
 
 
 def test_a_size_below_one_is_refused():
