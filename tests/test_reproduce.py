@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from drift_core.original import OriginalField
 from drift_core.runs.study import Choice, StudyReport
 
 
@@ -100,3 +101,6 @@ def test_table_2_has_the_methods_of_the_paper(reproduce):
         ("spherical", "laplace", "gradient"), ("spherical", "gaussian", "gradient"),
         ("spherical", "spectral", "gradient"),
     }  # fmt: skip
+    original = table.cells["Euclidean, field of the original code", "volcano"]
+    assert isinstance(original.domain.field(original.config, None), OriginalField)
+    assert original.config.network.geometry == "euclidean"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from drift_core import Batch, Domain, Euclidean, KernelField, NearestField, Sphere
+from drift_core import Batch, Domain, Euclidean, Field, KernelField, NearestField, Sphere
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.runs.config import DomainConfig, KernelConfig
@@ -114,7 +114,7 @@ SphereRun = Run[SphereConfig, Points, SphereGenerator]
 
 
 class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
-    """Events on the Earth."""
+    """Events on the Earth; `make_field` takes the place of the kernel's field, as for a baseline."""
 
     name = "sphere"
     config_type = SphereConfig
@@ -145,6 +145,9 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         },
     }
 
+    def __init__(self, make_field: Callable[[SphereConfig, Points], Field] | None = None) -> None:
+        self.make_field = make_field or kernel_field
+
     def default_recipe(self, config: SphereConfig) -> str:
         """Toy for the synthetic data, earth for others."""
         return "toy" if config.data.dataset == "toy" and config.data.data is None else "earth"
@@ -166,13 +169,9 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         width = WIDTH if size else PLAIN_WIDTH
         return SphereGenerator(size, width=width, geometry=config.network.geometry)
 
-    def field(self, config: SphereConfig, data: Points) -> KernelField | NearestField:
-        """Field between batches, or `NearestField` if a batch does not hold all training points."""
-        batches, neighbors = batch_field(config, data.train), config.kernel.neighbors
-        if neighbors == 0 or len(data.train) <= config.batch.positives:
-            return batches
-        buffer_size = min(_BUFFER * len(data.train), _MAX_BUFFER)
-        return NearestField(batches, data.train, buffer_size=buffer_size, neighbors=neighbors)
+    def field(self, config: SphereConfig, data: Points) -> Field:
+        """The field; raises ValueError for an invalid kernel or lengthscale."""
+        return self.make_field(config, data)
 
     def data_sampler(self, config: SphereConfig, data: Points) -> Sampler:
         """Sampler of training points."""
@@ -210,6 +209,15 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         start = draw(untrained(self, run.config, run.data), self.num_samples, seed=0)
         before, after = (field_on_grid(field, x, train) for x in (start, samples))
         field_figure(spiral_grid(GRID), before, after, train, folder / "field.png")
+
+
+def kernel_field(config: SphereConfig, data: Points) -> KernelField | NearestField:
+    """Field between batches, or `NearestField` if a batch does not hold all training points."""
+    batches, neighbors = batch_field(config, data.train), config.kernel.neighbors
+    if neighbors == 0 or len(data.train) <= config.batch.positives:
+        return batches
+    buffer_size = min(_BUFFER * len(data.train), _MAX_BUFFER)
+    return NearestField(batches, data.train, buffer_size=buffer_size, neighbors=neighbors)
 
 
 def batch_field(config: SphereConfig, train: Float[Tensor, "n 3"]) -> KernelField:
