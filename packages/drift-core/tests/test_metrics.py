@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from drift_core.runs.metrics import Metric, metrics_table, read_metrics, summary, write_metrics
+import scipy.linalg
+from drift_core.runs.metrics import Metric, frechet, metrics_table, read_metrics, summary, write_metrics
 
 DEFINED = Metric(0.03421, 0.00904, 0.03514, 0.00801)
 NO_VALUE = Metric(None, None, 0.5, 0.25)
@@ -69,3 +70,21 @@ def test_damaged_metrics_are_refused(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is damaged"):
         read_metrics(tmp_path)
+
+
+def test_frechet_is_the_formula_with_the_root_of_a_matrix():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(50, 4)) @ draw.normal(size=(4, 4)), draw.normal(size=(30, 4)) + 1
+    c1, c2 = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(c1 @ c2).real
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(c1 + c2 - 2 * root)
+    assert frechet(x, y) == pytest.approx(expected)
+    assert frechet(y, x) == pytest.approx(expected)
+
+
+def test_frechet_of_independent_columns_and_of_what_is_constant():
+    x = np.array([[1.0, 0.0], [3.0, 0.0]])  # means 2 and 0, standard deviations sqrt(2) and 0
+    y = np.array([[2.0, 5.0], [8.0, 5.0]])  # means 5 and 5, standard deviations sqrt(18) and 0
+    assert frechet(x, y) == pytest.approx(9 + 25 + (math.sqrt(18) - math.sqrt(2)) ** 2)
+    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
+    assert math.isnan(frechet(x[:1], y))

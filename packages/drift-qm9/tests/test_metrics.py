@@ -3,9 +3,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import scipy.linalg
 import scipy.stats
-from drift_qm9 import frechet, quality, total_variation, wasserstein
+from drift_qm9 import quality, total_variation, wasserstein
 from drift_qm9.chemistry import DESCRIPTORS
 from drift_qm9.metrics import bigrams, descriptors, lengths, molecules, ring_counts, ring_sizes, unigrams
 
@@ -45,24 +44,6 @@ def test_total_variation_by_hand():
     assert total_variation({"C": 3}, {"N": 7}) == 1
     assert total_variation({"C": 2, "N": 2}, {"N": 5, "C": 5}) == 0
     assert math.isnan(total_variation({}, {"C": 1}))
-
-
-def test_frechet_is_the_formula_with_the_root_of_a_matrix():
-    draw = np.random.default_rng(0)
-    x, y = draw.normal(size=(50, 4)) @ draw.normal(size=(4, 4)), draw.normal(size=(30, 4)) + 1
-    c1, c2 = np.cov(x.T), np.cov(y.T)
-    root = scipy.linalg.sqrtm(c1 @ c2).real
-    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(c1 + c2 - 2 * root)
-    assert frechet(x, y) == pytest.approx(expected)
-    assert frechet(y, x) == pytest.approx(expected)
-
-
-def test_frechet_of_independent_columns_and_of_what_is_constant():
-    x = np.array([[1.0, 0.0], [3.0, 0.0]])  # means 2 and 0, standard deviations sqrt(2) and 0
-    y = np.array([[2.0, 5.0], [8.0, 5.0]])  # means 5 and 5, standard deviations sqrt(18) and 0
-    assert frechet(x, y) == pytest.approx(9 + 25 + (math.sqrt(18) - math.sqrt(2)) ** 2)
-    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
-    assert math.isnan(frechet(x[:1], y))
 
 
 def test_statistics_of_strings_by_hand():

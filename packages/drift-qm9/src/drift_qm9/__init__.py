@@ -4,7 +4,7 @@ from drift_qm9.chemistry import DESCRIPTORS, Molecule, canonical, molecule
 from drift_qm9.data import DATASETS, QM9, Molecules, load, split, tokenise
 from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
-from drift_qm9.metrics import frechet, quality, total_variation, wasserstein
+from drift_qm9.metrics import quality, total_variation, wasserstein
 from drift_qm9.model import PRESETS, MoleculeGenerator
 from drift_qm9.smi import read_smi, write_smi
 from drift_qm9.tokens import LENGTH, QM9_TOKENS, VOCABULARY, decode, encode, to_smiles, tokenize
@@ -26,7 +26,6 @@ __all__ = [
     "encode",
     "enumerate_molecules",
     "evaluate",
-    "frechet",
     "load",
     "molecule",
     "molecules_figure",

@@ -9,7 +9,7 @@ import rdkit
 import torch
 from drift_core.runs.datasets import cache_folder
 from drift_core.runs.floors import Floors, Key, cached_floors
-from drift_core.runs.metrics import Measured, Metrics, evaluate_draws
+from drift_core.runs.metrics import Measured, Metrics, evaluate_draws, frechet
 from drift_core.seeds import generator_for
 from jaxtyping import Int64
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from drift_qm9.data import Molecules
 from drift_qm9.metrics import (
     bigrams,
     descriptors,
-    frechet,
     lengths,
     molecules,
     quality,

@@ -57,22 +57,6 @@ def total_variation(x: Mapping[Hashable, int], y: Mapping[Hashable, int]) -> flo
     return sum(abs(x.get(key, 0) / n - y.get(key, 0) / m) for key in {*x, *y}) / 2
 
 
-def frechet(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-    """Squared Fréchet distance between normal laws with the means and covariances of two samples.
-
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), as in the FID of Heusel et al. (2017); the trace of the
-    root is that of (C1^(1/2) C2 C1^(1/2))^(1/2), which is symmetric. NaN for fewer than 2 rows.
-    """
-    if min(len(x), len(y)) < 2:
-        return math.nan
-    c1, c2 = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    values, vectors = np.linalg.eigh(c1)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(min=0)).sum()
-    distance = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(c1) + np.trace(c2) - 2 * cross
-    return max(0.0, float(distance))
-
-
 def lengths(strings: Iterable[str]) -> list[int]:
     """Number of tokens of each string."""
     return [len(tokenize(string)) for string in strings]

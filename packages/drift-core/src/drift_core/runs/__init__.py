@@ -6,7 +6,7 @@ from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
 from drift_core.runs.floors import Floors, cached_floors
 from drift_core.runs.folder import Place, open_run
 from drift_core.runs.main import load_run, report, train_domain, train_generator
-from drift_core.runs.metrics import Measured, Metric, Metrics, evaluate_draws
+from drift_core.runs.metrics import Measured, Metric, Metrics, evaluate_draws, frechet
 from drift_core.runs.model import load_model, save_model
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "cached_floors",
     "evaluate_draws",
+    "frechet",
     "load_model",
     "load_run",
     "open_run",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
+from jaxtyping import Shaped
 from tqdm.auto import tqdm
 
 from drift_core.files import write_json
@@ -85,6 +87,22 @@ def check_draws(draws: int) -> None:
     """Raise ValueError for draws < 1."""
     if draws < 1:
         raise ValueError(f"`draws` must be at least 1, got {draws}")
+
+
+def frechet(x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "m d"]) -> float:
+    """Squared Fréchet distance between normal laws with the means and covariances of two samples.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), as in the FID of Heusel et al. (2017); the trace of the
+    root is that of (C1^(1/2) C2 C1^(1/2))^(1/2), which is symmetric. NaN for fewer than 2 rows.
+    """
+    if min(len(x), len(y)) < 2:
+        return math.nan
+    c1, c2 = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    values, vectors = np.linalg.eigh(c1)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(min=0)).sum()
+    distance = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(c1) + np.trace(c2) - 2 * cross
+    return max(0.0, float(distance))
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> str:
