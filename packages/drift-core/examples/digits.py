@@ -33,7 +33,16 @@ from drift_core import (
 )
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import Lengthscales, auto_lengthscale, checked_lengthscales
-from drift_core.runs import DomainConfig, Measured, Metrics, Run, Split, evaluate_draws, written_figure
+from drift_core.runs import (
+    DomainConfig,
+    Measured,
+    Metrics,
+    Run,
+    Split,
+    evaluate_draws,
+    frechet,
+    written_figure,
+)
 from drift_core.runs.config import KernelConfig
 from drift_core.seeds import generator_for
 from drift_core.training import BatchConfig, OptimizerConfig, Sampler, Settings, resample, residual_mlp
@@ -85,13 +94,14 @@ class Encoder(nn.Module):
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.SiLU())
         self.logits = nn.Linear(64, classes)
 
-    def locations(self, x: Tensor) -> Tensor:
-        """Features of the four quarters, [n, 4, 64]."""
-        return self.maps(x).flatten(2).transpose(1, 2)
-
     def features(self, x: Tensor) -> Tensor:
         """Features of whole images, [n, 64]."""
         return self.hidden(self.maps(x))
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Features of the four quarters and of whole images, [n, 5, 64]."""
+        maps = self.maps(x)
+        return torch.cat([maps.flatten(2).transpose(1, 2), self.hidden(maps)[:, None]], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the classes."""
@@ -208,7 +218,7 @@ class DigitDomain(Domain[DigitConfig, Digits, DigitGenerator]):
         return DigitGenerator(data.images.shape[1], classes, config.data.geometry == "sphere")
 
     def field(self, config: DigitConfig, data: Digits) -> Field:
-        """A problem per class and strength: in pixels and, with `features`, in features of equal weight."""
+        """A problem per class and strength: in pixels and, with twice the weight, in features if asked."""
         manifold, kernel = (
             manifold_of(config),
             partial(make_kernel, config.kernel.kernel, nu=config.kernel.smoothness),
@@ -219,14 +229,10 @@ class DigitDomain(Domain[DigitConfig, Digits, DigitGenerator]):
         if not config.data.features:
             return LabelledField(pixels, data.images, data.labels)
         plain = KernelField(Euclidean(), kernel, Lengthscales((0.5,)), config.kernel.direction)
-        inner = ConditionalField(AdaptiveField(plain, mean_distance))
+        inner = NormalizedField(ConditionalField(AdaptiveField(plain, mean_distance)))
         encoder = data.encoder.to("cuda" if torch.cuda.is_available() else "cpu")  # where training runs
-        parts: list[Field] = [
-            pixels,
-            PullbackField(encoder.locations, LocationField(inner), manifold),
-            PullbackField(encoder.features, inner, manifold),
-        ]
-        total = SumField([NormalizedField(part) for part in parts], [0.3, 0.3, 0.3])
+        features = PullbackField(encoder.layers, LocationField(inner), manifold)
+        total = SumField([NormalizedField(pixels), NormalizedField(features)], [0.3, 0.6])
         return LabelledField(total, data.images, data.labels)
 
     def data_sampler(self, config: DigitConfig, data: Digits) -> Sampler:
@@ -297,18 +303,10 @@ def judged(data: Digits, samples: Samples) -> dict[str, float]:
 
 def compare(data: Digits, samples: Samples) -> dict[str, float]:
     """Metrics of images: what the judge says, Frechet distance of its features, diversity within classes."""
-    distance = frechet(data.judge.features(samples.images), data.judge.features(data.test_images))
+    features = (data.judge.features(images).numpy() for images in (samples.images, data.test_images))
     classes = [samples.images[samples.labels == label] for label in samples.labels.unique()]
     diversity = torch.stack([torch.pdist(images).mean() for images in classes]).mean()
-    return {**judged(data, samples), "frechet": distance, "diversity": float(diversity)}
-
-
-def frechet(x: Tensor, y: Tensor) -> float:
-    """Frechet distance between the normal distributions with the moments of two clouds [n, d]."""
-    x, y = x.double(), y.double()
-    a, b = torch.cov(x.T), torch.cov(y.T)
-    overlap = torch.linalg.eigvals(a @ b).real.clamp_min(0).sqrt().sum()
-    return float((x.mean(0) - y.mean(0)).square().sum() + a.trace() + b.trace() - 2 * overlap)
+    return {**judged(data, samples), "frechet": frechet(*features), "diversity": float(diversity)}
 
 
 def draw_rows(path: Path, rows: list[tuple[str, Tensor]], side: int) -> None:
