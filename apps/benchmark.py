@@ -1,8 +1,10 @@
 """Measure the drift field beside its baselines."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -100,11 +102,21 @@ class Grammar:
 
 @dataclass(kw_only=True)
 class Toolbox:
-    """Train networks with each coupling and scale on three kinds of data (takes minutes)."""
+    """Train generators with each coupling and scale on three kinds of data, three seeds each.
+
+    Writes a table and its figure; prints the table. Started again after an interruption, it continues where
+    it stopped. Takes about ten CPU minutes.
+    """
+
+    out: Path = Path("runs/toolbox")
+    """Folder of the runs and the table."""
+    workers: int = os.cpu_count() or 1
+    """Runs trained in parallel, each on one core."""
 
     def __call__(self) -> None:
         """Train, and print the table."""
-        toolbox.benchmark()
+        check_range("workers", self.workers, 1)
+        print(toolbox.benchmark(self.out, self.workers).markdown)
 
 
 EXAMPLES = {
@@ -124,4 +136,5 @@ def present(report: Report, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: cli.parse(Command, cli.with_examples(__doc__, EXAMPLES))())
+    command = partial(cli.parse, Command, cli.with_examples(__doc__, EXAMPLES))
+    cli.run(lambda: command()(), stopped="stopped; a toolbox table goes on by the same command")

@@ -2,12 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 from drift_core import Laplace, Sphere, smoothed_score
 from drift_core.engine import disabled
+from drift_core.runs.study import run_table
 from drift_simplex import onehot_score, onehot_to_sphere
 
 SMALL = {
@@ -213,19 +215,20 @@ def test_tokens_are_much_faster_than_broadcasting(shape, factor, import_app):
     assert seconds[2] / 8 > factor * seconds[1] / 64
 
 
-def test_couplings_and_scales_train_and_ties_are_told(import_app):
+def test_every_coupling_and_scale_is_a_row_and_the_table_is_resumed(import_app, tmp_path):
     toolbox = import_app("benchmarks.toolbox")
-    bed = toolbox.strings()._replace(steps=1, batch_size=16)
-    fields = toolbox.fields_of(bed)
-    assert len(fields) == 11
-    for name in ("Sinkhorn, sample size held", "semi-dual, one scale"):
-        assert 0 <= bed.measure(toolbox.fit(bed, *fields[name], 0), 0) <= 1
-    found = {"a": [1.0, 1.1, 0.9], "b": [1.1, 1.2, 1.0], "c": [3.0, 3.1, 2.9]}
-    assert toolbox.table({"metric": (found, 0.5)}).splitlines() == [
-        "| field | metric |",
-        "|---|---|",
-        "| a | **1 ± 0.1** |",
-        "| b | **1.1 ± 0.1** |",
-        "| c | 3 ± 0.1 |",
-        "| *floor* | 0.5 |",
-    ]
+    table = toolbox.toolbox_table()
+    rows, beds = (list(dict.fromkeys(place[i] for place in table.cells)) for i in (0, 1))
+    assert (len(rows), len(beds)) == (14, 3)
+    assert len({cell.folder for cell in table.cells.values()}) == 42
+    some = {}
+    for row in ("Sinkhorn, sample size held", "semi-dual, one scale", "the original field"):
+        cell = table.cells[row, beds[1]]
+        some[row, beds[1]] = replace(cell, config=cell.config.replace(steps=2, batch_size=16, eval_draws=1))
+    small = replace(table, cells=some, seeds=2)
+    report = run_table(small, tmp_path, 1)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("strings/*/seed-*/metrics.json")}
+    assert len(written) == 6
+    assert run_table(small, tmp_path, 1).markdown == report.markdown
+    assert all(path.stat().st_mtime_ns == before for path, before in written.items())
+    assert all(f"| {row} | " in report.markdown for row, _ in some)

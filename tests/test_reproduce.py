@@ -3,8 +3,10 @@
 import pickle
 
 import pytest
+import torch
 from drift_core.original import OriginalField
 from drift_core.runs.study import Choice, StudyReport
+from drift_sphere.data import Points
 
 
 @pytest.fixture
@@ -102,5 +104,7 @@ def test_table_2_has_the_methods_of_the_paper(reproduce):
         ("spherical", "spectral", "gradient"),
     }  # fmt: skip
     original = table.cells["Euclidean, field of the original code", "volcano"]
-    assert isinstance(original.domain.field(original.config, None), OriginalField)
+    points = torch.eye(3)
+    field = original.domain.field(original.config, Points(points, points, points))
+    assert isinstance(field, OriginalField)
     assert original.config.network.geometry == "euclidean"

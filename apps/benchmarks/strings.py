@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from drift_simplex import Codebook, abs_normalize, decode
 from drift_simplex.generator import draw_latents
+from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
@@ -45,7 +46,7 @@ def support_metrics(
     return {"valid": valid, "covered": covered, "tv": (deviation + 1 - valid) / 2}
 
 
-class StringGenerator(nn.Module):
+class StringGenerator(nn.Module, PyTorchModelHubMixin):
     """MLP from latents to points [n, length, vocab_size] on the positive orthant of the sphere.
 
     A latent is `channels` Bernoulli (+-1) numbers or, with a codebook, the index of an entry (`Codebook`).

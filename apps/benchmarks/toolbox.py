@@ -1,48 +1,36 @@
 """Couplings and scales on three kinds of data: which of them help what."""
 
-import math
-import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from drift_core import (
     AdaptiveField,
     BalancedField,
-    Euclidean,
+    Domain,
     Field,
     HeldSampleSize,
     KernelField,
     Laplace,
-    Manifold,
     NormalizedField,
     Sinkhorn,
-    Sphere,
     SumField,
-    TrainConfig,
     geometric_mean,
     rows_only,
-    train,
 )
 from drift_core.fields import Coupling
 from drift_core.lengthscale import Lengthscales
 from drift_core.original import OriginalField
-from drift_core.training import plain_mlp, resample
-from drift_core.training.learner import Sampler
-from drift_simplex.geometry import FisherRao, onehot_to_sphere
-from drift_synthetic.data import make_problem
-from drift_synthetic.metrics import sliced_wasserstein
-from torch import Generator, Tensor, nn
+from drift_core.runs import DomainConfig, Measured, Metrics, Run, Split, evaluate_draws
+from drift_core.runs.study import Cell, Shown, StudyReport, Table, folder_name, run_table
+from drift_core.seeds import generator_for
+from drift_core.training import Sampler, Settings, resample
+from torch import Tensor, nn
 
-from benchmarks.strings import StringGenerator, random_strings, support_metrics
+from benchmarks.beds import BEDS, Bed, draw
 
-SEEDS = (0, 1, 2)
-"""Seeds of weights, latents and data."""
-_STEP = 0.2
-"""Step of a sample, in units of the lengthscale: a score of the Laplace kernel is at most 1 over it."""
 COUPLINGS: dict[str, Coupling] = {
     "rows": rows_only,
     "rows x columns": geometric_mean,
@@ -50,183 +38,137 @@ COUPLINGS: dict[str, Coupling] = {
 }
 
 
-class Bed(NamedTuple):
-    """A data set to train on, with what it takes."""
-
-    manifold: Manifold
-    data: Tensor
-    lengthscale: float
-    held: float
-    """Effective sample size to hold."""
-    make: Callable[[], nn.Module]
-    steps: int
-    batch_size: int
-    metric: str
-    measure: Callable[[Any, int], float]
-    """Maps a generator and a seed to the metric, lower is better."""
-    floor: float
-    """Metric of fresh data, as many as are generated."""
+def one_scale(bed: Bed, coupling: Coupling) -> Field:
+    """The field of the paper at the lengthscale of the data."""
+    return _at(bed, coupling, 1.0)
 
 
-class Cloud(nn.Module):
-    """MLP from 16 Gaussian latents to points."""
-
-    def __init__(self, manifold: Manifold, dim: int) -> None:
-        super().__init__()
-        self.manifold, self.network = manifold, plain_mlp(16, 128, 3, dim)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Points for latents."""
-        return self.manifold.projx(self.network(z))
-
-    def latent(self, n: int, generator: Generator) -> Tensor:
-        """Draw n latents."""
-        return torch.randn(n, 16, generator=generator)
+def annealed(bed: Bed, coupling: Coupling) -> Field:
+    """The same from four lengthscales down to one, over the first half of training."""
+    scales = Lengthscales((4 * bed.lengthscale,), (bed.lengthscale,))
+    return KernelField(bed.manifold, Laplace, scales, coupling=coupling)
 
 
-def checkerboard() -> Bed:
-    """Checkerboard on S^2, by the sliced Wasserstein distance to fresh data."""
-    problem = make_problem()
-    fresh, other = (problem.sample(1_000, Generator().manual_seed(seed)) for seed in (1, 2))
-    return Bed(
-        Sphere(),
-        problem.sample(20_000, Generator().manual_seed(0)),
-        lengthscale=0.3,
-        held=16.0,
-        make=lambda: Cloud(Sphere(), 3),
-        steps=200,
-        batch_size=256,
-        metric="checkerboard on S², 100 x sliced W2",
-        measure=lambda model, seed: 100 * sliced_wasserstein(_draw(model, 1_000, seed), fresh),
-        floor=100 * sliced_wasserstein(other, fresh),
-    )
+def three_scales(bed: Bed, coupling: Coupling) -> Field:
+    """Half, one and two lengthscales, each divided by its root mean square."""
+    parts = [NormalizedField(_at(bed, coupling, factor)) for factor in (0.5, 1.0, 2.0)]
+    return SumField(parts, [1 / 3] * 3)
 
 
-def strings() -> Bed:
-    """64 random strings of 8 letters out of 4, by the total variation distance."""
-    support = random_strings(64, 8, 4)
-    real = support[torch.randint(64, (4_000,), generator=Generator().manual_seed(2))]
-
-    def measure(model: StringGenerator, seed: int) -> float:
-        return support_metrics(model.sample(4_000, Generator().manual_seed(seed)), support)["tv"]
-
-    return Bed(
-        FisherRao(),
-        onehot_to_sphere(support, 4),
-        lengthscale=0.3,
-        held=4.0,
-        make=lambda: StringGenerator(8, 4),
-        steps=200,
-        batch_size=128,
-        metric="64 random strings, total variation",
-        measure=measure,
-        floor=support_metrics(real, support)["tv"],
-    )
+def held_size(bed: Bed, coupling: Coupling) -> Field:
+    """The lengthscale that holds the effective sample size, divided by the root mean square."""
+    return NormalizedField(AdaptiveField(_at(bed, coupling, 1.0), HeldSampleSize(bed.held)))
 
 
-def digits() -> Bed:
-    """scikit-learn's digits in R^64, by the Frechet distance of pixels to held-out ones."""
-    from sklearn.datasets import load_digits
+SCALES: dict[str, Callable[[Bed, Coupling], Field]] = {
+    "one scale": one_scale,
+    "annealed": annealed,
+    "three of unit length": three_scales,
+    "sample size held": held_size,
+}
 
-    images = torch.tensor(load_digits().data / 16).float()
-    order = torch.randperm(len(images), generator=Generator().manual_seed(0))
-    test, data = images[order[:360]], images[order[360:]]
-    return Bed(
-        Euclidean(),
-        data,
-        lengthscale=1.8,
-        held=16.0,
-        make=lambda: Cloud(Euclidean(), 64),
-        steps=200,
-        batch_size=256,
-        metric="digits, Fréchet distance of pixels",
-        measure=lambda model, seed: frechet(_draw(model, 360, seed), test),
-        floor=frechet(data[:360], test),
-    )
+SEMI_DUAL, ORIGINAL = "semi-dual, one scale", "the original field"
+ROWS = (*(f"{coupling}, {scale}" for coupling in COUPLINGS for scale in SCALES), SEMI_DUAL, ORIGINAL)
 
 
-def frechet(x: Tensor, y: Tensor) -> float:
-    """Frechet distance between the normal distributions with the moments of two clouds [n, d]."""
-    x, y = x.double(), y.double()
-    a, b = torch.cov(x.T), torch.cov(y.T)
-    overlap = torch.linalg.eigvals(a @ b).real.clamp_min(0).sqrt().sum()
-    return float((x.mean(0) - y.mean(0)).square().sum() + a.trace() + b.trace() - 2 * overlap)
+def field_of(row: str, bed: Bed) -> Field:
+    """Field of a row of the table; a new one, for some learn."""
+    if row == SEMI_DUAL:
+        return BalancedField(_at(bed, rows_only, 1.0), bed.data)
+    if row == ORIGINAL:
+        return OriginalField(bed.manifold)
+    coupling, scale = row.split(", ")
+    return SCALES[scale](bed, COUPLINGS[coupling])
 
 
-def fields_of(bed: Bed) -> dict[str, tuple[Field, float]]:
-    """Fields of a table's rows, with their step sizes."""
-    found: dict[str, tuple[Field, float]] = {}
-    step = _STEP * bed.lengthscale
-
-    def at(coupling: Coupling, factor: float = 1.0) -> KernelField:
-        scales = Lengthscales((factor * bed.lengthscale,))
-        return KernelField(bed.manifold, Laplace, scales, coupling=coupling)
-
-    for name, coupling in COUPLINGS.items():
-        found[f"{name}, one scale"] = at(coupling), step * bed.lengthscale
-        several = [NormalizedField(at(coupling, factor)) for factor in (0.5, 1.0, 2.0)]
-        found[f"{name}, three of unit length"] = SumField(several, [1 / 3] * 3), step
-        held = AdaptiveField(at(coupling), HeldSampleSize(bed.held))
-        found[f"{name}, sample size held"] = NormalizedField(held), step
-    found["semi-dual, one scale"] = BalancedField(at(rows_only), bed.data), step * bed.lengthscale
-    found["the original field"] = OriginalField(bed.manifold), step / 3
-    return found
+def _at(bed: Bed, coupling: Coupling, factor: float) -> KernelField:
+    return KernelField(bed.manifold, Laplace, Lengthscales((factor * bed.lengthscale,)), coupling=coupling)
 
 
-def fit(bed: Bed, field: Field, step_size: float, seed: int) -> Any:
-    """Train a network on a field."""
-    torch.manual_seed(seed)
-    model = bed.make()
-    config = TrainConfig.of(
-        steps=bed.steps,
-        batch_size=bed.batch_size,
-        lr=3e-3,
-        warmup_steps=20,
-        decay_fraction=0.5,
-        step_size=step_size,
-        max_step=1.0,
-        seed=seed,
-    )
-    data: Sampler = resample(torch.arange(len(bed.data)) if isinstance(field, BalancedField) else bed.data)
-    with TemporaryDirectory() as folder:
-        return train(model, field, data, config, Path(folder))
+_SETTINGS = {"lr": 3e-3, "warmup_steps": 20, "decay_fraction": 0.5, "max_step": 1.0, "eval_draws": 5}
 
 
-def benchmark() -> None:
-    """Train every row on every data set, and print the table in Markdown as it grows."""
-    start, columns = time.process_time(), {}
-    for bed in (checkerboard(), strings(), digits()):
-        found: dict[str, list[float]] = {}
-        for seed in SEEDS:
-            for name, (field, step) in fields_of(bed).items():  # new ones, for some learn
-                found.setdefault(name, []).append(bed.measure(fit(bed, field, step, seed), seed))
-        columns[bed.metric] = (found, bed.floor)
-        print(f"{bed.metric}: done after {time.process_time() - start:.0f} CPU s", flush=True)
-    print(table(columns))
+@dataclass(frozen=True, kw_only=True)
+class BedData(Settings):
+    """The data."""
+
+    bed: str = "checkerboard"
+    """One of `BEDS`."""
 
 
-def table(columns: dict[str, tuple[dict[str, list[float]], float]]) -> str:
-    """Markdown: means and standard deviations; bold: the lowest, and what ties with it."""
-    rows = list(next(iter(columns.values()))[0])
-    lines = [" | ".join(["| field", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
-    best = {metric: min(found.values(), key=fmean) for metric, (found, _) in columns.items()}
-    for name in rows:
-        cells = []
-        for metric, (found, _) in columns.items():
-            text = f"{fmean(found[name]):.3g} ± {stdev(found[name]):.2g}"
-            cells.append(f"**{text}**" if ties(found[name], best[metric]) else text)
-        lines.append(" | ".join([f"| {name}", *cells]) + " |")
-    floors = [f"{floor:.3g}" for _, floor in columns.values()]
-    return "\n".join([*lines, " | ".join(["| *floor*", *floors]) + " |"])
+@dataclass(frozen=True, kw_only=True)
+class ToolboxConfig(DomainConfig):
+    """Train a small generator on a row's field."""
+
+    data: BedData = field(default_factory=BedData)
+    row: str = ROWS[0]
+    """One of `ROWS`."""
 
 
-def ties(a: list[float], b: list[float]) -> bool:
-    """Whether means differ by at most twice the standard error of their difference."""
-    error = math.sqrt((stdev(a) ** 2 + stdev(b) ** 2) / len(a))
-    return abs(fmean(a) - fmean(b)) <= 2 * error
+class Toolbox(Domain[ToolboxConfig, Bed, nn.Module]):
+    """A bed as a domain; a study trains it and asks for its metric."""
+
+    name, config_type, generator_type = "toolbox", ToolboxConfig, nn.Module
+
+    def load(self, config: ToolboxConfig) -> Bed:
+        """The bed."""
+        return BEDS[config.data.bed]()
+
+    def generator(self, config: ToolboxConfig, data: Bed) -> nn.Module:
+        """Its generator."""
+        return data.make()
+
+    def field(self, config: ToolboxConfig, data: Bed) -> Field:
+        """The row's field."""
+        return field_of(config.row, data)
+
+    def data_sampler(self, config: ToolboxConfig, data: Bed) -> Sampler:
+        """Sampler of points or, for the field that weighs them, of indices."""
+        return resample(torch.arange(len(data.data)) if config.row == SEMI_DUAL else data.data)
+
+    def sample(self, run: Run[ToolboxConfig, Bed, nn.Module], n: int, seed: int) -> Tensor:
+        """Draw n points."""
+        return draw(run.generator, n, seed)
+
+    def write(self, path: Path, samples: Tensor) -> None:
+        """Write points, one a line."""
+        np.savetxt(path, samples.flatten(1), fmt="%.6g", delimiter=",")
+
+    def metrics(self, run: Run[ToolboxConfig, Bed, nn.Module], draws: int, on: Split) -> Metrics:
+        """Distance from the data, beside that of fresh data."""
+        bed = run.data
+
+        def measure(k: int) -> Measured:
+            clouds = self.sample(run, bed.num_samples, k), bed.fresh(generator_for(k, 1))
+            value, floor = ({"distance": bed.distance(cloud)} for cloud in clouds)
+            return value, floor
+
+        return evaluate_draws(measure, draws)
 
 
-@torch.no_grad()
-def _draw(model: Cloud, n: int, seed: int) -> Tensor:
-    x: Tensor = model(model.latent(n, Generator().manual_seed(100 + seed)))
-    return x
+def step_size(row: str, bed: Bed) -> float:
+    """Step along a row's field: a fifth of the lengthscale for a field of the usual length."""
+    if row.endswith(("unit length", "held")):
+        return 0.2 * bed.lengthscale
+    if row == ORIGINAL:  # the sum of three of unit length
+        return 0.2 * bed.lengthscale / 3
+    return 0.2 * bed.lengthscale**2  # a score of the Laplace kernel is at most 1 / lengthscale
+
+
+def toolbox_table() -> Table:
+    """Every row on every bed."""
+    domain, cells = Toolbox(), {}
+    for name, make in BEDS.items():
+        bed = make()
+        config = ToolboxConfig.of(**_SETTINGS, bed=name, steps=bed.steps, batch_size=bed.batch_size)
+        for row in ROWS:
+            settings = config.replace(row=row, step_size=step_size(row, bed))
+            cells[row, bed.metric] = Cell(f"{name}/{folder_name(row)}", domain, settings)
+    steps = ", ".join(f"{make().steps} on {name}" for name, make in BEDS.items())
+    about = f"Training steps: {steps}. All rows have the lengthscale that suits rows at one scale."
+    return Table("toolbox", "Couplings and scales", about, cells, [Shown("distance", "Distance to the data")])
+
+
+def benchmark(out: Path, workers: int) -> StudyReport:
+    """Train every row on every bed, and collect the table under `out`; goes on where it was stopped."""
+    return run_table(toolbox_table(), out, workers)
