@@ -1,8 +1,8 @@
 """Pages of what the working tree holds: studies of `reproduce.py` and the newest report of `benchmark.py`.
 
-A line `<!-- study NAME -->` stands for the tables and figures of runs/reproduce/NAME, and
-`<!-- benchmark -->` for the newest runs/benchmark/*.json. Where there is none, the page says which command
-makes it.
+A line `<!-- study NAME -->` stands for the tables and figures of runs/reproduce/NAME, or for the tables of
+packages/*/results/NAME.md, and `<!-- benchmark -->` for the newest runs/benchmark/*.json. Where there is
+none, the page says which command makes it.
 """
 
 import os
@@ -30,15 +30,25 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def study(folder: Path, page: Path, app: Sphinx) -> str:
-    """Markdown of a study: the text and the tables that it wrote beside its JSON, and its figures."""
+    """Markdown of a study: the text and the tables that it wrote beside its JSON, and its figures.
+
+    Without a study in the working tree they are the tables that a package keeps in results/.
+    """
     what, _, budget = folder.name.partition("-")
     data, text = folder / f"{what}.json", folder / f"{what}.md"
     if not (data.is_file() and text.is_file()):
-        return absent(f"uv run apps/reproduce.py {what} --budget {budget}")
-    app.env.note_dependency(str(text))
-    table = text.read_text().partition("\n")[2].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+        kept = next(ROOT.glob(f"packages/*/results/{folder.name}.md"), None)
+        command = f"uv run apps/reproduce.py {what} --budget {budget}"
+        return absent(command) if kept is None else f"{tables_of(kept, app)}\nMade by `{command}`.\n"
+    table = tables_of(text, app)
     values = f"All values, over seeds: [{data.name}]({os.path.relpath(data, page.parent)})."
     return f"{table}\n{values}\n{figures(sorted(folder.glob('figures/*.png')), page)}"
+
+
+def tables_of(text: Path, app: Sphinx) -> str:
+    """What a study wrote, below its title, which the page has."""
+    app.env.note_dependency(str(text))
+    return text.read_text().partition("\n")[2].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def figures(paths: Sequence[Path], page: Path) -> str:

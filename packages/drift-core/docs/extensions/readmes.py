@@ -19,6 +19,7 @@ PAGES = {
     ROOT / "CHANGELOG.md": "/changelog.md",
     ROOT / ".github" / "CONTRIBUTING.md": "/contributing.md",
     DOCS.parent / "examples" / "gallery": "/gallery/index.rst",
+    **dict.fromkeys(ROOT.glob("packages/*/results/*.md"), "/results.md"),
     **{readme: f"/packages/{readme.parent.name}.md" for readme in ROOT.glob("packages/*/README.md")},
 }
 """Pages of the site that stand for files and folders."""
