@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from drift_core.runs.model import load_model
 from drift_sphere import SphereGenerator
 from drift_sphere.model import to_sphere
 from torch import Generator
@@ -174,3 +176,12 @@ def test_a_generator_without_codes_starts_near_uniform(seed):
 def test_arguments_that_contradict_one_another_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         SphereGenerator(**arguments)
+
+
+def test_the_published_model_loads_offline_and_is_small(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = Path(__file__).parents[1] / "models" / "earthquake"
+    assert (folder / "model.safetensors").stat().st_size < 1_000_000
+    x = load_model(SphereGenerator, folder).sample(2_000, Generator().manual_seed(0))
+    torch.testing.assert_close(x.norm(dim=-1), torch.ones(2_000))
+    assert len(x.unique(dim=0)) > 1_990

@@ -1,10 +1,14 @@
 """The generator: points of its space, draws by seed, saved and read."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
-from drift_synthetic import SPACES, SyntheticGenerator
+from drift_core.runs.model import load_model
+from drift_synthetic import SPACES, Checkerboard, SyntheticGenerator
+from drift_synthetic.metrics import tile_accuracy
 from torch import Generator
 
 SMALL = {"codebook_size": 32, "width": 32, "blocks": 2}
@@ -124,3 +128,13 @@ def test_without_a_codebook_it_is_a_plain_mlp_of_gaussian_latents(space, generat
     near = model(z + 1e-4).detach()
     assert float((near - x).norm(dim=1).max()) < 0.01  # a continuous map
     assert float(x.std(0).max()) > 0.1
+
+
+def test_the_published_model_scores_as_its_card_says():
+    folder = Path(__file__).parents[1] / "models" / "checkerboard-sphere"
+    assert (folder / "model.safetensors").stat().st_size < 1_000_000
+    x = load_model(SyntheticGenerator, folder).sample(5_000, Generator().manual_seed(0))
+    (card,) = re.findall(r"\| tile_accuracy \| ([\d.]+)", (folder / "README.md").read_text())
+    space = SPACES["sphere"]
+    board = Checkerboard(space.board)
+    assert abs(tile_accuracy(board, space.chart(x)) - float(card)) < 0.02
