@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from drift_core import Batch, Euclidean, KernelField, Laplace
@@ -86,6 +87,7 @@ def test_a_metric_in_a_chart_is_a_manifold_in_60_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["hill.py", "2"])
     hill = runpy.run_path(str(EXAMPLES / "hill.py"), run_name="__main__")["Chart"]()
+    plt.close("all")
     assert (tmp_path / "hill.png").read_bytes().startswith(b"\x89PNG")
     ends = torch.tensor([0.2, 0.8, 1.3], dtype=torch.float64)
     lengths = [quad(lambda r: math.hypot(1, r * math.exp(-r * r)), 0, end)[0] for end in ends.tolist()]

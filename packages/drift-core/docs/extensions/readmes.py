@@ -20,6 +20,7 @@ PAGES = {
     ROOT / ".github" / "CONTRIBUTING.md": "/contributing.md",
     DOCS.parent / "examples" / "gallery": "/gallery/index.rst",
     **dict.fromkeys(ROOT.glob("packages/*/results/*.md"), "/results.md"),
+    **{card: f"/packages/{card.parents[2].name}.md" for card in ROOT.glob("packages/*/models/*/README.md")},
     **{readme: f"/packages/{readme.parent.name}.md" for readme in ROOT.glob("packages/*/README.md")},
 }
 """Pages of the site that stand for files and folders."""
