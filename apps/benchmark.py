@@ -29,8 +29,8 @@ class Run:
 
     only: tuple[Group, ...] = get_args(Group)
     """Groups of cases. S2, R2, R64, H2: growing n = m; references: growing m; dimensions: growing d;
-    kernels; eigenfunctions, of rotations, growing n = m; nearest; couplings, with the original field; tokens
-    and soft: sequences of growing L and K; kmers."""
+    kernels; eigenfunctions, of rotations, growing n = m; nearest; couplings, with the original field;
+    classes, 10 and 100 a step; tokens and soft: sequences of growing L and K; kmers."""
     out: Path | None = None
     """JSON file to write; none: runs/benchmark/<time>.json."""
     repeats: int = 5

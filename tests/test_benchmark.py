@@ -27,7 +27,7 @@ SMALL = {
 }
 GROUPS = (
     *("S2", "R2", "R64", "H2", "references", "dimensions"),
-    *("kernels", "eigenfunctions", "nearest", "couplings", "tokens", "soft", "kmers"),
+    *("kernels", "eigenfunctions", "nearest", "couplings", "classes", "tokens", "soft", "kmers"),
 )
 
 

@@ -1,18 +1,21 @@
-"""Cases of several kernels, of scores by eigenfunctions, of near neighbours and of couplings."""
+"""Cases of several kernels, of scores by eigenfunctions, of near neighbours, of couplings and of classes."""
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from drift_core import (
     SO3,
     Batch,
+    ConditionalField,
+    Drift,
     Field,
     Gaussian,
     KernelField,
     Laplace,
+    Manifold,
     Matern,
     NearestField,
     RadialKernel,
@@ -38,6 +41,8 @@ QUERIES, DATA, BUFFER = 1024, 102_400, 16_384
 """Samples, data and replay buffer of the near neighbours."""
 ROTATIONS, MOST_PAIRS = (1024, 4096, 16384, 65536), 2**28
 """n = m of scores by eigenfunctions, and pairs up to which they are beside those of all pairs."""
+CLASSES = 10, 100
+"""Classes of a step."""
 LAPLACE, SPECTRAL, NEAREST = "Laplace", "SphericalMatern, by table", "NearestField"
 LINEAR, PAIRWISE = "spectral_score", "smoothed_score"
 _KERNELS: dict[str, RadialKernel] = {
@@ -105,6 +110,43 @@ def _coupled_candidates(n: int, device: str) -> Candidates:
         "OriginalField": OriginalField(space.manifold),
     }
     return {label: partial(_drift, field, batch) for label, field in fields.items()}
+
+
+def classes(device: str) -> list[Case]:
+    """Conditional fields of few and of many classes, beside one call of the wrapped field a class."""
+    return [
+        Case(
+            "classes",
+            f"{number} classes on {space}, n = m = {QUERIES:,}",
+            {"n": QUERIES, "m": QUERIES, "d": SPACES[space].dim},
+            partial(_class_candidates, space, number, device),
+        )
+        for space in ("S2", "R64")
+        for number in CLASSES
+    ]
+
+
+@dataclass(frozen=True)
+class _OneByOne:
+    """A field that does not say that it is row-wise."""
+
+    field: Field
+
+    @property
+    def manifold(self) -> Manifold:
+        return self.field.manifold
+
+    def __call__(self, batch: Batch) -> Drift:
+        return self.field(batch)
+
+
+def _class_candidates(name: str, number: int, device: str) -> Candidates:
+    space, labels = SPACES[name], torch.arange(QUERIES, device=device) % number
+    x, data = (cloud(space, QUERIES, seed, device) for seed in (0, 1))
+    batch = Batch(x, data, condition=labels, data_condition=labels)
+    plain = KernelField(space.manifold, Laplace, Lengthscales((space.lengthscale,)))
+    fields: dict[str, Field] = {"ConditionalField": plain, "class by class": _OneByOne(plain)}
+    return {label: partial(_drift, ConditionalField(field), batch) for label, field in fields.items()}
 
 
 def _drift(field: Field, batch: Batch) -> torch.Tensor:

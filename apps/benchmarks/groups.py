@@ -17,6 +17,7 @@ Group = Literal[
     "eigenfunctions",
     "nearest",
     "couplings",
+    "classes",
     "tokens",
     "soft",
     "kmers",
@@ -40,6 +41,8 @@ def cases_of(group: Group, device: str) -> Sequence[Case]:
             return fields.nearest(device)
         case "couplings":
             return fields.couplings(device)
+        case "classes":
+            return fields.classes(device)
         case "tokens":
             return simplex.tokens()
         case "soft":

@@ -1,25 +1,32 @@
 """Conditional fields: a problem a class, labelled data, memory banks, and guidance by score algebra."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from drift_core import (
     Batch,
     ConditionalField,
+    Drift,
     Euclidean,
+    Field,
     Gaussian,
     KernelField,
     LabelledField,
     Laplace,
+    LocationField,
+    Manifold,
     MemoryBank,
     NormalizedField,
+    PullbackField,
+    Sinkhorn,
     Sphere,
+    SumField,
     TrainConfig,
     class_conditions,
     train,
 )
-from drift_core.field import diagnostics, modules_of, observe
+from drift_core.field import diagnostics, modules_of, observe, row_wise
 from drift_core.fields.conditional import power_law
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
@@ -63,6 +70,88 @@ def test_every_class_is_a_problem_by_itself(manifold, cloud):
         for whole, part in zip(field(batch), plain(manifold)(alone), strict=True):
             torch.testing.assert_close(whole[own], part)
     assert 1 <= diagnostics(field, batch)["ess"] <= 4
+
+
+@dataclass
+class Counted:
+    """A field that counts its calls and, unless it is told, does not say that it is row-wise."""
+
+    field: Field
+    row_wise: bool = False
+    sizes: list[int] = field(default_factory=list)
+
+    @property
+    def manifold(self) -> Manifold:
+        return self.field.manifold
+
+    def __call__(self, batch: Batch) -> Drift:
+        self.sizes.append(len(batch.x))
+        return self.field(batch)
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        return diagnostics(self.field, batch)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("strengths", [None, [1.0, 1.5, 4.0]])
+def test_classes_are_evaluated_together_as_one_by_one(manifold, cloud, dtype, tolerance, strengths):
+    """With weights, samples excluded from their own repulsion, and labels that no sample asks for."""
+    labels, others = LABELS, MORE
+    if strengths is not None:
+        labels, others = (with_strength(part, strengths) for part in (labels, others))
+    batch = batch_of(lambda n, seed: cloud(n, seed, dtype), labels, others)
+    batch = replace(
+        batch,
+        data_condition=torch.arange(12) % 4,
+        data_log_weight=torch.linspace(-1, 1, 12),
+        model_log_weight=torch.linspace(0, 1, 10)[None],
+    )
+    together, apart = Counted(plain(manifold), row_wise=True), Counted(plain(manifold))
+    for one, other in zip(ConditionalField(together)(batch), ConditionalField(apart)(batch), strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+    assert (together.sizes, apart.sizes) == ([6], [3, 2, 1])
+    sizes = [diagnostics(ConditionalField(part), batch)["ess"] for part in (together, apart)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=tolerance)
+
+
+def test_samples_without_company_and_many_small_classes(sphere_cloud):
+    """100 classes of up to 3 samples: the repulsion of a sample that is alone is zero."""
+    labels = torch.randint(100, (150,), generator=torch.Generator().manual_seed(0))
+    data_labels = torch.arange(300) % 100
+    batch = Batch(sphere_cloud(150, 0), sphere_cloud(300, 1), condition=labels, data_condition=data_labels)
+    together, apart = Counted(plain(Sphere()), row_wise=True), Counted(plain(Sphere()))
+    drift = ConditionalField(together)(batch)
+    torch.testing.assert_close(drift.field, ConditionalField(apart)(batch).field)
+    alone = labels.bincount()[labels] == 1
+    assert bool((drift.repulsion[alone] == 0).all())
+    assert bool(drift.repulsion[~alone].abs().amax(1).gt(0).all())
+    assert len(together.sizes) < 10
+    assert len(apart.sizes) == len(labels.unique())
+
+
+def test_large_classes_are_evaluated_one_by_one(sphere_cloud):
+    labels = torch.arange(400) % 2
+    batch = Batch(sphere_cloud(400, 0), sphere_cloud(400, 1), condition=labels, data_condition=labels)
+    counted = Counted(plain(Sphere()), row_wise=True)
+    ConditionalField(counted)(batch)
+    assert counted.sizes == [200, 200]
+
+
+def test_fields_that_depend_on_the_whole_batch_are_not_row_wise(sphere_cloud):
+    """What is row-wise composes, and remains what it is one class after another."""
+    inner = plain(Euclidean())
+    images = PullbackField(lambda x: x[:, :, None].expand(-1, -1, 2) ** 2, LocationField(inner), Euclidean())
+    composed = SumField([inner, images], [1.0, 0.5])
+    assert row_wise(composed)
+    batch = batch_of(sphere_cloud)
+    drift, expected = (ConditionalField(part)(batch).field for part in (composed, Counted(composed)))
+    torch.testing.assert_close(drift, expected)
+    coupled = replace(inner, coupling=Sinkhorn(2))
+    for other in (coupled, NormalizedField(inner), MemoryBank(inner, batch.data, num_classes=3, capacity=2)):
+        assert not row_wise(other)
+        assert not row_wise(SumField([inner, other], [1.0, 1.0]))
+    assert not row_wise(LocationField(coupled))
+    assert not row_wise(PullbackField(lambda x: x, NormalizedField(inner), Euclidean()))
 
 
 def test_strength_1_is_exactly_the_conditional_field(manifold, cloud):

@@ -108,6 +108,9 @@ class Field(Protocol):
 
     Two further methods are optional. `observe(batch)` updates the state of the field; training calls it
     once per step, after the field. `diagnostics(batch)` returns named numbers for the log, such as "ess".
+
+    An optional attribute `row_wise` is true where the drift at a sample depends on the references and on its
+    own log-weights alone, which may be one a pair. Then several drift problems can be one batch.
     """
 
     @property
@@ -123,6 +126,11 @@ def observe(field: Field, batch: Batch) -> None:
     method = getattr(field, "observe", None)
     if method is not None:
         method(batch)
+
+
+def row_wise(field: Field) -> bool:
+    """Whether a field is `row_wise`; false if it does not say."""
+    return bool(getattr(field, "row_wise", False))
 
 
 def data_device(field: Field, device: torch.device) -> torch.device:

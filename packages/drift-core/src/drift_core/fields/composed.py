@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, row_wise
 from drift_core.manifold import Manifold, Power
 
 
@@ -38,6 +38,11 @@ class SumField:
     def manifold(self) -> Manifold:
         """The geometry of all the fields."""
         return self.fields[0].manifold
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether all the fields are."""
+        return all(map(row_wise, self.fields))
 
     def __call__(self, batch: Batch) -> Drift:
         """Weighted sums of the attractions and of the repulsions."""
@@ -81,6 +86,11 @@ class PullbackField:
     """The geometry of the samples."""
     map_data: Callable[[Tensor], Tensor] | None = None
     """Maps data to the data of the inner field; None: `map`."""
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether the inner field is."""
+        return row_wise(self.field)
 
     def __call__(self, batch: Batch) -> Drift:
         """Pullback of the inner field at the images."""
@@ -137,6 +147,11 @@ class LocationField:
     def manifold(self) -> Manifold:
         """The product of the geometries of all locations."""
         return Power(self.field.manifold)
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether the field at every location is."""
+        return row_wise(self.field)
 
     def __call__(self, batch: Batch) -> Drift:
         """Drift of the field at every location."""

@@ -48,6 +48,11 @@ class KernelField:
     coupling: Coupling = rows_only
     """How samples and references are paired: `rows_only`, `geometric_mean` or `Sinkhorn(iterations)`."""
 
+    @property
+    def row_wise(self) -> bool:
+        """Whether samples do not compete for references."""
+        return self.coupling is rows_only
+
     def __call__(self, batch: Batch) -> Drift:
         """Attraction to the data and repulsion from the model at the progress of the batch."""
         scales = self.lengthscales.at(batch.progress)
