@@ -176,7 +176,7 @@ def test_bad_arguments_are_named(make, message):
 def test_spaces_without_explicit_eigenfunctions_are_refused():
     from geometric_kernels.spaces import Hyperbolic, SpecialOrthogonal
 
-    for space in (Hyperbolic(2), SpecialOrthogonal(3)):
+    for space in (Hyperbolic(3), SpecialOrthogonal(3)):
         with pytest.raises(ValueError, match="has no eigenfunctions one by one; for rotations"):
             SpectralKernel(space, 1.0)
 

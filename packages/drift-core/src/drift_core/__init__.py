@@ -41,7 +41,9 @@ from drift_core.kernel import (
     RadialKernel,
     SpectralKernel,
     SphericalMatern,
+    hyperbolic_basis,
     rotation_basis,
+    spd_basis,
 )
 from drift_core.manifold import (
     SO3,
@@ -118,6 +120,7 @@ __all__ = [
     "drift_loss",
     "effective_sample_size",
     "geometric_mean",
+    "hyperbolic_basis",
     "longest_step",
     "mean_distance",
     "merge_scores",
@@ -126,6 +129,7 @@ __all__ = [
     "smoothed_log_density",
     "smoothed_score",
     "smoothed_scores",
+    "spd_basis",
     "spectral_score",
     "train",
 ]

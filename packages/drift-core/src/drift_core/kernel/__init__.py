@@ -7,6 +7,7 @@ from drift_core.kernel.interface import RadialKernel
 from drift_core.kernel.matern import Matern
 from drift_core.kernel.mixture import Mixture
 from drift_core.kernel.spectral import SphericalMatern
+from drift_core.kernel.waves import hyperbolic_basis, spd_basis
 
 __all__ = [
     "Eigenbasis",
@@ -17,5 +18,7 @@ __all__ = [
     "RadialKernel",
     "SpectralKernel",
     "SphericalMatern",
+    "hyperbolic_basis",
     "rotation_basis",
+    "spd_basis",
 ]

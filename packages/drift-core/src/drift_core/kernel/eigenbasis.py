@@ -1,22 +1,23 @@
-"""Eigenfunctions of the Laplacian on the spaces of geometric-kernels, and on rotations."""
+"""Eigenfunctions of the Laplacian: what kernels take of them, and those of rotations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-_PROBES = 256
+PROBES = 256
 """Points that cover a space."""
 
 
 @dataclass(frozen=True)
 class Eigenbasis:
-    """The first levels of a Laplacian: D eigenfunctions, orthonormal in the uniform probability measure."""
+    """The first levels of a Laplacian: D eigenfunctions, orthonormal in the uniform probability measure.
+
+    Where the spectrum is continuous, they are waves of unit mean square at an origin, with their measure.
+    """
 
     eigenvalues: Float64[Tensor, " D"]
     """Eigenvalue of each function, from 0 on."""
@@ -26,30 +27,8 @@ class Eigenbasis:
     """Their values at points that cover the space, at all pairs of which kernels are to be positive."""
     dim: int
     """Dimension of the space; 0 of a graph."""
-
-
-def space_basis(space: Any, levels: int) -> Eigenbasis:
-    """Basis of a space of geometric-kernels, of points as that library has them.
-
-    Hypersphere: unit vectors; Circle: angles [n, 1]; ProductDiscreteSpectrumSpace of circles: angles [n, d];
-    Graph and Mesh: indices of nodes [n, 1].
-
-    Raises:
-        ValueError: a space whose eigenfunctions are not known one by one. Random features of such spaces
-            have sums that are negative in places, of which there is no logarithm.
-    """
-    try:
-        import geometric_kernels.torch  # noqa: F401, registers the backend
-    except ImportError:
-        raise ImportError("spectral kernels of spaces need drift-core[spectral]") from None
-    from geometric_kernels.spaces import CompactMatrixLieGroup, DiscreteSpectrumSpace
-
-    if not isinstance(space, DiscreteSpectrumSpace) or isinstance(space, CompactMatrixLieGroup):
-        raise ValueError(f"{space} has no eigenfunctions one by one; for rotations give `rotation_basis`")
-    eigenvalues = torch.as_tensor(np.asarray(space.get_repeated_eigenvalues(levels), dtype=np.float64))
-    functions = space.get_eigenfunctions(levels)
-    probes = torch.as_tensor(space.random(torch.Generator().manual_seed(0), _PROBES)[1])
-    return Eigenbasis(eigenvalues.flatten(), functions, functions(probes).double(), int(space.dimension))
+    measure: Float64[Tensor, " D"] | None = None
+    """Measure of each function, of a continuous spectrum on a homogeneous space; None: 1."""
 
 
 def rotation_basis(levels: int) -> Eigenbasis:
@@ -60,7 +39,7 @@ def rotation_basis(levels: int) -> Eigenbasis:
     """
     degrees = torch.arange(levels, dtype=torch.float64)
     many = (2 * torch.arange(levels) + 1) ** 2
-    noise = torch.randn(_PROBES, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(PROBES, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     eigenvalues = (degrees * (degrees + 1)).repeat_interleave(many)
     at_probes = _rotation_functions(normalize(noise, dim=-1), levels)
     return Eigenbasis(eigenvalues, lambda x: _rotation_functions(x, levels), at_probes, 3)

@@ -10,13 +10,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from drift_core.arguments import positive
-from drift_core.kernel.eigenbasis import Eigenbasis, space_basis
+from drift_core.kernel.eigenbasis import Eigenbasis
+from drift_core.kernel.spaces import space_basis
 
 _MARGIN = 1e-6
 """Least value of a raised kernel, relative to its mean over the space."""
 _FADED = 1e-3
 """Weight of the last eigenfunction over that of the first, below which a series may end."""
-_MOST_FEATURES = 4096
+_MOST_FEATURES = 8192
 """Features up to which a number of levels is looked for."""
 
 
@@ -30,20 +31,20 @@ class SpectralKernel:
 
     It is no function of the distance in general. `spectral_score` and `SpectralField` use it, at a cost
     linear in queries plus references. The series is cut after some levels, and its logarithm is wanted: the
-    kernel must be positive at all pairs of the probes of its basis. Values far below float64's rounding of
-    k(x, x) are not, so that short lengthscales are refused; radial kernels have no such limit. A kernel that
-    is `raised` by a constant instead remains positive definite. Far from all references, where the constant
-    is most of the density, its field vanishes.
+    kernel must be positive at all pairs of the probes of its basis, by more than the error of a quadrature.
+    Values far below float64's rounding of k(x, x) are not, so that short lengthscales are refused; radial
+    kernels have no such limit. A kernel that is `raised` by a constant instead remains positive definite. Far
+    from all references, where the constant is most of the density, its field vanishes.
 
     Args:
         space: a space of geometric-kernels whose eigenfunctions are explicit, or a function of the number of
-            levels that returns an `Eigenbasis`, as `rotation_basis` does.
+            levels that returns an `Eigenbasis`, as `rotation_basis`, `hyperbolic_basis` and `spd_basis` do.
         lengthscale: l, in units of distance on the space.
         nu: smoothness; inf is the heat kernel.
         levels: levels of eigenfunctions; None: as few as make the kernel positive, and as have the last a_i
                 below 1e-3 of the first.
         raised: add the constant that makes the kernel positive, where it is not, by a larger weight of the
-                first eigenfunction, which must be 1 or -1.
+                first eigenfunction, which must be 1 or -1; not for continuous spectra.
 
     Raises:
         ValueError: parameters that are not positive, or a kernel that is not, with the levels that would do.
@@ -67,6 +68,8 @@ class SpectralKernel:
         self.basis: Eigenbasis = make(self.levels)
         self._weight = self._weights(self.basis)
         lowest = self._lowest(self.basis)
+        if raised and self.basis.measure is not None:
+            raise ValueError("a kernel of a continuous spectrum has no constant to be raised by")
         if raised:
             self._weight[0] += max(0.0, _MARGIN * float(self._weight[0]) - lowest)
         elif not lowest > 0:
@@ -84,19 +87,29 @@ class SpectralKernel:
         points = x.double() if x.is_floating_point() else x
         return self.basis.functions(points).double() * self._weight.sqrt().to(x.device)
 
-    def _weights(self, basis: Eigenbasis) -> Tensor:
-        """a_i of the eigenvalues, of sum 1."""
+    def _density(self, basis: Eigenbasis) -> Tensor:
+        """a_i of the eigenvalues."""
         if math.isinf(self.nu):
-            weight = torch.exp(-(self.lengthscale**2) * basis.eigenvalues / 2)
-        else:
-            scaled = 1 + self.lengthscale**2 * basis.eigenvalues / (2 * self.nu)
-            weight = scaled ** -(self.nu + basis.dim / 2)
+            return torch.exp(-(self.lengthscale**2) * basis.eigenvalues / 2)
+        scaled = 1 + self.lengthscale**2 * basis.eigenvalues / (2 * self.nu)
+        return scaled ** -(self.nu + basis.dim / 2)
+
+    def _weights(self, basis: Eigenbasis) -> Tensor:
+        """a_i times the measure of each function, of sum 1."""
+        weight = self._density(basis)
+        if basis.measure is not None:
+            weight = weight * basis.measure
         return weight / weight.sum()
 
     @torch.no_grad()
     def _lowest(self, basis: Eigenbasis) -> float:
-        """Lowest value of the kernel at pairs of probes."""
-        return float(((basis.at_probes * self._weights(basis)) @ basis.at_probes.T).min())
+        """Lowest value of the kernel at pairs of probes, less the error of a quadrature.
+
+        That is seen in k(x, x), which is 1 on a homogeneous space.
+        """
+        kernel = (basis.at_probes * self._weights(basis)) @ basis.at_probes.T
+        error = 0.0 if basis.measure is None else float((kernel.diagonal() - 1).abs().max())
+        return float(kernel.min()) - error
 
     def _smallest(self, make: Callable[[int], Eigenbasis], first: int) -> int:
         """Least number of levels, in steps of a sixth, that make the kernel positive and suffice."""
@@ -108,11 +121,11 @@ class SpectralKernel:
                 break  # the space has no more
             if len(basis.eigenvalues) > _MOST_FEATURES:
                 break
-            weight, lowest = self._weights(basis), self._lowest(basis)
-            if (lowest > 0 or self.raised) and float(weight.min() / weight.max()) < _FADED:
+            density, lowest = self._density(basis), self._lowest(basis)
+            if (lowest > 0 or self.raised) and float(density.min() / density.max()) < _FADED:
                 return levels
             levels += 1 + levels // 6
         raise ValueError(
-            f"no number of levels makes the kernel of lengthscale {self.lengthscale:g} positive ({levels}: "
-            f"down to {lowest:.2g}); take a longer lengthscale, or a radial kernel"
+            f"no number of levels makes the kernel of lengthscale {self.lengthscale:g} positive, and its "
+            f"series fade ({levels}: down to {lowest:.2g}); take a longer lengthscale, or a radial kernel"
         )
