@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from drift_core.manifold.interface import Manifold, Pairs
+from drift_core.manifold.frames import Frames
+from drift_core.manifold.interface import Pairs
 from drift_core.manifold.numerics import safe_inverse
 
 
 @final
-class Grassmannian(Manifold):
+class Grassmannian(Frames):
     """The p-dimensional subspaces of R^n; points are orthonormal frames [..., n, p], up to their rotations.
 
     The metric is tr(U^T V) of horizontal vectors, X^T U = 0. The distance is the norm of the p principal
@@ -23,19 +24,6 @@ class Grassmannian(Manifold):
     """
 
     injectivity_radius = math.pi / 2
-
-    def __init__(self, n: int, p: int) -> None:
-        if not 1 <= p < n:
-            raise ValueError(f"subspaces need a dimension 1 <= p < n, got n = {n} and p = {p}")
-        self.n, self.p, self.point_shape = n, p, (n, p)
-
-    def __repr__(self) -> str:
-        return f"Grassmannian({self.n}, {self.p})"
-
-    @property
-    def point_ndim(self) -> int:
-        """Points are matrices."""
-        return 2
 
     def projx(self, x: Float[Tensor, "*batch n p"]) -> Float[Tensor, "*batch n p"]:
         """Orthonormal frame of the span of the columns, by Gram and Schmidt; frames stay as they are."""

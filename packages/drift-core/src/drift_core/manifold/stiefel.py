@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from drift_core.manifold.interface import Manifold, Pairs
+from drift_core.manifold.frames import Frames
+from drift_core.manifold.interface import Pairs
 from drift_core.manifold.matrices import expm, logm, symmetric
 from drift_core.manifold.numerics import safe_inverse
 
@@ -16,7 +17,7 @@ _ITERATIONS = 100
 
 
 @final
-class Stiefel(Manifold):
+class Stiefel(Frames):
     """Orthonormal frames of p vectors in R^n, points [..., n, p], with the canonical metric.
 
     It is tr(U^T (I - X X^T / 2) V), that of the quotient of rotations of R^n by those that keep a frame
@@ -31,19 +32,6 @@ class Stiefel(Manifold):
 
     injectivity_radius = math.sqrt(4 / 5) * math.pi
     """A lower bound (Rentmeesters 2013)."""
-
-    def __init__(self, n: int, p: int) -> None:
-        if not 1 <= p < n:
-            raise ValueError(f"frames need 1 <= p < n vectors, got n = {n} and p = {p}")
-        self.n, self.p, self.point_shape = n, p, (n, p)
-
-    def __repr__(self) -> str:
-        return f"Stiefel({self.n}, {self.p})"
-
-    @property
-    def point_ndim(self) -> int:
-        """Points are matrices."""
-        return 2
 
     def projx(self, x: Float[Tensor, "*batch n p"]) -> Float[Tensor, "*batch n p"]:
         """Nearest frame, X (X^T X)^(-1/2)."""
