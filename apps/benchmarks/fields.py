@@ -117,18 +117,18 @@ def classes(device: str) -> list[Case]:
     return [
         Case(
             "classes",
-            f"{number} classes on {space}, n = m = {QUERIES:,}",
+            f"{number} classes on {space}{', Sinkhorn(10)' if coupled else ''}, n = m = {QUERIES:,}",
             {"n": QUERIES, "m": QUERIES, "d": SPACES[space].dim},
-            partial(_class_candidates, space, number, device),
+            partial(_class_candidates, space, number, coupled, device),
         )
-        for space in ("S2", "R64")
+        for space, coupled in (("S2", False), ("R64", False), ("S2", True))
         for number in CLASSES
     ]
 
 
 @dataclass(frozen=True)
 class _OneByOne:
-    """A field that does not say that it is row-wise."""
+    """A field that does not say that it is separable."""
 
     field: Field
 
@@ -140,13 +140,15 @@ class _OneByOne:
         return self.field(batch)
 
 
-def _class_candidates(name: str, number: int, device: str) -> Candidates:
+def _class_candidates(name: str, number: int, coupled: bool, device: str) -> Candidates:
     space, labels = SPACES[name], torch.arange(QUERIES, device=device) % number
     x, data = (cloud(space, QUERIES, seed, device) for seed in (0, 1))
     batch = Batch(x, data, condition=labels, data_condition=labels)
-    plain = KernelField(space.manifold, Laplace, Lengthscales((space.lengthscale,)))
-    fields: dict[str, Field] = {"ConditionalField": plain, "class by class": _OneByOne(plain)}
-    return {label: partial(_drift, ConditionalField(field), batch) for label, field in fields.items()}
+    field = KernelField(space.manifold, Laplace, Lengthscales((space.lengthscale,)))
+    if coupled:
+        field = replace(field, coupling=Sinkhorn(10))
+    fields: dict[str, Field] = {"ConditionalField": field, "class by class": _OneByOne(field)}
+    return {label: partial(_drift, ConditionalField(part), batch) for label, part in fields.items()}
 
 
 def _drift(field: Field, batch: Batch) -> torch.Tensor:

@@ -24,9 +24,10 @@ from drift_core import (
     SumField,
     TrainConfig,
     class_conditions,
+    geometric_mean,
     train,
 )
-from drift_core.field import diagnostics, modules_of, observe, row_wise
+from drift_core.field import diagnostics, modules_of, observe, separable
 from drift_core.fields.conditional import power_law
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
@@ -74,10 +75,10 @@ def test_every_class_is_a_problem_by_itself(manifold, cloud):
 
 @dataclass
 class Counted:
-    """A field that counts its calls and, unless it is told, does not say that it is row-wise."""
+    """A field that counts its calls and, if it is told, does not keep problems apart."""
 
     field: Field
-    row_wise: bool = False
+    apart: bool = False
     sizes: list[int] = field(default_factory=list)
 
     @property
@@ -87,6 +88,9 @@ class Counted:
     def __call__(self, batch: Batch) -> Drift:
         self.sizes.append(len(batch.x))
         return self.field(batch)
+
+    def separable(self, batch: Batch) -> bool:
+        return not self.apart and separable(self.field, batch)
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         return diagnostics(self.field, batch)
@@ -106,7 +110,7 @@ def test_classes_are_evaluated_together_as_one_by_one(manifold, cloud, dtype, to
         data_log_weight=torch.linspace(-1, 1, 12),
         model_log_weight=torch.linspace(0, 1, 10)[None],
     )
-    together, apart = Counted(plain(manifold), row_wise=True), Counted(plain(manifold))
+    together, apart = Counted(plain(manifold)), Counted(plain(manifold), apart=True)
     for one, other in zip(ConditionalField(together)(batch), ConditionalField(apart)(batch), strict=True):
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
     assert (together.sizes, apart.sizes) == ([6], [3, 2, 1])
@@ -119,7 +123,7 @@ def test_samples_without_company_and_many_small_classes(sphere_cloud):
     labels = torch.randint(100, (150,), generator=torch.Generator().manual_seed(0))
     data_labels = torch.arange(300) % 100
     batch = Batch(sphere_cloud(150, 0), sphere_cloud(300, 1), condition=labels, data_condition=data_labels)
-    together, apart = Counted(plain(Sphere()), row_wise=True), Counted(plain(Sphere()))
+    together, apart = Counted(plain(Sphere())), Counted(plain(Sphere()), apart=True)
     drift = ConditionalField(together)(batch)
     torch.testing.assert_close(drift.field, ConditionalField(apart)(batch).field)
     alone = labels.bincount()[labels] == 1
@@ -132,26 +136,49 @@ def test_samples_without_company_and_many_small_classes(sphere_cloud):
 def test_large_classes_are_evaluated_one_by_one(sphere_cloud):
     labels = torch.arange(400) % 2
     batch = Batch(sphere_cloud(400, 0), sphere_cloud(400, 1), condition=labels, data_condition=labels)
-    counted = Counted(plain(Sphere()), row_wise=True)
+    counted = Counted(plain(Sphere()))
     ConditionalField(counted)(batch)
     assert counted.sizes == [200, 200]
 
 
-def test_fields_that_depend_on_the_whole_batch_are_not_row_wise(sphere_cloud):
-    """What is row-wise composes, and remains what it is one class after another."""
+@pytest.mark.parametrize("coupling", [geometric_mean, Sinkhorn(3)])
+def test_couplings_of_classes_that_are_evaluated_together_are_those_of_each(sphere_cloud, coupling):
+    """With weights; under guidance, and where the samples are a share of all, one class after another."""
+    inner = replace(plain(Sphere()), coupling=coupling)
+    few = replace(
+        batch_of(sphere_cloud),
+        model=sphere_cloud(6, 0),
+        model_condition=LABELS,
+        data_log_weight=torch.linspace(-1, 1, 12),
+    )
+    guided = with_strength(LABELS, [1.0, 1.5, 4.0])
+    share = replace(few, x=few.x[2:], condition=LABELS[2:], self_index=torch.arange(2, 6))
+    for batch, expected in (
+        (few, [6]),
+        (replace(few, condition=guided, model_condition=guided), [3, 2, 1]),
+        (share, [2, 1, 1]),
+    ):
+        together, apart = Counted(inner), Counted(inner, apart=True)
+        drift, loop = (ConditionalField(part)(batch) for part in (together, apart))
+        torch.testing.assert_close(drift, loop)
+        assert together.sizes == expected
+    whole = ConditionalField(inner)(few).field[2:]
+    torch.testing.assert_close(ConditionalField(inner)(share).field, whole)
+
+
+def test_fields_of_statistics_of_the_batch_see_one_class_after_another(sphere_cloud):
+    """Fields that keep problems apart compose, and remain what they are."""
     inner = plain(Euclidean())
     images = PullbackField(lambda x: x[:, :, None].expand(-1, -1, 2) ** 2, LocationField(inner), Euclidean())
-    composed = SumField([inner, images], [1.0, 0.5])
-    assert row_wise(composed)
-    batch = batch_of(sphere_cloud)
-    drift, expected = (ConditionalField(part)(batch).field for part in (composed, Counted(composed)))
+    composed, batch = SumField([inner, images], [1.0, 0.5]), batch_of(sphere_cloud)
+    assert separable(composed, batch)
+    drift, expected = (ConditionalField(part)(batch) for part in (composed, Counted(composed, apart=True)))
     torch.testing.assert_close(drift, expected)
-    coupled = replace(inner, coupling=Sinkhorn(2))
-    for other in (coupled, NormalizedField(inner), MemoryBank(inner, batch.data, num_classes=3, capacity=2)):
-        assert not row_wise(other)
-        assert not row_wise(SumField([inner, other], [1.0, 1.0]))
-    assert not row_wise(LocationField(coupled))
-    assert not row_wise(PullbackField(lambda x: x, NormalizedField(inner), Euclidean()))
+    bank = MemoryBank(inner, batch.data, num_classes=3, capacity=2)
+    mixed = SumField([inner, NormalizedField(inner)], [1.0, 1.0])
+    for other in (mixed, bank, LocationField(NormalizedField(inner))):
+        assert not separable(other, batch)
+    assert not separable(PullbackField(lambda x: x, NormalizedField(inner), Euclidean()), batch)
 
 
 def test_strength_1_is_exactly_the_conditional_field(manifold, cloud):

@@ -79,7 +79,7 @@ def test_log_weights_of_references_count_them():
 def test_a_coupling_needs_one_weight_a_reference_and_an_iteration():
     field = KernelField(Euclidean(), Laplace, Lengthscales((0.5,)), coupling=geometric_mean)
     with pytest.raises(ValueError, match="one log-weight a reference"):
-        field(Batch(torch.eye(3), torch.ones(4, 3), data_log_weight=torch.zeros(3, 4)))
+        field(Batch(torch.eye(3), torch.ones(4, 3), data_log_weight=torch.eye(3, 4)))
     with pytest.raises(ValueError, match="at least one iteration"):
         Sinkhorn(0)
 

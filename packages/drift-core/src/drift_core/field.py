@@ -54,17 +54,23 @@ class Batch:
             ValueError: log-weights that differ between the x.
         """
         rows = torch.arange(len(self.x), device=self.x.device)
-        if self.model is None or self.self_index is None:
+        if self.model is None or self.self_index is None or self.complete:
             return self, rows
         generated = self.model[: self.num_generated]
-        if len(generated) == len(self.x) and bool((self.self_index == rows).all()):
-            return self, rows
         weights = (self.data_log_weight, self.model_log_weight)
         if any(weight is not None and weight.ndim == 2 and len(weight) > 1 for weight in weights):
             raise ValueError("a statistic over all samples needs one log-weight a reference, not one a pair")
         everywhere = torch.arange(len(generated), device=self.x.device)
         whole = replace(self, x=generated, self_index=everywhere, condition=self.model_condition)
         return whole, self.self_index
+
+    @property
+    def complete(self) -> bool:
+        """Whether the x are all generated samples, in their order."""
+        if self.model is None:
+            return True
+        rows = torch.arange(len(self.model[: self.num_generated]), device=self.x.device)
+        return self.self_index is not None and torch.equal(self.self_index, rows)
 
     def head(self, n: int) -> "Batch":
         """The batch with only its first n samples, and the same samples that repel."""
@@ -109,8 +115,8 @@ class Field(Protocol):
     Two further methods are optional. `observe(batch)` updates the state of the field; training calls it
     once per step, after the field. `diagnostics(batch)` returns named numbers for the log, such as "ess".
 
-    An optional attribute `row_wise` is true where the drift at a sample depends on the references and on its
-    own log-weights alone, which may be one a pair. Then several drift problems can be one batch.
+    A field whose drift depends on pairs alone can offer `separable(batch)`: whether the log-weights of that
+    batch, which are -inf between samples and references of several drift problems, keep them apart.
     """
 
     @property
@@ -128,9 +134,10 @@ def observe(field: Field, batch: Batch) -> None:
         method(batch)
 
 
-def row_wise(field: Field) -> bool:
-    """Whether a field is `row_wise`; false if it does not say."""
-    return bool(getattr(field, "row_wise", False))
+def separable(field: Field, batch: Batch) -> bool:
+    """Whether a field has the drift of each of several problems in one batch; false if it does not say."""
+    method = getattr(field, "separable", None)
+    return False if method is None else method(batch)
 
 
 def data_device(field: Field, device: torch.device) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe, row_wise
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, separable
 from drift_core.manifold import Manifold, Power
 
 
@@ -39,11 +39,6 @@ class SumField:
         """The geometry of all the fields."""
         return self.fields[0].manifold
 
-    @property
-    def row_wise(self) -> bool:
-        """Whether all the fields are."""
-        return all(map(row_wise, self.fields))
-
     def __call__(self, batch: Batch) -> Drift:
         """Weighted sums of the attractions and of the repulsions."""
         sums = [torch.zeros_like(batch.x) for _ in Drift._fields]
@@ -52,6 +47,10 @@ class SumField:
             for total, part in zip(sums, field(batch), strict=True):
                 total.addcmul_(scale, part)
         return Drift(*sums)
+
+    def separable(self, batch: Batch) -> bool:
+        """Whether all the fields are."""
+        return all(separable(field, batch) for field in self.fields)
 
     def observe(self, batch: Batch) -> None:
         """Let every field observe the batch."""
@@ -87,11 +86,6 @@ class PullbackField:
     map_data: Callable[[Tensor], Tensor] | None = None
     """Maps data to the data of the inner field; None: `map`."""
 
-    @property
-    def row_wise(self) -> bool:
-        """Whether the inner field is."""
-        return row_wise(self.field)
-
     def __call__(self, batch: Batch) -> Drift:
         """Pullback of the inner field at the images."""
         with torch.enable_grad():
@@ -99,6 +93,10 @@ class PullbackField:
             images = self.map(x)
         inner = self.field(self._image_of(batch, images.detach()))
         return Drift(*(self._pull(x, images, vector) for vector in inner))
+
+    def separable(self, batch: Batch) -> bool:
+        """Whether the inner field is."""
+        return separable(self.field, batch)
 
     def observe(self, batch: Batch) -> None:
         """Let the inner field observe the images."""
@@ -148,15 +146,14 @@ class LocationField:
         """The product of the geometries of all locations."""
         return Power(self.field.manifold)
 
-    @property
-    def row_wise(self) -> bool:
-        """Whether the field at every location is."""
-        return row_wise(self.field)
-
     def __call__(self, batch: Batch) -> Drift:
         """Drift of the field at every location."""
         parts = [self.field(part) for part in self._parts(batch)]
         return Drift(*(torch.stack(part, dim=1) for part in zip(*parts, strict=True)))
+
+    def separable(self, batch: Batch) -> bool:
+        """Whether the field at every location is."""
+        return separable(self.field, batch)
 
     def observe(self, batch: Batch) -> None:
         """Let the field observe every location."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe, row_wise
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, separable
 from drift_core.fields.problems import drift_problems
 from drift_core.manifold import Manifold
 
@@ -34,8 +35,8 @@ class ConditionalField:
     is negative no samples remain. A generator whose input is a needs one evaluation at any strength.
 
     Small classes are evaluated together, in one pass over all pairs with log-weights of -inf between classes,
-    where the wrapped field is `row_wise`: a `KernelField` without a coupling, and sums and pullbacks of such.
-    Other fields, whose drift depends on the whole batch, see one class after another.
+    where the wrapped field is `separable`: a `KernelField`, and sums and pullbacks of such; not under both
+    guidance and a coupling. Other fields, of statistics of the whole batch, see one class after another.
 
     Raises ValueError for a class without data in a batch, and for batches without conditions.
     """
@@ -57,9 +58,8 @@ class ConditionalField:
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the problem of each condition."""
-        if not row_wise(self.field):
-            for _, problem in drift_problems(batch):
-                observe(self.field, problem)
+        for _, problem in self._problems(batch):
+            observe(self.field, problem)
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
         """Diagnostics of the wrapped field, averaged over the samples."""
@@ -71,7 +71,7 @@ class ConditionalField:
 
     def _problems(self, batch: Batch) -> Iterator[tuple[Tensor, Batch]]:
         """Problems side by side, if the wrapped field can tell them apart, else one by one."""
-        return drift_problems(batch, together=row_wise(self.field))
+        return drift_problems(batch, partial(separable, self.field))
 
 
 def class_conditions(

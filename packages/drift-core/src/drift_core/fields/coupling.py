@@ -85,27 +85,40 @@ def coupled_log_weight(
     *,
     own: bool,
 ) -> Tensor | None:
-    """Log-weights of references with a coupling to all samples of the batch, [1, m]; none: zero.
+    """Log-weights of references with a coupling to all samples of the batch, [1 or n, m]; none: zero.
 
     With `own` the references are the samples that repel, and those x that are among them are coupled to the
-    others alone. Raises ValueError for log-weights that differ between the samples.
+    others alone. Where log-weights are -inf samples and references are not coupled: of several problems in
+    one batch [n, m], each has a coupling of its own. Raises ValueError for log-weights of a reference that
+    differ between the samples to which it is coupled.
     """
     whole, _ = batch.pooled()
+    weight = _weights(log_weight, references)
     x, index = whole.x, whole.negatives()[1] if own else None
-    if log_weight is not None and log_weight.ndim == 2 and len(log_weight) > 1:
-        raise ValueError("a coupling needs one log-weight a reference, not one a pair")
-    weight = x.new_zeros(len(references)) if log_weight is None else log_weight.to(x).reshape(-1)
     back = None if index is None else _inverse(index, len(references))
+    apart = None if len(weight) == 1 else torch.where(weight == -torch.inf, weight, 0).T
 
     def rows(g: Tensor | None) -> Tensor:
         w = weight if g is None else weight + g
         return _finite(smoothed_log_density(manifold, kernel, x, references, log_weight=w, self_index=index))
 
     def columns(f: Tensor | None) -> Tensor:
-        return _finite(smoothed_log_density(manifold, kernel, references, x, log_weight=f, self_index=back))
+        w = apart if f is None else f if apart is None else apart + f
+        return _finite(smoothed_log_density(manifold, kernel, references, x, log_weight=w, self_index=back))
 
     g = coupling(rows, columns)
-    return log_weight if g is None else (weight + g)[None]
+    return log_weight if g is None else weight + g
+
+
+def _weights(log_weight: Tensor | None, references: Tensor) -> Tensor:
+    """Log-weights that broadcast to [1, m], or to [n, m] with one number, or -inf, in a column."""
+    if log_weight is None:
+        return references.new_zeros(1, len(references))
+    weight = log_weight.to(references)
+    weight = weight if weight.ndim == 2 else weight.reshape(1, -1)
+    if not bool(((weight == weight.amax(0)) | (weight == -torch.inf)).all()):
+        raise ValueError("a coupling needs one log-weight a reference, not one a pair")
+    return weight
 
 
 def _inverse(index: Tensor, m: int) -> Tensor:

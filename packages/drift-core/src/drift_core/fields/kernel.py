@@ -48,17 +48,20 @@ class KernelField:
     coupling: Coupling = rows_only
     """How samples and references are paired: `rows_only`, `geometric_mean` or `Sinkhorn(iterations)`."""
 
-    @property
-    def row_wise(self) -> bool:
-        """Whether samples do not compete for references."""
-        return self.coupling is rows_only
-
     def __call__(self, batch: Batch) -> Drift:
         """Attraction to the data and repulsion from the model at the progress of the batch."""
         scales = self.lengthscales.at(batch.progress)
         kernels = [self.kernel(scale) for scale in scales]
         parts = (self._scores(kernels, batch, own) for own in (False, True))
         return Drift(*(sum_scales(scales, scores, self.direction) for scores in parts))
+
+    def separable(self, batch: Batch) -> bool:
+        """Whether it has the drift of each of several problems in one batch; see `Field`.
+
+        Under a coupling all samples must be there, and no reference may belong to several problems.
+        """
+        unshared = batch.model is None or batch.num_generated in (None, len(batch.model))
+        return self.coupling is rows_only or (batch.complete and unshared)
 
     def _scores(self, kernels: Sequence[RadialKernel], batch: Batch, own: bool) -> list[Score]:
         """Scores of the samples that repel (`own`), or of the data, for each kernel."""

@@ -1,6 +1,6 @@
 """Drift problems of a batch: the samples of a condition, with the samples and the data that they meet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,11 +59,11 @@ class _Problems:
         return self.pairs(first, last + 1) - self.pairs(first, last) - self.pairs(last, last + 1)
 
 
-def drift_problems(batch: Batch, together: bool = False) -> Iterator[tuple[Tensor, Batch]]:
+def drift_problems(batch: Batch, separable: Callable[[Batch], bool]) -> Iterator[tuple[Tensor, Batch]]:
     """The drift problem of each distinct condition of a batch, and its rows of the batch.
 
-    `together` joins problems to one batch, whose log-weights are -inf between samples and references of
-    different ones, as long as these pairs take less time than another call.
+    Problems are joined to one batch, whose log-weights are -inf between samples and references of different
+    ones, as long as these pairs take less time than another call, and if the joined batch is `separable`.
 
     Raises:
         ValueError: no conditions, no labels, a class without data, a strength below 1.
@@ -72,8 +72,12 @@ def drift_problems(batch: Batch, together: bool = False) -> Iterator[tuple[Tenso
     most = _BETWEEN_CUDA if batch.x.is_cuda else _BETWEEN_CPU
     first, number = 0, len(problems.strengths)
     for end in range(1, number + 1):
-        if end == number or not together or problems.between(first, end) > most:
-            yield problems.x.of(first, end).row, _joined(problems, first, end)
+        if end == number or problems.between(first, end) > most:
+            joined, alone = _joined(problems, first, end), range(first, end)
+            if len(alone) == 1 or separable(joined):
+                yield problems.x.of(first, end).row, joined
+            else:
+                yield from ((problems.x.of(i, i + 1).row, _joined(problems, i, i + 1)) for i in alone)
             first = end
 
 
