@@ -27,6 +27,15 @@ def test_singular_vectors_stay_and_singular_values_become_about_one(dtype, shape
     torch.testing.assert_close(inner, torch.diag(values), atol=1e-5, rtol=0)
 
 
+def test_large_matrices_in_any_precision_of_the_processor():
+    matrix = torch.randn(512, 300, generator=torch.Generator().manual_seed(0))
+    u, _, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    inner = u.T @ orthogonalize(matrix).double() @ vt.T
+    assert 0.5 < float(inner.diagonal().min()) < float(inner.diagonal().max()) < 1.3
+    exact = orthogonalize(matrix.double())
+    assert float((orthogonalize(matrix) - exact).norm() / exact.norm()) < 0.02  # bfloat16 has 8 bits
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rotations_of_the_matrix_rotate_the_result(shape):
     generator = torch.Generator().manual_seed(1)

@@ -66,7 +66,7 @@ class LengthField:
     def _log_weight(
         self, a: Integer[Tensor, " n"], b: Integer[Tensor, " m"], like: Tensor
     ) -> Float[Tensor, "n m"]:
-        return (a[:, None] - b).abs().to(like) * -self.rate
+        return (a.to(like)[:, None] - b.to(like)).abs_().mul_(-self.rate)
 
 
 def _total(log_weight: Tensor, given: Tensor | None) -> Tensor:

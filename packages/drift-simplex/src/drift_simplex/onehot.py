@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from drift_core import RadialKernel, Score, Sphere
+from drift_core.engine import token_scores
 from drift_core.manifold.numerics import safe_inverse, safe_ratio, safe_sqrt
 from drift_core.reduction import (
     check_kernels,
@@ -40,8 +41,9 @@ def onehot_score(
 ) -> Score:
     """`smoothed_score(Power(Sphere()), kernel, x, onehot_to_sphere(tokens, K))` for integer tokens.
 
-    The cost is one lookup and one addition per pair and position, for distances and again for the gradient
-    (see `letters`), for any K. A reference that coincides with a query exerts no attraction on it.
+    The cost is one lookup and one addition per pair and position, for distances and again for the gradient,
+    for any K: in a fused loop for float32 on a CPU (`drift_core.engine`), else by `letters`. A reference that
+    coincides with a query exerts no attraction on it.
 
     Args:
         kernel: a radial kernel of the total distance r = sqrt(sum_l theta_l^2); of the angle at each
@@ -50,7 +52,7 @@ def onehot_score(
         tokens: references, shape [m, L], m >= 1, any integer type, values in 0..K-1.
         log_weight: w, broadcast to [n, m]; -inf excludes a pair.
         direction: "gradient" (kernel gradient) or "displacement" (mean shift).
-        chunk_size: references evaluated at once; memory is linear in n + m for every value.
+        chunk_size: references evaluated at once by torch; memory is linear in n + m for every value.
         product: take the product kernel, log k(x, y) = sum_l log k1(theta_l), instead.
 
     Raises:
@@ -87,22 +89,49 @@ def onehot_scores(
     weights = expand_log_weight(log_weight, x, len(tokens))
     if len(x) == 0:
         return [Score(x.new_zeros(0), torch.zeros_like(x)) for _ in kernels]
-    rows, columns = block_shape(x, len(tokens), chunk_size)
     theta, sin = vertex_angles(x)
     values = [kernel.log(theta) for kernel in kernels] if product else [theta.square()]
-    tables = [torch.split(value.to(x.dtype).flatten(1), rows) for value in values]
-    block = partial(_product_block if product else _total_block, kernels, direction)
-    scores = reduce_blocks(
-        block,
-        [[part.T.contiguous() for part in parts] for parts in zip(*tables, strict=True)],
-        (Letters(part, x.shape[2]) for part in torch.split(tokens, columns)),
-        split_log_weight(weights, (len(x), len(tokens)), rows, columns),
-    )
+    tables = [value.to(x.dtype).flatten(1) for value in values]
+    scores = _fused_scores(kernels, direction, tables, tokens, weights, product)
+    if scores is None:
+        block = partial(_product_block if product else _total_block, kernels, direction)
+        rows, columns = block_shape(x, len(tokens), chunk_size)
+        columnwise = [[part.T.contiguous() for part in torch.split(table, rows)] for table in tables]
+        scores = reduce_blocks(
+            block,
+            list(zip(*columnwise, strict=True)),
+            (Letters(part, x.shape[2]) for part in torch.split(tokens, columns)),
+            split_log_weight(weights, (len(x), len(tokens)), rows, columns),
+        )
     slopes = [-kernel.dlog(theta) if product and direction == "gradient" else theta for kernel in kernels]
     return [
         Score(score.log_density, tangent_part(x, score.gradient * safe_ratio(slope, sin)))
         for score, slope in zip(scores, slopes, strict=True)
     ]
+
+
+def _fused_scores(
+    kernels: Sequence[RadialKernel],
+    direction: str,
+    tables: Sequence[Tensor],
+    tokens: Tensor,
+    log_weight: Tensor | None,
+    product: bool,
+) -> list[Score] | None:
+    """The blocks' scores by the engine, with the weights of letters as gradients; None where it has none."""
+    (n, rows), (_, length) = tables[0].shape, tokens.shape
+    first = torch.arange(length, device=tokens.device, dtype=torch.int32) * (rows // length)
+    result = token_scores(
+        None if product else kernels,
+        [table.T for table in tables],
+        tokens.int() + first,
+        log_weight=log_weight,
+        displacement=direction == "displacement",
+    )
+    if result is None:
+        return None
+    shares = result.share.mT.reshape(len(kernels), n, length, -1)
+    return [Score(*parts) for parts in zip(result.log_density, shares, strict=True)]
 
 
 def onehot_cdist(x: Float[Tensor, "n ..."], tokens: Integer[Tensor, "m ..."]) -> Float[Tensor, "n m"]:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from drift_core.engine import cpu, cuda
+from drift_core.engine import cpu, cuda, tokens
 from drift_core.engine.neighbours import Tree
-from drift_core.engine.profile import profile_of
+from drift_core.engine.profile import Profile, profile_of
 from drift_core.engine.request import Geometry, Request, Result
 from drift_core.kernel import RadialKernel
 from drift_core.kernel.rescaled import rescaled
@@ -65,9 +65,8 @@ def fused(
         return None
     images = similarity.image(x), similarity.image(y)
     geometry = _geometry(similarity.manifold, *images)
-    profiles = [profile_of(rescaled(kernel, similarity.scale)) for kernel in kernels]
-    known = [profile for profile in profiles if profile is not None]
-    if geometry is None or len(known) < len(profiles):
+    known = _profiles([rescaled(kernel, similarity.scale) for kernel in kernels])
+    if geometry is None or known is None:
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
     points = _flattened(*images) if geometry == Geometry.EUCLIDEAN else images
@@ -107,6 +106,40 @@ def _flattened(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def tree(points: Tensor) -> Tree | None:
     """Tree for nearest neighbours among points [m, d]; None where there is none for the case."""
     return Tree.of(points) if _enabled else None
+
+
+def token_scores(
+    kernels: Sequence[RadialKernel] | None,
+    tables: Sequence[Tensor],
+    named: Tensor,
+    *,
+    log_weight: Tensor | None = None,
+    displacement: bool = False,
+) -> tokens.TokenResult | None:
+    """Scores against one-hot references by a fused loop; None where there is none for the case.
+
+    Args:
+        kernels: kernels of the total distance; None: product kernels.
+        tables: squared angles to the letters of all positions, [rows, n]; for each product kernel its
+            logarithm of the angles instead.
+        named: rows that each reference names, [m, positions].
+        log_weight: log-weights, [n, m].
+        displacement: mean displacements instead of kernel gradients.
+    """
+    plain = _plain([t for t in (*tables, log_weight) if t is not None])
+    if not _enabled or not plain or tables[0].is_cuda:
+        return None
+    profiles = None if kernels is None else _profiles(kernels)
+    if profiles is None and kernels is not None:
+        return None
+    request = tokens.TokenRequest(torch.stack(list(tables)), named, profiles, log_weight, displacement)
+    return tokens.run(request)
+
+
+def _profiles(kernels: Sequence[RadialKernel]) -> list[Profile] | None:
+    """The kernels as fused loops know them; None if they do not know them all."""
+    known = [profile for kernel in kernels if (profile := profile_of(kernel)) is not None]
+    return known if len(known) == len(kernels) else None
 
 
 def _plain(tensors: list[Tensor]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from drift_core.files import atomic_path
 
 _FOLDER = Path(__file__).parent
-_SOURCES = "pairs.c", "products.c", "neighbours.c"
+_SOURCES = "pairs.c", "products.c", "tokens.c", "neighbours.c"
 _COMPILERS = "cc", "gcc", "clang"
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),

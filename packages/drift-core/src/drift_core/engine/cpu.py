@@ -53,16 +53,16 @@ def run(request: Request) -> Result | None:
         return None
     x, y, weights = request.x.contiguous(), request.y.contiguous(), request.log_weight
     own = None if request.self_index is None else request.self_index.contiguous()
-    kernels, spheres = _kernels(request.profiles), request.geometry == Geometry.SPHERES
+    kernels, spheres = packed_kernels(request.profiles), request.geometry == Geometry.SPHERES
     shape = len(kernels), len(x)
     gradient = x.new_empty(len(kernels), *x.shape) if request.gradient else None
     result = Result(x.new_empty(shape), gradient, x.new_empty(shape))
     packed = _Request(
         *(Geometry.SPHERE if spheres else request.geometry, x.shape[-1], len(kernels), request.displacement),
         *(not spheres and y.ndim == 3, torch.get_num_threads(), len(x), len(y) if spheres else y.shape[-2]),
-        *(_address(x), _address(y), _address(weights), *((0, 0) if weights is None else weights.stride())),
-        *(_address(own), ctypes.addressof(kernels)),
-        *(_address(result.log_density), _address(result.gradient), _address(result.sample_size)),
+        *(address(x), address(y), address(weights), *((0, 0) if weights is None else weights.stride())),
+        *(address(own), ctypes.addressof(kernels)),
+        *(address(result.log_density), address(result.gradient), address(result.sample_size)),
     )
     if spheres:
         orthant = bool(x.min() >= 0) and bool(y.min() >= 0)
@@ -73,7 +73,7 @@ def run(request: Request) -> Result | None:
     return None if failed else result
 
 
-def _kernels(profiles: Sequence[Profile]) -> ctypes.Array[_Kernel]:
+def packed_kernels(profiles: Sequence[Profile]) -> ctypes.Array[_Kernel]:
     """The profiles as C structures, which point to the profiles' tables."""
     return (_Kernel * len(profiles))(*map(_kernel, profiles))
 
@@ -83,9 +83,10 @@ def _kernel(profile: Profile) -> _Kernel:
     last = profile.first + cells - 1
     return _Kernel(
         *(profile.form, profile.factors, profile.rate, profile.first, last, profile.shift),
-        _address(profile.cubics),
+        address(profile.cubics),
     )
 
 
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's numbers are; None, C's NULL, for no tensor."""
     return None if tensor is None else tensor.data_ptr()
