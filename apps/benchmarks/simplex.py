@@ -60,12 +60,16 @@ def _onehot(m: int, length: int, vocab_size: int, naive: bool) -> Case:
     name = f"one-hot, n = {QUERIES:,}, m = {m:,}, L = {length}, K = {vocab_size}"
     sizes = {"n": QUERIES, "m": m, "L": length, "K": vocab_size}
     build = partial(_onehot_candidates, QUERIES, m, length, vocab_size, naive)
-    return Case("tokens", name, sizes, build, (ONEHOT, BROADCAST) if naive else (ONEHOT,))
+    return Case("tokens", name, sizes, build, (ONEHOT, TORCH, BROADCAST) if naive else (ONEHOT, TORCH))
 
 
 def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, naive: bool) -> Candidates:
     x, references = _points(n, length, vocab_size, seed=0), _tokens(m, length, vocab_size)
-    candidates: Candidates = {ONEHOT: lambda: onehot_score(KERNEL, x, references).gradient}
+
+    def run() -> Tensor:
+        return onehot_score(KERNEL, x, references).gradient
+
+    candidates: Candidates = {ONEHOT: run, TORCH: torch_form(run)}
     if not naive:
         return candidates
     y = onehot_to_sphere(references, vocab_size)
