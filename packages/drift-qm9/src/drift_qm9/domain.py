@@ -86,9 +86,9 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
             "optimizer": "adamw",
         },
         "qm9-gpu": {
-            "steps": 20_000,
+            "steps": 3_200,
             "batch_size": 2_048,
-            "num_positives": 32_768,
+            "num_positives": 16_384,
             "preset": "mlp-large",
             "bf16": True,
         },
