@@ -69,8 +69,9 @@ class Batch:
         """Whether the x are all generated samples, in their order."""
         if self.model is None:
             return True
-        rows = torch.arange(len(self.model[: self.num_generated]), device=self.x.device)
-        return self.self_index is not None and torch.equal(self.self_index, rows)
+        if self.self_index is None or len(self.model[: self.num_generated]) != len(self.x):
+            return False
+        return bool((self.self_index == torch.arange(len(self.x), device=self.x.device)).all())
 
     def head(self, n: int) -> "Batch":
         """The batch with only its first n samples, and the same samples that repel."""
