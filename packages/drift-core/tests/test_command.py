@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from drift_core import cli
 from drift_core.__main__ import dispatch, main
 from drift_core.runs.installed import installed_domains
 
@@ -54,6 +55,28 @@ def test_a_third_partys_domain_trains_and_samples(drift, tmp_path):
     assert len((tmp_path / "a.txt").read_text().splitlines()) == 7
     code, out, _ = drift("evaluate", run, "--draws", 2)
     assert (code, "w1" in out) == (0, True)
+
+
+@pytest.mark.usefixtures("wind")
+def test_after_the_default_recipe_a_run_names_the_longer_one(tmp_path, monkeypatch, capsys):
+    domain = installed_domains()["wind"]()
+    recipes = {"recipes": {"quick": {"steps": 3}, "long": {"steps": 30}, "paper": {"steps": 9}}}
+    for name, value in {**recipes, "longer": {"quick": "long"}}.items():
+        monkeypatch.setattr(type(domain), name, value)
+    monkeypatch.setattr(type(domain), "default_recipe", lambda domain, config: "quick")
+    monkeypatch.setattr("drift_core.cli.training.train_domain", lambda *_: (tmp_path, {}))
+    line = "these were the 3 steps of --recipe quick; better are the 30 of --recipe long\n"
+    shown = {
+        "": True,
+        "--recipe quick": True,
+        "--recipe long": False,
+        "--recipe paper": False,
+        "--steps 4": False,
+    }
+    for flags, expected in shown.items():
+        monkeypatch.setattr(sys, "argv", ["drift train wind", *flags.split()])
+        cli.train(domain)
+        assert (line in capsys.readouterr().out) == expected, flags
 
 
 @pytest.mark.usefixtures("wind")

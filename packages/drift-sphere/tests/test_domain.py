@@ -144,11 +144,11 @@ def test_the_default_generator_is_what_it_was():
 
 
 def test_recipes_are_settings_that_can_be_used(tmp_path):
-    assert set(DOMAIN.recipes) == {"toy", "earth", "paper"}
+    assert set(DOMAIN.recipes) == {"toy", "quick", "earth", "paper"}
     for settings in DOMAIN.recipes.values():
         trains(SphereConfig().replace(**settings), tmp_path / str(len(settings)))
     paper = SphereConfig().replace(**DOMAIN.recipes["paper"])
     assert isinstance(DOMAIN.field(paper, of(points(2_000))), KernelField)
     assert DOMAIN.default_recipe(SphereConfig()) == "toy"
     assert DOMAIN.default_recipe(SphereConfig.of(dataset="fire")) == "earth"
-    assert DOMAIN.default_recipe(SphereConfig.of(data=Path("a.csv"))) == "earth"
+    assert DOMAIN.default_recipe(SphereConfig.of(data=Path("a.csv"))) == "quick"

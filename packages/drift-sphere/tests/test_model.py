@@ -1,12 +1,16 @@
 import json
+from hashlib import sha256
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from drift_core.runs.model import load_model
 from drift_sphere import SphereGenerator
 from drift_sphere.model import to_sphere
 from torch import Generator
+
+PUBLISHED = Path(__file__).parents[1] / "models" / "earthquake"
 
 
 @pytest.fixture(params=["spherical", "euclidean"])
@@ -185,3 +189,31 @@ def test_the_published_model_loads_offline_and_is_small(monkeypatch):
     x = load_model(SphereGenerator, folder).sample(2_000, Generator().manual_seed(0))
     torch.testing.assert_close(x.norm(dim=-1), torch.ones(2_000))
     assert len(x.unique(dim=0)) > 1_990
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch) -> Path:
+    """The cache of a machine without a network, that once downloaded the model someone/earthquake."""
+    commit, repository = "0" * 40, tmp_path / "models--someone--earthquake"
+    for path in PUBLISHED.iterdir():
+        blob = repository / "blobs" / sha256(path.read_bytes()).hexdigest()
+        link = repository / "snapshots" / commit / path.name
+        for file in (blob, link):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(path.read_bytes())
+        link.symlink_to(Path("../../blobs") / blob.name)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_a_model_of_the_hub_loads_by_name_from_the_cache():
+    folder, name = (SphereGenerator.from_pretrained(where) for where in (PUBLISHED, "someone/earthquake"))
+    assert name.state_dict().keys() == folder.state_dict().keys()
+    drawn = [model.sample(100, Generator().manual_seed(0)) for model in (folder, name)]
+    assert torch.equal(*drawn)
+    with pytest.raises(huggingface_hub.errors.LocalEntryNotFoundError):
+        SphereGenerator.from_pretrained("someone/volcano")

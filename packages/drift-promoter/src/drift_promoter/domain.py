@@ -44,6 +44,8 @@ _FILES: dict[str, Any] = {
     "optimizer": "muon",
     "lr": 2e-3,
     "decay_fraction": 0.5,
+    "batch_size": 16,
+    "num_negatives": 48,
     "codebook_size": 4_096,
 }
 
@@ -85,7 +87,8 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {},
-        "promoter": {**_FILES, "steps": 300, "batch_size": 16, "num_negatives": 48},
+        "quick": {**_FILES, "steps": 150},
+        "promoter": {**_FILES, "steps": 300},
         "promoter-gpu": {
             **_FILES,
             "steps": 20_000,
@@ -110,8 +113,12 @@ class PromoterDomain(Domain[PromoterConfig, Promoters, PromoterGenerator]):
         },
     }
 
+    longer: ClassVar[Mapping[str, str]] = {"quick": "promoter"}
+
     def default_recipe(self, config: PromoterConfig) -> str:
-        """Toy for the generated data, promoter for others."""
+        """Toy for the generated data, quick for the user's own table, promoter for the benchmark's."""
+        if config.data.tss is not None:
+            return "quick"
         return "toy" if config.data.is_toy else "promoter"
 
     def load(self, config: PromoterConfig) -> Promoters:

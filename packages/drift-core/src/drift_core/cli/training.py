@@ -29,10 +29,25 @@ def train(domain: AnyDomain) -> None:
         if metrics is not None:
             print(metrics_table(metrics))
             print(f"run folder: {folder}; open {folder / REPORT}")
+            if longer := _longer(domain, config):
+                print(longer)
             if left := _untried(domain.examples):
                 print("try next:", *example_lines(left), sep="\n")
 
     run(main, domain.config_type().without_flags())
+
+
+def _longer(domain: AnyDomain, config: DomainConfig) -> str | None:
+    """Line that names the recipe of better training, after as many steps as the default one has."""
+    name = domain.default_recipe(config) or ""
+    better = domain.longer.get(name)
+    if better is None:
+        return None
+    recipes = (domain.config_type().replace(**domain.recipes[recipe]) for recipe in (name, better))
+    usual, more = (recipe.optimizer.steps for recipe in recipes)
+    if config.optimizer.steps != usual:
+        return None
+    return f"these were the {usual:,} steps of --recipe {name}; better are the {more:,} of --recipe {better}"
 
 
 def _untried(examples: Mapping[str, str]) -> dict[str, str]:

@@ -71,6 +71,8 @@ class Domain(ABC, Generic[C, D, G]):
     """Samples in that file and in the figures."""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named groups of settings."""
+    longer: ClassVar[Mapping[str, str]] = {}
+    """Of a recipe that `default_recipe` names, the one with more steps of better training."""
     examples: ClassVar[Mapping[str, str]] = {}
     """Example flags, with what they do, for the help text and the end of a run."""
     notes: ClassVar[ModelNotes] = ModelNotes()
