@@ -82,6 +82,12 @@ def test_ambient_vectors_are_projected_before_they_are_pushed(generator):
     torch.testing.assert_close(sphere.push(x, v + 5 * x), sphere.push(x, v), rtol=1e-3, atol=1e-3)
 
 
+def test_vectors_at_the_seam_of_the_torus_are_pushed_as_elsewhere(generator):
+    x = math.pi * torch.tensor([[1.0, 0.3], [-1.0, 0.3], [0.2, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    v = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(SPACES["torus"].push(x, v), v, rtol=1e-6, atol=1e-6)  # flat: the same numbers
+
+
 def test_zero_vectors_are_pushed_to_zero(space):
     x = space.lift(disc(space, 5))
     assert torch.equal(space.push(x, torch.zeros_like(x)), torch.zeros(5, 2, dtype=torch.float64))

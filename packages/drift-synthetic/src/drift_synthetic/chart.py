@@ -99,7 +99,10 @@ class ChartSpace:
         length = v.norm(dim=1, keepdim=True)
         step = _NUDGE * v / length.clamp_min(torch.finfo(v.dtype).tiny)
         ahead, behind = (self.chart(self.manifold.projx(x + s * step)) for s in (1, -1))
-        return length * (ahead - behind) / (2 * _NUDGE)
+        change = ahead - behind
+        if self.limit < math.inf:  # the two may lie on different sides of the seam
+            change = torch.remainder(change + self.limit, 2 * self.limit) - self.limit
+        return length * change / (2 * _NUDGE)
 
 
 CHARTS = (

@@ -81,7 +81,8 @@ def field_figure(
             )  # fmt: skip
             length = float(f"{typical:.1g}")
             axes.set_xlabel(" \n ", fontsize=9)  # room for the key
-            axes.quiverkey(quiver, 0.84, -0.04, length, f"|V| = {length:g}", labelpos="E")
+            below = -0.08 if problem.target is None else -0.04  # ticks have labels
+            axes.quiverkey(quiver, 0.84, below, length, f"|V| = {length:g}", labelpos="E")
 
 
 def lattice(problem: Problem, side: int = 24) -> Float[Tensor, "g d"]:

@@ -86,9 +86,14 @@ def extent(problem: Problem) -> float:
 
 
 def chart_axes(axes: Axes, problem: Problem) -> None:
-    """Prepare axes: the chart's square, with the black squares or the spiral of the target."""
+    """Prepare axes: the chart's square, with the black squares or the spiral of the target, or with ticks."""
     reach, target = min(chart_of(problem).limit, 1.1 * extent(problem)), problem.target
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    if target is None:
+        axes.locator_params(nbins=5)
+        axes.tick_params(labelsize=7, color="#888888")
+    else:  # whose outline is drawn
+        axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color("#888888")
     if isinstance(target, Checkerboard):
