@@ -20,8 +20,8 @@ _COLUMNS, _ROWS, _PANEL = 6, 4, 220
 def molecules_figure(strings: Sequence[str], known: frozenset[str], path: str | Path) -> None:
     """Draw the first 24 distinct molecules among generated strings, each over its SMILES.
 
-    A star marks what is not `known`, the canonical SMILES of the training molecules. Without the libraries
-    that RDKit draws by (libXrender, which some servers lack) the figure says so.
+    "(new)" stands behind what is not `known`, the canonical SMILES of the training molecules. Without the
+    libraries that RDKit draws by (libXrender, which some servers lack) the figure says so.
     """
     try:
         from rdkit.Chem.Draw import rdMolDraw2D
@@ -37,7 +37,7 @@ def molecules_figure(strings: Sequence[str], known: frozenset[str], path: str | 
     options: Any = drawing.drawOptions()  # RDKit's stubs have the types of its properties wrong
     options.fixedBondLength, options.padding = 36, 0.12
     options.legendFontSize, options.legendFraction = 16, 0.16
-    legends = [string if string in known else f"{string} *" for string in smiles]
+    legends = [string if string in known else f"{string} (new)" for string in smiles]
     drawing.DrawMolecules([Chem.MolFromSmiles(string) for string in smiles], legends=legends)
     drawing.FinishDrawing()
     with atomic_path(Path(path)) as part:
