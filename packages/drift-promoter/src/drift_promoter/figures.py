@@ -100,7 +100,7 @@ def kmer_figure(
     k = 6
     real = kmer_counts(held_out, k)
     panels = {"generated": (samples, MODEL_COLOUR), "training": (train, DATA_COLOUR)}
-    with written_figure(path, 6.3) as figure:
+    with written_figure(path, 5.8) as figure:
         grid = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, (name, (tokens, colour)) in zip(grid, panels.items(), strict=True):
             counts = kmer_counts(tokens, k)
