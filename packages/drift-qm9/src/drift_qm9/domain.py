@@ -83,7 +83,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {**_SMALL, "steps": 500},
-        "quick": {**_SMALL, "steps": 600},
+        "quick": {**_SMALL, "steps": 800},
         "qm9": {},
         "codebook": {  # learned entries instead of fresh latents: it recites
             "steps": 2_400,
