@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = ("--steps", "6", "--batch-size", "16", "--save-every", "3", "--eval-draws", "2")
 METRICS = {
     "valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique", "valid_and_novel",
-    "unique_of_10000", "coverage",
+    "unique_of_10000", "coverage", "nearest_train",
     "lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet",
 }  # fmt: skip
 ALKANES = ["C" * i for i in range(1, 31)] + ["C" * i + "O" for i in range(1, 30)]

@@ -7,6 +7,7 @@ import torch
 from drift_qm9 import encode, evaluate, quality, split, to_smiles, total_variation
 from drift_qm9.evaluate import MANY, SAMPLES, resample
 from drift_qm9.metrics import unigrams
+from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
 from torch import Generator
 
 FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_unique", "valid_and_novel"]
@@ -21,7 +22,9 @@ def sampler_of(strings, length=16):
 
 def test_a_perfect_sampler_is_at_its_floor(toy):
     scores = evaluate(lambda n, generator: resample(toy, n, generator), toy, draws=6, seed=1)
-    assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES, "unique_of_10000"]
+    assert list(scores) == [*FRACTIONS, "coverage", *DISTANCES, "unique_of_10000", "nearest_train"]
+    nearest = scores.pop("nearest_train")
+    assert nearest.value == pytest.approx(nearest.floor, abs=0.05)  # about 100 molecules each
     once = scores.pop("unique_of_10000")
     of_many = 14_200 * (1 - (1 - 1 / 14_200) ** MANY)
     assert (once.value, once.floor) == (pytest.approx(of_many / MANY, rel=0.02),) * 2
@@ -73,7 +76,30 @@ def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
     scores = evaluate(sampler_of(["C1", "("]), toy, draws=2)
     assert [scores[name].value for name in (*FRACTIONS, "coverage", "unique_of_10000")] == [0] * 8
     assert scores["lengths_w1"].value > 5
-    assert all(scores[name].value is None for name in ("rings_tv", "ring_sizes_tv", "frechet"))
+    assert all(
+        scores[name].value is None for name in ("rings_tv", "ring_sizes_tv", "frechet", "nearest_train")
+    )
+
+
+def test_new_molecules_are_compared_with_the_nearest_of_training(toy_smiles):
+    data = split(np.array([encode(smiles) for smiles in toy_smiles[:400]], dtype=np.uint8))
+    new = ["OCCCCO", "FC1CC1"]
+    known = to_smiles(data.train)
+    assert not {*new} & {*known}
+    scores = evaluate(sampler_of([*new, known[0]], 32), data, draws=1)
+
+    def bits(smiles):
+        return {
+            *rdFingerprintGenerator.GetMorganGenerator(2, fpSize=2048)
+            .GetFingerprint(MolFromSmiles(smiles))
+            .GetOnBits()
+        }
+
+    def similarity(a, b):
+        return len(a & b) / len(a | b)
+
+    expected = [max(similarity(bits(one), bits(other)) for other in known) for one in new]
+    assert scores["nearest_train"].value == pytest.approx(np.mean(expected))
 
 
 def test_a_data_set_that_is_not_complete_has_no_coverage_and_no_floor_of_novelty(toy, toy_smiles):

@@ -1,12 +1,13 @@
 """What RDKit says of a SMILES string: whether it is a molecule, its canonical form, and its properties."""
 
 import io
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from functools import lru_cache
 from typing import NamedTuple
 
-from rdkit import Chem, rdBase
-from rdkit.Chem import rdMolDescriptors
+from rdkit import Chem, DataStructs, rdBase
+from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 DESCRIPTORS = {
     "amw": "molecular weight (Da)",
@@ -20,6 +21,7 @@ DESCRIPTORS = {
 }
 """RDKit's name and a description of each of a molecule's descriptors."""
 
+_MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 _PROPERTIES = rdMolDescriptors.Properties(list(DESCRIPTORS))
 
 
@@ -55,6 +57,16 @@ def molecule(smiles: str) -> Molecule | None:
         return None
     rings = tuple(sorted(map(len, mol.GetRingInfo().AtomRings())))
     return Molecule(Chem.MolToSmiles(mol), rings, tuple(_PROPERTIES.ComputeProperties(mol)))
+
+
+def fingerprint(smiles: str) -> DataStructs.ExplicitBitVect:
+    """Morgan fingerprint of a molecule, of radius 2 and 2,048 bits."""
+    return _MORGAN.GetFingerprint(Chem.MolFromSmiles(smiles))
+
+
+def nearest_similarities(smiles: Iterable[str], others: Sequence[DataStructs.ExplicitBitVect]) -> list[float]:
+    """Tanimoto similarity of each molecule to the nearest of others, given by their fingerprints."""
+    return [max(DataStructs.BulkTanimotoSimilarity(fingerprint(one), others)) for one in smiles]
 
 
 def _reason(smiles: str) -> str:
