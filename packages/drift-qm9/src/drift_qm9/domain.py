@@ -82,7 +82,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         "drift_qm9.to_smiles",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {**_SMALL, "steps": 500},
+        "toy": {**_SMALL, "steps": 1_000},
         "quick": {**_SMALL, "steps": 800},
         "qm9": {},
         "codebook": {  # learned entries instead of fresh latents: it recites
