@@ -229,7 +229,7 @@ def test_the_best_candidate_on_validation_data_is_trained_with_the_seeds(tmp_pat
         "plain": Cell("plain", Tiny(), CONFIG),
     }
     chosen = choose(cells, tmp_path, 1)
-    assert chosen["plain"] == Choice()
+    assert str(chosen["plain"]) == str(Choice())  # its value is nan, which Python 3.13 compares as a number
     assert (chosen["tuned"].label, chosen["tuned"].settings) == ("fast", {"lr": 0.5})
     run_seeds(cells, chosen, 1, tmp_path, 1)
     settings = json.loads((tmp_path / "tuned" / "seed-0" / "config.json").read_text())
