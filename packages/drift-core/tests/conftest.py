@@ -136,3 +136,17 @@ class Net(nn.Module):
 def make_net() -> Callable[[Manifold, tuple[int, ...]], Net]:
     """Maker of a small generator of points of a manifold."""
     return Net
+
+
+@pytest.fixture
+def discrepancy() -> Callable[[Manifold, Net, Tensor], float]:
+    """Squared maximum mean discrepancy of a generator's samples and as many data, of a Laplace kernel."""
+
+    def measure(manifold: Manifold, net: Net, data: Tensor) -> float:
+        with torch.no_grad():
+            x = net(net.latent(len(data), torch.Generator().manual_seed(4)))
+        pairs = ((x, x), (data, data), (x, data))
+        near, far, across = (float(manifold.cdist(*pair).neg().exp().mean()) for pair in pairs)
+        return near + far - 2 * across
+
+    return measure

@@ -71,8 +71,7 @@ def evaluate(
 
     The floor is the same, of the same size, for a perfect generator (`resample`). Novelty has none, unless
     the data are complete: how much of the world is not in the data is unknown. That of `nearest_train` is of
-    held-out molecules. Standard deviations are
-    those of one draw (0 if there is only one).
+    held-out molecules. Standard deviations are those of one draw (0 if there is only one).
     Raises ValueError for draws < 1.
     """
     measure = Measure(data, on)
