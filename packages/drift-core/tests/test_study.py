@@ -225,15 +225,22 @@ def test_what_diverges_loses_and_stops_no_other(tmp_path, monkeypatch):
 
 def test_the_best_candidate_on_validation_data_is_trained_with_the_seeds(tmp_path):
     cells = {
-        "tuned": Cell("tuned", Tiny(), CONFIG, {"slow": {"lr": 1e-3}, "fast": {"lr": 0.5}}),
+        "tuned": Cell(
+            "tuned", Tiny(), CONFIG, {"slow": {"lr": 1e-3}, "fast": {"lr": 0.5}}, tuning_settings={"steps": 3}
+        ),
         "plain": Cell("plain", Tiny(), CONFIG),
     }
     chosen = choose(cells, tmp_path, 1)
     assert str(chosen["plain"]) == str(Choice())  # its value is nan, which Python 3.13 compares as a number
     assert (chosen["tuned"].label, chosen["tuned"].settings) == ("fast", {"lr": 0.5})
     run_seeds(cells, chosen, 1, tmp_path, 1)
-    settings = json.loads((tmp_path / "tuned" / "seed-0" / "config.json").read_text())
+    settings, tuning = (
+        json.loads((tmp_path / "tuned" / name / "config.json").read_text())
+        for name in ("seed-0", "tuning-fast")
+    )
     assert (settings["optimizer"]["lr"], settings["run"]["seed"]) == (0.5, 0)
+    assert (tuning["optimizer"]["lr"], tuning["optimizer"]["steps"]) == (0.5, 3)
+    assert settings["optimizer"]["steps"] == CONFIG.optimizer.steps != 3
     assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"tuning-slow", "tuning-fast", "seed-0"}
 
 

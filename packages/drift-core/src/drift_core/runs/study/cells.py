@@ -35,6 +35,8 @@ class Cell:
     score: Score = on_test
     generator: Callable[[Any, Any], torch.nn.Module] | None = None
     """Maker of a generator in place of a trained one, as of `Trial`."""
+    tuning_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of every candidate while it is compared with the others, such as fewer steps."""
 
     def tuning_trials(self) -> dict[str, Trial]:
         """A trial of each candidate by its label."""
@@ -42,7 +44,7 @@ class Cell:
             label: Trial(
                 f"{self.folder}/tuning-{label}",
                 self.domain,
-                self.config.replace(seed=TUNING_SEED, **settings),
+                self.config.replace(seed=TUNING_SEED, **{**self.tuning_settings, **settings}),
                 self.tuning,
             )
             for label, settings in self.candidates.items()
