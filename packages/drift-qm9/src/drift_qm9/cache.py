@@ -13,10 +13,8 @@ from drift_core.files import atomic_path
 from drift_core.runs.datasets import cache_folder
 from numpy.typing import NDArray
 
-from drift_qm9.tokens import VOCABULARY
-
 VERSION = 1
-"""Raise this when the same input is to give other tokens; the letters and RDKit's version count already."""
+"""Raise this when the same input is to give other tokens; settings and RDKit's version count already."""
 
 
 class Tokenised(NamedTuple):
@@ -47,7 +45,6 @@ def _key(content: bytes, settings: dict[str, object]) -> str:
     determined_by = {
         "version": VERSION,
         "rdkit": rdkit.__version__,
-        "letters": VOCABULARY,
         "content": hashlib.sha256(content).hexdigest(),
         **settings,
     }

@@ -19,6 +19,7 @@ from drift_simplex import MAX_CODEBOOK_SIZE
 from drift_simplex.generator import Geometry, Latents, Output
 
 from drift_qm9.model import PRESETS
+from drift_qm9.notation import NotationName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,9 @@ class MoleculeDataConfig(Settings):
     """Folder of the data set; none: $DRIFT_DATA_DIR, else a download."""
     skip_bad: bool = False
     """Leave out, and count, lines that cannot be used."""
+    notation: NotationName = "smiles"
+    """How molecules are written, while the generator learns: smiles, as published, or selfies, in which every
+    string is a molecule."""
 
     def check(self) -> None:
         """Raise ValueError for two data sets at once, or a setting without effect."""

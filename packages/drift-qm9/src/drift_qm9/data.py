@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from drift_qm9.cache import Tokenised, stored
 from drift_qm9.chemistry import canonical
+from drift_qm9.notation import NOTATIONS, SMILES, Notation, NotationName
 from drift_qm9.smi import Line, read_smi
-from drift_qm9.tokens import LENGTH, encode
 from drift_qm9.toy import RULES, TOY_LENGTH, enumerate_molecules
 
 QM9 = PublishedFile(
@@ -45,6 +45,8 @@ class Molecules:
     """Lines of the input that are not among them."""
     complete: bool = False
     """Whether the three together are all molecules that there are, as in toy."""
+    notation: Notation = SMILES
+    """What the ids mean."""
 
 
 def load(
@@ -53,13 +55,14 @@ def load(
     data_dir: str | Path | None = None,
     *,
     skip_bad: bool = False,
+    notation: NotationName = "smiles",
     seed: int = 42,
 ) -> Molecules:
     """Load, tokenise and split the file `data` (.smi) if given, else the data set called `dataset`.
 
     `dataset` is "toy" (enumerated: `drift_qm9.toy`) or "qm9", the published file (`QM9.path`). SMILES
-    are made canonical by RDKit; tokens are kept in the user's cache. All rows are kept, as in the
-    reference: QM9's 133,885 are 133,798 distinct molecules.
+    are made canonical by RDKit and written in a notation, smiles or selfies; tokens are kept in the user's
+    cache. All rows are kept, as in the reference: QM9's 133,885 are 133,798 distinct molecules.
 
     With `skip_bad`, lines of a file that RDKit rejects, that have a token outside the vocabulary or too
     many tokens are counted and left out.
@@ -67,18 +70,24 @@ def load(
     Raises ValueError, naming file and line, for such lines otherwise, for fewer than 40 molecules or
     copies of a single one, and an unknown name; and as `read_smi` and `QM9.path` do.
     """
+    written = NOTATIONS[notation]
     if data is not None:
-        return split(*_of_file(Path(data), skip_bad), seed=seed)
+        return split(*_of_file(Path(data), skip_bad, written), seed=seed, notation=written)
     if dataset == "qm9":
-        return split(*_of_file(QM9.path(data_dir), skip_bad), seed=seed)
+        return split(*_of_file(QM9.path(data_dir), skip_bad, written), seed=seed, notation=written)
     if dataset == "toy":
-        tokenised = stored(RULES.encode(), {"length": TOY_LENGTH}, _toy)
-        return split(*tokenised, seed=seed, complete=True)
+        tokenised = stored(RULES.encode(), _settings(written, TOY_LENGTH), partial(_toy, written))
+        return split(*tokenised, seed=seed, complete=True, notation=written)
     raise ValueError(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
 
 
 def split(
-    ids: UInt8[np.ndarray, "n length"], skipped: int = 0, *, seed: int = 42, complete: bool = False
+    ids: UInt8[np.ndarray, "n length"],
+    skipped: int = 0,
+    *,
+    seed: int = 42,
+    complete: bool = False,
+    notation: Notation = SMILES,
 ) -> Molecules:
     """Split rows of token ids into ceil(n / 20) for testing, as many for validation, and the rest.
 
@@ -91,10 +100,12 @@ def split(
     test, val, train = (
         torch.from_numpy(ids[rows].astype(np.int64)) for rows in np.split(order, [part, 2 * part])
     )
-    return Molecules(train, val, test, skipped, complete)
+    return Molecules(train, val, test, skipped, complete, notation)
 
 
-def tokenise(lines: Sequence[Line], source: str, length: int, skip_bad: bool = False) -> Tokenised:
+def tokenise(
+    lines: Sequence[Line], source: str, length: int, skip_bad: bool = False, notation: Notation = SMILES
+) -> Tokenised:
     """Canonicalise and encode numbered SMILES; about 10 seconds for QM9, with a progress bar.
 
     Raises ValueError naming `source` and the line for SMILES that cannot be used, unless `skip_bad`, and
@@ -105,7 +116,7 @@ def tokenise(lines: Sequence[Line], source: str, length: int, skip_bad: bool = F
         lines, desc="tokenise", leave=False, mininterval=0.5, disable=len(lines) < 1000
     ):
         try:
-            rows.append(encode(canonical(smiles), length))
+            rows.append(notation.encode(canonical(smiles), length))
         except ValueError as error:
             first_bad = first_bad or f"{source}, line {number}: {error}"
             if not skip_bad:
@@ -122,11 +133,17 @@ def tokenise(lines: Sequence[Line], source: str, length: int, skip_bad: bool = F
     return Tokenised(ids, skipped)
 
 
-def _of_file(path: Path, skip_bad: bool) -> Tokenised:
-    lines = read_smi(path)
-    make = partial(tokenise, lines, str(path), LENGTH, skip_bad)
-    return stored(path.read_bytes(), {"length": LENGTH, "skip_bad": skip_bad}, make)
+def _of_file(path: Path, skip_bad: bool, notation: Notation) -> Tokenised:
+    lines, length = read_smi(path), notation.length
+    make = partial(tokenise, lines, str(path), length, skip_bad, notation)
+    return stored(path.read_bytes(), {**_settings(notation, length), "skip_bad": skip_bad}, make)
 
 
-def _toy() -> Tokenised:
-    return Tokenised(np.array([encode(s, TOY_LENGTH) for s in enumerate_molecules()], dtype=np.uint8), 0)
+def _toy(notation: Notation) -> Tokenised:
+    rows = [notation.encode(smiles, TOY_LENGTH) for smiles in enumerate_molecules()]
+    return Tokenised(np.array(rows, dtype=np.uint8), 0)
+
+
+def _settings(notation: Notation, length: int) -> dict[str, object]:
+    """What determines tokens, beside the molecules."""
+    return {"notation": notation.name, "letters": notation.letters, "length": length}

@@ -16,8 +16,6 @@ from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
 from drift_core.training.loop import resample
 from drift_simplex import CategoricalField, LetterClasses, class_field, onehot_lengthscale, window_field
-from jaxtyping import Int64
-from torch import Tensor
 from torch.nn.functional import one_hot
 
 from drift_qm9.config import MoleculeConfig
@@ -28,7 +26,7 @@ from drift_qm9.lengths import LengthField, lengths_of
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import MoleculeGenerator
 from drift_qm9.smi import write_smi
-from drift_qm9.tokens import CLASSES, EOS, VOCABULARY, to_smiles
+from drift_qm9.tokens import EOS
 
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
@@ -68,6 +66,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     examples: ClassVar[Mapping[str, str]] = {
         "--data FILE.smi": "your own molecules, SMILES, one a line",
         "--dataset qm9": "134 thousand molecules",
+        "--notation selfies": "in which every string is a molecule",
         "--recipe codebook": "learned entries instead of fresh latents",
     }
     notes: ClassVar[ModelNotes] = ModelNotes(
@@ -78,8 +77,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         limits="For research. A sample need not be a molecule (`valid`), new (`novel`), stable or "
         "possible to make. A generator with a codebook (the setting `codebook_size`) recites "
         "training molecules.",
-        sampling="generator.sample(1_000, torch.Generator().manual_seed(0))  # spelled by "
-        "drift_qm9.to_smiles",
+        sampling="generator.to_smiles(generator.sample(1_000, torch.Generator().manual_seed(0)))",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {**_SMALL, "steps": 1_000},
@@ -132,7 +130,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     def load(self, config: MoleculeConfig) -> Molecules:
         """Load, tokenise and split the data; raises as `load` does."""
         data = config.data
-        return load(data.dataset, data.data, data.data_dir, skip_bad=data.skip_bad)
+        return load(data.dataset, data.data, data.data_dir, skip_bad=data.skip_bad, notation=data.notation)
 
     def remarks(self, config: MoleculeConfig, data: Molecules) -> list[str]:
         """How many lines were left out."""
@@ -140,7 +138,8 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
 
     def generator(self, config: MoleculeConfig, data: Molecules) -> MoleculeGenerator:
         """Generator of strings as long as the data's."""
-        generator = MoleculeGenerator(length=data.train.shape[1], **config.network.arguments)
+        length, notation = data.train.shape[1], data.notation.name
+        generator = MoleculeGenerator(length=length, notation=notation, **config.network.arguments)
         if generator.conditional:
             lengths = lengths_of(data.train, EOS)
             generator.length_weights.copy_(lengths.bincount(minlength=len(generator.length_weights)))
@@ -148,17 +147,17 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
 
     def field(self, config: MoleculeConfig, data: Molecules) -> Field:
         """Field of whole strings, of classes of letters and of windows, or of whole strings alone."""
-        settings = config.kernel
+        settings, letters = config.kernel, len(data.notation.letters)
         kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
         auto = None
         if "auto" in settings.lengthscale:
             order = torch.randperm(len(data.train), generator=generator_for(config.run.seed, _AUTO))
             references = data.train[order[:_AUTO_REFERENCES]]
-            auto = onehot_lengthscale(kernel, references, len(VOCABULARY), config.network.geometry)
+            auto = onehot_lengthscale(kernel, references, letters, config.network.geometry)
         scales = checked_lengthscales(settings.lengthscale, kernel, auto)
         if config.network.geometry == "euclidean":
             return KernelField(Power(Euclidean()), kernel, scales, settings.direction)
-        strings = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction)
+        strings = CategoricalField(letters, kernel, scales, settings.direction)
         if config.reweight:
             return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
         given = config.network.draws_length
@@ -171,16 +170,18 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     ) -> list[tuple[float, Field]]:
         """Fields of classes of letters and of windows, with their weights, unless these are 0."""
         settings, (by_class, by_window) = config.kernel, config.weights
-        given = config.network.draws_length
+        given, notation = config.network.draws_length, data.notation
         found: list[tuple[float, Field]] = []
         if by_class:
             scales = checked_lengthscales(settings.class_lengthscale, kernel)
-            coarse: Field = CategoricalField(max(CLASSES) + 1, kernel, scales, settings.direction)
-            coarse = LengthField(coarse, CLASSES[EOS]) if given else coarse
-            found.append((by_class, class_field(LetterClasses(CLASSES), coarse, data.train)))
+            coarse: Field = CategoricalField(max(notation.classes) + 1, kernel, scales, settings.direction)
+            coarse = LengthField(coarse, notation.classes[EOS]) if given else coarse
+            found.append((by_class, class_field(LetterClasses(notation.classes), coarse, data.train)))
         if by_window:
             scales = checked_lengthscales(settings.window_lengthscale, kernel)
-            letters = CategoricalField(len(VOCABULARY), kernel, scales, settings.direction, product=True)
+            letters = CategoricalField(
+                len(notation.letters), kernel, scales, settings.direction, product=True
+            )
             windows: Field = window_field(letters, data.train.shape[1], settings.window)
             found.append((by_window, LengthField(windows, EOS) if given else windows))
         return found
@@ -189,10 +190,10 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         """Sampler of tokens, of vertices if the geometry is Euclidean, or of indices if reweighted."""
         if config.reweight:
             return resample(torch.arange(len(data.train)))
-        draw = resample(data.train)
+        draw, letters = resample(data.train), len(data.notation.letters)
         if config.network.geometry == "spherical":
             return draw
-        return lambda n, generator: one_hot(draw(n, generator), len(VOCABULARY)).float()
+        return lambda n, generator: one_hot(draw(n, generator), letters).float()
 
     def condition_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler | None:
         """Sampler of the lengths of training molecules, if lengths are given."""
@@ -200,28 +201,29 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
 
     def validation(self, config: MoleculeConfig, data: Molecules) -> Callable[[MoleculeGenerator], float]:
         """Total variation of bigrams to the validation split: repetition, length and grammar."""
-        real = bigrams(to_smiles(data.val))
+        written = data.notation.to_smiles
+        real = bigrams(written(data.val))
 
         def distance(generator: MoleculeGenerator) -> float:
             drawn = generator.sample(self.num_samples, generator_for(config.run.seed, _VALIDATING))
-            return total_variation(bigrams(to_smiles(drawn)), real)
+            return total_variation(bigrams(written(drawn)), real)
 
         return distance
 
-    def sample(self, run: MoleculeRun, n: int, seed: int) -> Int64[Tensor, "n length"]:
-        """Draw the tokens of n strings with a seed."""
-        return run.generator.sample(n, generator_for(seed, _SAMPLING))
+    def sample(self, run: MoleculeRun, n: int, seed: int) -> list[str]:
+        """Draw n strings with a seed, as SMILES."""
+        return run.generator.to_smiles(run.generator.sample(n, generator_for(seed, _SAMPLING)))
 
-    def write(self, path: Path, samples: Int64[Tensor, "n length"]) -> None:
+    def write(self, path: Path, samples: list[str]) -> None:
         """Write one string a line (.smi) as it was generated, molecule or not."""
-        write_smi(path, to_smiles(samples))
+        write_smi(path, samples)
 
     def metrics(self, run: MoleculeRun, draws: int, on: Split) -> Metrics:
         """Validity, novelty and distances to held-out molecules."""
         return evaluate(run.generator.sample, run.data, on, draws, run.config.run.seed)
 
-    def figures(self, run: MoleculeRun, samples: Int64[Tensor, "n length"]) -> None:
+    def figures(self, run: MoleculeRun, samples: list[str]) -> None:
         """Draw molecules, and the distributions of their properties."""
-        strings, real, folder = to_smiles(samples), to_smiles(run.data.train), run.folder / "figures"
-        molecules_figure(strings, frozenset(real), folder / "molecules.png")
-        properties_figure(real[: self.num_samples], strings, folder / "properties.png")
+        real, folder = run.data.notation.to_smiles(run.data.train), run.folder / "figures"
+        molecules_figure(samples, frozenset(real), folder / "molecules.png")
+        properties_figure(real[: self.num_samples], samples, folder / "properties.png")

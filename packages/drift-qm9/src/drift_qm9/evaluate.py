@@ -31,7 +31,6 @@ from drift_qm9.metrics import (
     unigrams,
     wasserstein,
 )
-from drift_qm9.tokens import to_smiles
 
 Sampler = Callable[[int, Generator], Tensor]
 """Draws the token ids [n, length] of n sequences with a generator of random numbers."""
@@ -74,14 +73,14 @@ def evaluate(
     held-out molecules. Standard deviations are those of one draw (0 if there is only one).
     Raises ValueError for draws < 1.
     """
-    measure = Measure(data, on)
+    measure, written = Measure(data, on), data.notation.to_smiles
     generator, floors = generator_for(seed, _VALUE), molecule_floors(measure, data, on, draws, seed)
 
     def measure_draw(i: int) -> Measured:
-        strings = to_smiles(sampler(SAMPLES, generator))
+        strings = written(sampler(SAMPLES, generator))
         found = measure(strings)
         if i == 0:
-            found |= measure.many(to_smiles(sampler(MANY, generator_for(seed, _MANY))))
+            found |= measure.many(written(sampler(MANY, generator_for(seed, _MANY))))
             found |= measure.nearest(strings)
         return found, floors[i]
 
@@ -105,10 +104,11 @@ class Measure:
     """All metrics of a list of strings, against one data set, of which statistics are taken once."""
 
     def __init__(self, data: Molecules, on: Literal["val", "test"]) -> None:
-        train, held_out = to_smiles(data.train), to_smiles(data.val if on == "val" else data.test)
+        written = data.notation.to_smiles
+        train, held_out = written(data.train), written(data.val if on == "val" else data.test)
         self.held_out = held_out
         self.known = frozenset(train)
-        self.everything = {*train, *to_smiles(data.val), *to_smiles(data.test)} if data.complete else None
+        self.everything = {*train, *written(data.val), *written(data.test)} if data.complete else None
         self.lengths, self.unigrams, self.bigrams = lengths(held_out), unigrams(held_out), bigrams(held_out)
         real = molecules(held_out)
         self.ring_counts, self.ring_sizes = ring_counts(real), ring_sizes(real)
@@ -154,14 +154,14 @@ def molecule_floors(
     measure: Measure, data: Molecules, on: Literal["val", "test"], draws: int, seed: int
 ) -> Floors:
     """Floors of the measure, from the cache if they are in it."""
-    generator = generator_for(seed, _FLOOR)
-    settings = repr((VERSION, rdkit.__version__, on, data.complete, SAMPLES, seed))
+    generator, written = generator_for(seed, _FLOOR), data.notation.to_smiles
+    settings = repr((VERSION, data.notation.name, rdkit.__version__, on, data.complete, SAMPLES, seed))
     key: Key = {"settings": settings, "train": data.train, "val": data.val, "test": data.test}
 
     def floor(i: int) -> dict[str, float]:
-        found = measure(to_smiles(resample(data, SAMPLES, generator)))
+        found = measure(written(resample(data, SAMPLES, generator)))
         if i == 0:
-            found |= measure.many(to_smiles(resample(data, MANY, generator_for(seed, _FLOOR, _MANY))))
+            found |= measure.many(written(resample(data, MANY, generator_for(seed, _FLOOR, _MANY))))
             found |= measure.nearest(measure.held_out[:SAMPLES])
         return found if data.complete else found | dict.fromkeys(_NOVELTY, math.nan)
 

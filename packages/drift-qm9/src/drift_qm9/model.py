@@ -24,6 +24,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from drift_qm9.notation import NOTATIONS, NotationName
 from drift_qm9.tokens import LENGTH, VOCABULARY
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -107,8 +108,10 @@ class MoleculeGenerator(
     Points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    Raises ValueError for an unknown geometry, output or kind of latents, no global channels, a codebook that
-    is too large or has given lengths, or a width that the heads do not divide.
+    `notation` is what the tokens are written in, and `to_smiles` reads them.
+
+    Raises ValueError for an unknown geometry, output, notation or kind of latents, no global channels, a
+    codebook that is too large or has given lengths, or a width that the heads do not divide.
     """
 
     length_weights: Float[Tensor, " lengths"]
@@ -132,11 +135,13 @@ class MoleculeGenerator(
         mlp_width: int = 0,
         mlp_blocks: int = 4,
         given_length: bool = False,
+        notation: NotationName = "smiles",
     ) -> None:
         super().__init__()
         check_choice("geometry", geometry, get_args(Geometry))
         check_choice("latents", latents, get_args(Latents))
         check_choice("output", output, get_args(Output))
+        check_choice("notation", notation, get_args(NotationName))
         if global_channels < 1 or position_channels < 0:
             needs = "global_channels must be at least 1 and position_channels at least 0"
             raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
@@ -144,7 +149,7 @@ class MoleculeGenerator(
             raise ValueError(f"{heads} heads do not divide the width {width}")
         if given_length and codebook_size:
             raise ValueError("the lengths of codebook entries cannot be given")
-        self.length, self.position_channels = length, position_channels
+        self.length, self.position_channels, self.notation = length, position_channels, notation
         self.register_buffer("length_weights", torch.zeros(given_length * (length - 1)))
         self.global_channels = 1 if codebook_size else global_channels
         self.latents, self.geometry, self.output, self.bf16 = latents, geometry, output, bf16
@@ -233,6 +238,10 @@ class MoleculeGenerator(
             lengths = self.draw_lengths(n, generator)
         inputs = [z] if lengths is None else [z, lengths]
         return in_batches(lambda *part: decode(self(*part)), *inputs, batch_size=batch_size, device=device)
+
+    def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:
+        """SMILES of sampled tokens, molecule or not."""
+        return NOTATIONS[self.notation].to_smiles(tokens)
 
 
 def _codebook_mlp(hidden: int, width: int) -> nn.Sequential:

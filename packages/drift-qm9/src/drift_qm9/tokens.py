@@ -1,7 +1,7 @@
 """SMILES as fixed-length sequences of integer tokens, and back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from jaxtyping import Int
@@ -53,22 +53,33 @@ def encode(smiles: str, length: int = LENGTH) -> list[int]:
 
     Raises ValueError for a token outside the vocabulary, and for more than length - 2 tokens.
     """
-    tokens = tokenize(smiles)
-    unknown = next((token for token in tokens if token not in QM9_TOKENS), None)
+    return lay_out(smiles, tokenize(smiles), _IDS, length)
+
+
+def lay_out(text: str, tokens: Sequence[str], ids: Mapping[str, int], length: int) -> list[int]:
+    """Ids of <bos>, the tokens of a text, <eos>, and <pad> up to `length`.
+
+    Raises ValueError for a token without an id, and for more than length - 2 tokens.
+    """
+    unknown = next((token for token in tokens if token not in ids), None)
     if unknown is not None:
-        raise ValueError(
-            f"{smiles!r} has the token {unknown!r}, which is not among the {len(QM9_TOKENS)} of QM9"
-        )
+        known = len(ids) - len(SPECIALS)
+        raise ValueError(f"{text!r} has the token {unknown!r}, which is not among the {known} of QM9")
     if len(tokens) > length - 2:
-        raise ValueError(f"{smiles!r} has {len(tokens)} tokens; at most {length - 2} fit")
-    ids = [BOS, *(_IDS[token] for token in tokens), EOS]
-    return ids + [PAD] * (length - len(ids))
+        raise ValueError(f"{text!r} has {len(tokens)} tokens; at most {length - 2} fit")
+    row = [BOS, *(ids[token] for token in tokens), EOS]
+    return row + [PAD] * (length - len(row))
 
 
 def decode(ids: Sequence[int]) -> str:
     """SMILES of a sequence of ids, cut at the first <eos> and without the other special tokens."""
+    return written(ids, VOCABULARY)
+
+
+def written(ids: Sequence[int], letters: Sequence[str]) -> str:
+    """Letters of a sequence of ids, cut at the first <eos> and without the other special tokens."""
     body = takewhile(lambda i: i != EOS, ids)
-    return "".join(VOCABULARY[i] for i in body if i >= len(SPECIALS))
+    return "".join(letters[i] for i in body if i >= len(SPECIALS))
 
 
 def to_smiles(tokens: Int[Tensor, "n length"]) -> list[str]:
