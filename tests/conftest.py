@@ -1,6 +1,7 @@
 """Applications run as a user runs them, or inside this process where only their messages matter."""
 
 import importlib
+import inspect
 import json
 import os
 import re
@@ -11,11 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from drift_core.runs.installed import installed_domains
 
 # The tests share the cores: threads of many processes wait for one another longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,6 +60,14 @@ def own_cache(make_cache: Callable[[], Path]) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def sources_once() -> Iterator[None]:
+    """The command line reads the source of all settings at every start, for their docstrings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "getsource", lru_cache(inspect.getsource))
+        yield
+
+
 @pytest.fixture
 def import_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Import a module of apps/ into this process."""
@@ -75,6 +86,14 @@ def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     savefig = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", coarse)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs inside this process draw nothing: where other tests see the figures of such runs."""
+    monkeypatch.setattr("drift_core.runs.main.training_figure", lambda *_: None)
+    for make in installed_domains().values():
+        monkeypatch.setattr(type(make()), "figures", lambda *_: None)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 EVEN, UNEVEN = 16, 10
 """Rows of a batch, which 2 processes share evenly, and 4 do or do not."""
-STEPS = 25
+STEPS = 15
 
 
 class Mlp(nn.Module):
@@ -116,7 +116,7 @@ def run_case(out: Path, case: str) -> None:
     manifold = MANIFOLDS[space]
     field = KernelField(manifold, Laplace, parse_lengthscales("0.5"))
     config = TrainConfig.of(
-        **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 5, "warmup_steps": 10}
+        **{"batch_size": UNEVEN, "steps": STEPS, "ema_decay": 0.99, "log_every": 3, "warmup_steps": 6}
         | settings
     )
     draw = partial(sample, manifold, DTYPES[dtype])

@@ -155,7 +155,8 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
     assert after["bases_tv"]["value"] == pytest.approx(before["bases_tv"]["value"], rel=0.1)
 
 
-def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
+@pytest.mark.usefixtures("brief", "no_figures")
+def test_a_resumed_run_ends_as_the_whole_one(tmp_path, app_inside):
     """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     flags = [*SMALL, *in_file(tmp_path), "--eval-draws", 1]
@@ -175,18 +176,8 @@ def test_a_resumed_run_ends_as_the_whole_one(brief, tmp_path, app_inside):
 SOFTMAX = {"output": "softmax", "latents": "gaussian"}
 
 
-@pytest.mark.parametrize(
-    ("flags", "groups"),
-    [
-        (["--no-condition", "--kernel", "matern", "--nu", "2.5"], {}),
-        (["--no-condition"], {"network": {"codebook_size": 64, "codebook_span": 32}}),
-        (["--geometry", "euclidean", "--kernel", "gaussian"], {}),
-        (["--crop", "0", "--direction", "displacement"], {"network": SOFTMAX}),
-        (["--recipe", "paper", "--preset", "small"], {}),
-    ],
-    ids=["unconditional", "codebook", "euclidean", "displacement", "paper"],
-)
-def test_baselines_are_a_flag_or_a_file_away(brief, tmp_path, app_inside, flags, groups):
+def trains_and_samples(tmp_path: Path, app_inside: Run, flags: list[str], groups: dict[str, Any]) -> None:
+    """A run of two steps has its metrics, and three samples can be drawn from it."""
     out = tmp_path / "run"
     flags = [*SMALL, "--steps", 2, "--eval-draws", 1, *flags, *in_file(tmp_path, **groups)]
     result = app_inside("train_promoter", *flags, "--out", out)
@@ -195,6 +186,33 @@ def test_baselines_are_a_flag_or_a_file_away(brief, tmp_path, app_inside, flags,
     result = app_inside("sample", out, "--n", 3, "--out", tmp_path / "three.fasta")
     assert result.returncode == 0, result.stderr
     assert len(fasta(tmp_path / "three.fasta")) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "groups"),
+    [
+        (["--kernel", "matern", "--nu", "2.5"], {}),
+        ([], {"network": {"codebook_size": 64, "codebook_span": 32}}),
+    ],
+    ids=["unconditional", "codebook"],
+)
+def test_generators_without_conditions_train_and_are_drawn(brief, tmp_path, app_inside, flags, groups):
+    trains_and_samples(tmp_path, app_inside, ["--no-condition", *flags], groups)
+    assert (tmp_path / "run" / "figures" / "kmers.png").exists()
+
+
+@pytest.mark.usefixtures("brief", "no_figures")
+@pytest.mark.parametrize(
+    ("flags", "groups"),
+    [
+        (["--geometry", "euclidean", "--kernel", "gaussian"], {}),
+        (["--crop", "0", "--direction", "displacement"], {"network": SOFTMAX}),
+        (["--recipe", "paper", "--preset", "small"], {}),
+    ],
+    ids=["euclidean", "displacement", "paper"],
+)
+def test_baselines_are_a_flag_or_a_file_away(tmp_path, app_inside, flags, groups):
+    trains_and_samples(tmp_path, app_inside, flags, groups)
 
 
 def test_the_signal_of_the_same_strand_alone(brief, tmp_path, app_inside):

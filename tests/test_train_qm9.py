@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,33 +21,19 @@ ALKANES = ["C" * i for i in range(1, 31)] + ["C" * i + "O" for i in range(1, 30)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def cache(make_cache: Callable[[], Path]) -> Path:
-    """A cache of tokenised data that is not the user's."""
-    return make_cache()
-
-
 @pytest.fixture(autouse=True)
 def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 in place of 10,000, in the applications that run inside the tests' process."""
     monkeypatch.setattr(importlib.import_module("drift_qm9.evaluate"), "MANY", 300)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the toy data, started as a user does, on one thread."""
     out = tmp_path_factory.mktemp("runs") / "toy"
     flags = [*SMALL, *in_file(out.parent, run={"log_every": 2}), "--out", out]
     command = [sys.executable, str(ROOT / "apps" / "train_qm9.py"), *map(str, flags)]
-    env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False
-    )
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     assert "unique_of_all" in result.stdout
     return out
@@ -127,6 +112,7 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
     assert after["tokens_tv"]["value"] == pytest.approx(before["tokens_tv"]["value"], rel=0.1)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path, app_inside):
     """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -157,6 +143,7 @@ def test_own_molecules(smi, tmp_path, app_inside):
     assert metrics["novel"]["floor"] is None
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_published_setting_is_a_recipe_away(smi, tmp_path, app_inside):
     """No codebook, Adam, and a learning rate that stays."""
     file = in_file(tmp_path, optimizer={"beta2": 0.99, "warmup_steps": 1}, run={"log_every": 1})

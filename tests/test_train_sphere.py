@@ -111,7 +111,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "no_figures")
 def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     """Cut back to step 10, the run goes on to the same samples and the same metrics, bit for bit."""
     out = tmp_path / "run"
@@ -126,7 +126,7 @@ def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     refused(app_inside("train_sphere", "--resume", "--out", out, "--lr", 0.5), "lr was", "is 0.5")
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "no_figures")
 def test_ctrl_c_saves_and_resumes(finished, tmp_path, app_inside):
     out = tmp_path / "run"
     command = [
@@ -222,6 +222,7 @@ def test_every_row_of_the_table_is_a_flag_away(tmp_path, app_inside, flags):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_settings_in_a_file_and_a_recipe_come_before_flags(tmp_path, app_inside):
     """Gaussian latents through a plain MLP, Adam, a learning rate that stays: trained, saved, drawn from."""
     out, file = tmp_path / "run", tmp_path / "settings.json"
@@ -239,6 +240,7 @@ def test_settings_in_a_file_and_a_recipe_come_before_flags(tmp_path, app_inside)
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 6
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_is_repeated_from_its_config(finished, tmp_path, app_inside):
     result = app_inside("train_sphere", "--config", finished / "config.json", "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr

@@ -105,6 +105,7 @@ def test_sampling_and_scoring_a_run(finished, tmp_path, app_inside):
     assert after["tile_accuracy"]["value"] == pytest.approx(before["tile_accuracy"]["value"], abs=0.15)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_resumed_run_ends_as_the_whole_one(finished, tmp_path, app_inside):
     """Cut back to step 5, the run goes on to the same samples and the same snapshots, bit for bit."""
     out = tmp_path / "run"

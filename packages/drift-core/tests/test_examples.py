@@ -6,6 +6,7 @@ import math
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,22 @@ def run(*args: object, cwd: Path, example: str = "wind.py") -> subprocess.Comple
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_domain_in_120_lines(tmp_path):
+@pytest.fixture
+def refused(monkeypatch, tmp_path, capsys) -> Callable[..., str]:
+    """Run an example in this process, which it refuses; the last line of its message."""
+
+    def run(example: str, *args: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [example, *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+        assert stop.value.code == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run
+
+
+def test_a_domain_in_120_lines(tmp_path, refused):
     assert len((EXAMPLES / "wind.py").read_text().splitlines()) <= 120
     (tmp_path / "mine.txt").write_text("\n".join(str(90 + 10 * (i % 9)) for i in range(400)))
     flags = ["--steps", 200, "--batch-size", 256, "--eval-draws", 3, "--out", "run"]
@@ -37,13 +53,11 @@ def test_a_domain_in_120_lines(tmp_path):
     assert len(degrees) == 2_000
     assert sum(70 < d < 190 for d in degrees) > 1_900
     assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {"rose.png", "training.png"}
-    refused = run("--data", "nowhere.txt", "--out", "other", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert refused.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert refused("wind.py", "--data", "nowhere.txt", "--out", "other").startswith("error: ")
     assert not (tmp_path / "other").exists()
 
 
-def test_digits_of_a_class_from_a_folder_of_images(tmp_path):
+def test_digits_of_a_class_from_a_folder_of_images(tmp_path, refused):
     """Bars, horizontal or vertical, at random heights: a class each."""
     generator = torch.Generator().manual_seed(0)
     for label, name in enumerate(("horizontal", "vertical")):
@@ -62,9 +76,7 @@ def test_digits_of_a_class_from_a_folder_of_images(tmp_path):
     figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert figures == {"samples.png", "nearest.png", "guidance.png", "training.png"}
     (tmp_path / "bars" / "vertical" / "0.png").write_text("no image")
-    refused = run(*flags, "--out", "other", cwd=tmp_path, example="digits.py")
-    assert refused.returncode == 2
-    assert "0.png" in refused.stderr.strip().splitlines()[-1]
+    assert "0.png" in refused("digits.py", *flags, "--out", "other")
     assert not (tmp_path / "other").exists()
 
 

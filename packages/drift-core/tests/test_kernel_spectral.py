@@ -1,6 +1,8 @@
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -116,16 +118,21 @@ def test_whole_rough_series_match_their_closed_forms_on_the_circle(lengthscale: 
     np.testing.assert_allclose(dlog, slope / value, rtol=1e-5)
 
 
+@lru_cache
+def karhunen_loeve(dim: int, levels: int) -> Any:
+    """The Matern kernels of geometric-kernels on S^dim, which take seconds to make."""
+    from geometric_kernels.kernels import MaternKarhunenLoeveKernel
+    from geometric_kernels.spaces import Circle, Hypersphere
+
+    return MaternKarhunenLoeveKernel(Circle() if dim == 1 else Hypersphere(dim), levels + 1)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ImportWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("dim", [1, 2, 3, 6])
 @pytest.mark.parametrize("nu", [1.5, 2.5, math.inf])
 def test_matches_geometric_kernels(dim: int, nu: float) -> None:
-    from geometric_kernels.kernels import MaternKarhunenLoeveKernel
-    from geometric_kernels.spaces import Circle, Hypersphere
-
     levels, lengthscale, theta = 24, 0.6, np.linspace(0, math.pi, 30)
-    space = Circle() if dim == 1 else Hypersphere(dim)
-    reference = MaternKarhunenLoeveKernel(space, levels + 1)
+    reference = karhunen_loeve(dim, levels)
     params = {"nu": np.array([nu]), "lengthscale": np.array([lengthscale])}
     points = theta[:, None]
     if dim > 1:

@@ -320,6 +320,11 @@ def test_each_process_takes_a_gpu_in_turn(monkeypatch):
     assert visible_devices() == ["3", "5"]
 
 
+def test_work_is_done_by_processes_of_one_thread_and_without_progress_bars():
+    found = dict(mapped(os.getenv, ["OMP_NUM_THREADS", "TQDM_DISABLE"], 2))
+    assert found == {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+
+
 def test_a_killed_process_is_one_line():
     with pytest.raises(OSError, match=r"a process was killed.*fewer `workers`"):
         list(mapped(os._exit, [1], 2))

@@ -14,6 +14,18 @@ FRACTIONS = ["valid", "unique_of_valid", "unique_of_all", "novel", "novel_of_uni
 DISTANCES = ["lengths_w1", "tokens_tv", "bigrams_tv", "rings_tv", "ring_sizes_tv", "frechet"]
 
 
+@pytest.fixture
+def few(monkeypatch, empty_cache):
+    """A hundred strings in place of the 10,000: for what is not about their number."""
+    monkeypatch.setattr(sys.modules["drift_qm9.evaluate"], "MANY", 100)
+
+
+@pytest.fixture(scope="module")
+def half(toy_smiles):
+    """Data that are not complete: 3,000 of the toy molecules."""
+    return split(np.array([encode(smiles) for smiles in toy_smiles[:3000]], dtype=np.uint8))
+
+
 def sampler_of(strings, length=16):
     """A sampler that repeats the strings."""
     ids = torch.tensor([encode(string, length) for string in strings])
@@ -39,7 +51,7 @@ def test_a_perfect_sampler_is_at_its_floor(toy):
     assert scores["novel"].floor == pytest.approx(0.1 * reached / SAMPLES, rel=0.3)
 
 
-def test_strings_of_carbons_are_valid_and_far_from_the_data(toy):
+def test_strings_of_carbons_are_valid_and_far_from_the_data(few, toy):
     chains = ["C" * i for i in range(1, 15)]
     scores = evaluate(sampler_of(chains), toy, draws=1)
     assert scores["valid"].value == 1
@@ -72,7 +84,7 @@ def test_values_are_those_of_the_metrics_over_the_draws(toy):
     assert scores["tokens_tv"].value == pytest.approx(np.mean(distances))
 
 
-def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
+def test_without_a_molecule_only_distances_between_strings_are_defined(few, toy):
     scores = evaluate(sampler_of(["C1", "("]), toy, draws=2)
     assert [scores[name].value for name in (*FRACTIONS, "coverage", "unique_of_10000")] == [0] * 8
     assert scores["lengths_w1"].value > 5
@@ -81,7 +93,7 @@ def test_without_a_molecule_only_distances_between_strings_are_defined(toy):
     )
 
 
-def test_new_molecules_are_compared_with_the_nearest_of_training(toy_smiles):
+def test_new_molecules_are_compared_with_the_nearest_of_training(few, toy_smiles):
     data = split(np.array([encode(smiles) for smiles in toy_smiles[:400]], dtype=np.uint8))
     new = ["OCCCCO", "FC1CC1"]
     known = to_smiles(data.train)
@@ -102,8 +114,7 @@ def test_new_molecules_are_compared_with_the_nearest_of_training(toy_smiles):
     assert scores["nearest_train"].value == pytest.approx(np.mean(expected))
 
 
-def test_a_data_set_that_is_not_complete_has_no_coverage_and_no_floor_of_novelty(toy, toy_smiles):
-    half = split(np.array([encode(smiles) for smiles in toy_smiles[:3000]], dtype=np.uint8))
+def test_a_data_set_that_is_not_complete_has_no_coverage_and_no_floor_of_novelty(few, half, toy_smiles):
     scores = evaluate(sampler_of(toy_smiles[3000:3100], 32), half, draws=2)
     assert "coverage" not in scores
     assert scores["novel"].value == pytest.approx(100 / SAMPLES)
@@ -124,11 +135,11 @@ def test_resampling_is_without_replacement_up_to_half_of_the_training_split():
     assert 8 < draws.float().std() < 20  # of a uniform law: 14
 
 
-def test_evaluation_depends_on_the_seed_alone(toy):
+def test_evaluation_depends_on_the_seed_alone(few, half):
     def sampler(n, generator):
-        return resample(toy, n, generator)
+        return resample(half, n, generator)
 
-    first, again, other = (evaluate(sampler, toy, draws=1, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (evaluate(sampler, half, draws=1, seed=seed) for seed in (3, 3, 4))
     assert first == again
     assert first["frechet"] != other["frechet"]
 
@@ -138,8 +149,7 @@ def test_no_draws_are_refused(toy):
         evaluate(sampler_of(["C"]), toy, draws=0)
 
 
-def test_floors_come_from_the_cache_and_are_the_same(toy, toy_smiles, monkeypatch, empty_cache):
-    half = split(np.array([encode(smiles) for smiles in toy_smiles[:3000]], dtype=np.uint8))
+def test_floors_come_from_the_cache_and_are_the_same(few, toy, half, toy_smiles, monkeypatch):
     for data, length in ((toy, 16), (half, 32)):
         sampler = sampler_of(toy_smiles[3000:3100], length)
         first = evaluate(sampler, data, draws=2)
