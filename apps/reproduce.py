@@ -35,7 +35,7 @@ TABLES: dict[What, Callable[[Budget, Path | None], Table]] = {
 
 EXAMPLES = {
     "all": "everything, within an hour on two cores",
-    "table1": "on two cores, ten minutes",
+    "table1": "on two cores, five minutes",
     "table2 --budget full": "the paper's scale",
     "figure4 --codebook-size 0": "with generators as published",
 }

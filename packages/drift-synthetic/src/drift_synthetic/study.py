@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
@@ -26,6 +26,9 @@ STEP_SIZES = (0.05, 1.0)
 
 LONGEST_STEP = 1.0
 """Longest step of a sample: the large step size would move some off the hyperboloid's chart."""
+
+VALIDATION = "validation"
+"""Name of the metric of `score_with_validation` that settings can be chosen by."""
 
 LOWER_IS_BETTER = {"sliced_wasserstein": True, "c2st": True, "tile_accuracy": False}
 """Whether lower values of each metric are better."""
@@ -56,6 +59,8 @@ class Budget:
     """Lengthscales at each of which the directions are compared."""
     step_sizes: tuple[float, ...] = STEP_SIZES
     """Step sizes from which each variant takes the best at each lengthscale."""
+    tuning_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the runs that choose the step size, such as fewer steps."""
     codebook_size: int = SyntheticNetworkConfig.codebook_size
     """Codebook entries of every generator; 0: Gaussian latents alone."""
 
@@ -81,6 +86,14 @@ def score(
     return evaluate(run.generator.sample, run.data, draws or settings.eval_draws, settings.seed, on, names)
 
 
+def score_with_validation(
+    domain: AnyDomain, run: SyntheticRun, names: tuple[str, ...], validated: str
+) -> Metrics:
+    """Metrics `names` of a run on the test stream; `validated` on the validation stream, as `VALIDATION`."""
+    found = score(domain, run, "val", (validated,))
+    return score(domain, run, "test", names) | {VALIDATION: found[validated]}
+
+
 def make_cell(
     variant: Variant, budget: Budget, metrics: Iterable[str], tuning: str, tuning_draws: int | None = None
 ) -> Cell:
@@ -92,6 +105,7 @@ def make_cell(
         {f"step-{size:g}": {"step_size": size} for size in budget.step_sizes},
         partial(score, on="val", names=(tuning,), draws=tuning_draws),
         partial(score, on="test", names=tuple(metrics)),
+        tuning_settings=budget.tuning_settings,
     )
 
 
