@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import subprocess
 import sys
 from functools import partial
@@ -26,7 +27,7 @@ from drift_core import (
     smoothed_score,
     smoothed_scores,
 )
-from drift_core.engine import build, disabled, fused
+from drift_core.engine import build, disabled, fused, tree
 from drift_core.engine.profile import Form, profile_of
 from drift_core.fields.nearest import nearest_scores
 from hypothesis import given, settings
@@ -135,6 +136,34 @@ def test_near_antipodal_clouds(space, name, spread):
     check(Sphere(), [KERNELS[name](0.3)], x[:4], -y[:4], 1e-4 if name == "user" else LIMIT)
 
 
+def cancelling(case: str, d: int) -> tuple[Sphere | Euclidean, Tensor, Tensor]:
+    """Clouds in which the products of many or all pairs cancel, less a common centre or not."""
+    x, y, centre = (torch.randn(n, d, generator=torch.Generator().manual_seed(n)) for n in (23, 580, 1))
+    match case:
+        case "offset":
+            return Euclidean(), 1e3 + x, 1e3 + y
+        case "outliers":
+            y[::20] *= 1e3
+            return Euclidean(), x, y
+        case "offset clusters":
+            return Euclidean(), 1e3 + 1e-2 * x, 1e3 * torch.sign(y[:, :1]) + 1e-2 * y
+        case "cone":
+            return Sphere(), Sphere().projx(centre + 0.1 * x), Sphere().projx(centre + 0.1 * y)
+        case _:
+            poles = (centre + 1e-3 * y) * torch.sign(y[:, :1])
+            return Sphere(), Sphere().projx(centre + 1e-3 * x), Sphere().projx(poles)
+
+
+@pytest.mark.parametrize("direction", ["gradient", "displacement"])
+@pytest.mark.parametrize("d", [5, 17, 70])
+@pytest.mark.parametrize("case", ["offset", "outliers", "offset clusters", "cone", "poles"])
+def test_clouds_whose_products_cancel(case, d, direction):
+    manifold, x, y = cancelling(case, d)
+    scale = float(manifold.cdist(x.double(), y.double()).median())
+    kernels = [Laplace(scale), Laplace(0.1 * scale), Matern(scale, 1.5)]
+    check(manifold, kernels, x, y, direction=direction)
+
+
 @pytest.mark.parametrize("radius", [5.0, 20.0, 40.0, 60.0])
 @pytest.mark.parametrize("space", ["H^1", "H^2", "H^4"])
 def test_far_points_of_a_hyperboloid(space, radius):
@@ -197,7 +226,7 @@ def test_rows_without_references_have_no_density_and_no_gradient(space):
 
 
 @pytest.mark.parametrize("name", [n for n in KERNELS if n != "user"])
-@pytest.mark.parametrize("space", ["R^3", "S^2", "H^2"])
+@pytest.mark.parametrize("space", ["R^3", "R^64", "S^2", "H^2"])
 def test_rows_whose_weights_underflow_follow_their_nearest_reference(space, name):
     manifold = SPACES[space][0]
     x, y = cloud(space, 20, 0), cloud(space, 9, 1)
@@ -463,6 +492,26 @@ def new_library():
     build.compiled.cache_clear()
     yield
     build.compiled.cache_clear()
+
+
+@pytest.mark.parametrize(("processor", "known"), [("x86-64", ()), ("x86-64-v3", ("AVX2", "AVX512"))])
+@pytest.mark.usefixtures("new_library")
+def test_vectors_of_older_processors(processor, known, monkeypatch, tmp_path):
+    capability = torch.backends.cpu.get_cpu_capability()
+    if platform.machine() != "x86_64" or (known and capability not in known):
+        pytest.skip("another processor")
+    flags = {"-march=native": f"-march={processor}", "-O3": "-O1"}
+    monkeypatch.setattr(build, "FLAGS", [flags.get(flag, flag) for flag in build.FLAGS])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for space in ("R^2", "R^17", "R^64", "S^2", "S^16", "H^2", "H^4"):
+        kernels = [Laplace(1.0), Matern(1.0, 1.5), Matern(1.0, 0.8)]
+        check(SPACES[space][0], kernels, cloud(space, 37, 0), cloud(space, 611, 1))
+        check(SPACES[space][0], kernels[:1], *clusters(space, 1e-2))
+    for shape in ((6, 4), (2, 20)):
+        check_product(points((11, *shape), 0), points((290, *shape), 1), [Laplace(1.0)], product=False)
+    x, y = cloud("R^3", 37, 0), cloud("R^3", 2000, 1)
+    nearest = tree(y).nearest(x, 9)
+    assert torch.equal(nearest, torch.cdist(x.double(), y.double()).topk(9, largest=False).indices)
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", "false", "true"])

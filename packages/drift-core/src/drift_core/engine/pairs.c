@@ -1,11 +1,12 @@
 /* Kernel-smoothed log-densities and their gradients over all pairs of two float32 clouds, in one pass.
 
-   References are packed into tiles that fit the first-level cache, one row per coordinate. For a tile and one
-   query three loops over vectors find distances and directions, kernel values, and the sums of an online
-   softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). Sums over a tile are
-   float32, sums of tiles float64. Directions are sums of differences y - x, never of y alone, so that
-   near-coincident points keep their digits; on the sphere y + x takes their place beyond a right angle.
-   Hyperboloids are float64 up to the distance: their coordinates grow like exp(radius).
+   References are packed into tiles that fit a cache, one row per coordinate. For a tile and one query loops over
+   vectors find distances and directions, kernel values, and the sums of an online softmax (Milakov and
+   Gimelshein 2018, arXiv 1805.02867). Sums over a tile are float32, sums of tiles float64. Directions are sums
+   of differences y - x, so that near-coincident points keep their digits; on the sphere y + x takes their place
+   beyond a right angle. In many dimensions distances and directions are matrix products of points less the
+   centre of the references, and of differences for the pairs whose products would cancel. Hyperboloids are
+   float64 up to the distance: their coordinates grow like exp(radius).
 
    The result of a query depends neither on the other queries nor on the number of threads. */
 
@@ -31,16 +32,17 @@ static void add(const Request *q, const Tile *tile, const float *x, Scratch *s, 
 }
 
 /* Add a tile to the sums of queries i, i + 1, ..., at most `GROUP` of them. */
-static void accumulate(int queries, const Request *q, const Tile *tile, int64_t i, const float *x,
-                       const double *lifted, Query *query, Scratch *s) {
-    int dim = q->dim, width = width_of(dim), sided = q->geometry == SPHERE;
+static void accumulate(int queries, const Request *q, const Tile *tile, int64_t i, const double *lifted,
+                       Query *query, Scratch *s) {
+    int dim = q->dim, width = width_of(dim), sphere = q->geometry == SPHERE;
     int form = q->kernels == 1 && !q->displacement ? q->kernel->form : -1;
     int many = dim > SMALL && q->geometry != HYPERBOLOID;
-    if (many) find_all_squares(queries, sided, dim, tile, x, s);
+    if (many && sphere) find_all_squares(queries, 1, dim, tile, query, s);
+    else if (many) find_all_squares(queries, 0, dim, tile, query, s);
     for (int c = 0; c < queries; c++)
-        if (form == LAPLACE) find_pairs(LAPLACE, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
-        else if (form == GAUSSIAN) find_pairs(GAUSSIAN, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
-        else find_pairs(-1, q, tile, x + c * width, lifted + c * dim, query + c, s + c);
+        if (form == LAPLACE) find_pairs(LAPLACE, q, tile, lifted + c * dim, query + c, s + c);
+        else if (form == GAUSSIAN) find_pairs(GAUSSIAN, q, tile, lifted + c * dim, query + c, s + c);
+        else find_pairs(-1, q, tile, lifted + c * dim, query + c, s + c);
     for (int k = 0; k < q->kernels; k++) {
         double *sums[GROUP];
         for (int c = 0; c < queries; c++) {
@@ -48,12 +50,12 @@ static void accumulate(int queries, const Request *q, const Tile *tile, int64_t 
             if (form != LAPLACE && form != GAUSSIAN)
                 evaluate(q->kernel + k, q->displacement, tile->padded, s + c);
             float largest = raise(width, weigh(q, tile, i + c, s + c), own);
-            add(q, tile, x + c * width, s + c, largest, own);
+            add(q, tile, query[c].point, s + c, largest, own);
             sums[c] = own + 3;
         }
         if (many && q->gradient) {
-            if (sided) add_all_directions(1, queries, width, tile, x, s, sums);
-            else add_all_directions(0, queries, width, tile, x, s, sums);
+            if (sphere) add_all_directions(1, 1, queries, width, tile, query, s, sums);
+            else add_all_directions(0, 0, queries, width, tile, query, s, sums);
         }
     }
 }
@@ -90,28 +92,25 @@ static void finish(const Request *q, int64_t i, const float *x, const double *li
 
 typedef struct {
     const Request *request;
-    const Tile *tiles; /* of all queries; NULL if every query has its own references */
+    const Tile *tiles;   /* of all queries; NULL if every query has its own references */
+    const float *centre; /* the same */
     int64_t tile_count, block;
     _Atomic int64_t next;
     _Atomic int failed;
 } Work;
 
 /* Queries i..end-1: tile by tile, so that a tile serves all of them while it is in the cache. */
-static void run_block(const Work *work, int64_t i, int64_t end, Query *queries, float *points, double *lifted,
-                      Tile *own, Scratch *scratch) {
+static void run_block(const Work *work, int64_t i, int64_t end, Query *queries, double *lifted, Tile *own,
+                      Scratch *scratch) {
     const Request *q = work->request;
     int64_t per_query = (int64_t)q->kernels * (3 + width_of(q->dim)), width = width_of(q->dim);
     for (int64_t b = 0; b < end - i; b++) {
         const float *x = q->x + (i + b) * q->dim;
         memset(queries[b].sums, 0, per_query * sizeof(double));
         for (int k = 0; k < q->kernels; k++) queries[b].sums[k * (3 + width)] = -INFINITY;
-        memcpy(points + b * width, x, q->dim * sizeof(float));
+        if (own) find_centre(q->dim, q->y + (i + b) * q->m * q->dim, q->m, q->dim, queries[b].point + width);
+        place(q, x, own ? queries[b].point + width : work->centre, queries + b);
         if (q->geometry == HYPERBOLOID) lift(q->dim, x, lifted + b * q->dim, 1);
-        if (q->geometry == SPHERE) {
-            double norm = norm_of(q->dim, x);
-            queries[b].excess = (float)(norm - 1);
-            queries[b].inverse = (float)(1 / norm);
-        }
     }
     int64_t group = own || q->dim <= SMALL ? 1 : GROUP;
     for (int64_t t = 0; t < work->tile_count; t++)
@@ -119,12 +118,13 @@ static void run_block(const Work *work, int64_t i, int64_t end, Query *queries, 
             const Tile *tile = work->tiles + t;
             if (own) {
                 int64_t first = t * own->size, left = q->m - first;
-                pack(q, own, q->y + (i + b) * q->m * q->dim, q->dim, first, left < own->size ? (int)left : own->size);
+                const float *y = q->y + (i + b) * q->m * q->dim, *centre = queries[b].point + width;
+                pack(q, own, y, q->dim, centre, first, left < own->size ? (int)left : own->size);
                 tile = own;
             }
             int64_t left = end - i - b;
-            accumulate(left < group ? (int)left : (int)group, q, tile, i + b, points + b * width,
-                       lifted + b * q->dim, queries + b, scratch);
+            accumulate(left < group ? (int)left : (int)group, q, tile, i + b, lifted + b * q->dim, queries + b,
+                       scratch);
         }
     for (int64_t b = 0; b < end - i; b++)
         finish(q, i + b, q->x + (i + b) * q->dim, lifted + b * q->dim, queries + b);
@@ -137,17 +137,20 @@ static void *run_blocks(void *argument) {
     size_t per_query = (size_t)q->kernels * (3 + width_of(q->dim));
     Query *queries = calloc(block, sizeof *queries);
     double *sums = calloc(block * per_query, sizeof *sums), *lifted = calloc(block * q->dim, sizeof *lifted);
-    float *points = calloc(block * width, sizeof *points);
+    float *points = calloc(block * 3 * width, sizeof *points);
     Scratch *scratch = calloc(GROUP, sizeof *scratch);
     Tile own;
     int ready = queries && sums && lifted && points && scratch;
     if (q->own_references) ready &= tile_alloc(q, tile_size(q->dim, q->m), &own);
     if (ready) {
-        for (size_t b = 0; b < block; b++) queries[b].sums = sums + b * per_query;
+        for (size_t b = 0; b < block; b++) {
+            queries[b].point = points + 3 * b * width;
+            queries[b].sums = sums + b * per_query;
+        }
         int64_t i;
         while ((i = atomic_fetch_add(&work->next, work->block)) < q->n) {
             int64_t end = i + work->block < q->n ? i + work->block : q->n;
-            run_block(work, i, end, queries, points, lifted, q->own_references ? &own : NULL, scratch);
+            run_block(work, i, end, queries, lifted, q->own_references ? &own : NULL, scratch);
         }
     } else
         work->failed = 1;
@@ -164,20 +167,23 @@ static void *run_blocks(void *argument) {
 int drift_scores(const Request *q) {
     int64_t size = tile_size(q->dim, q->m), count = (q->m + size - 1) / size, packed = 0;
     Tile *tiles = q->own_references ? NULL : calloc(count, sizeof *tiles);
-    int failed = !q->own_references && !tiles;
+    float *centre = q->own_references ? NULL : malloc(width_of(q->dim) * sizeof *centre);
+    int failed = !q->own_references && (!tiles || !centre);
+    if (centre) find_centre(q->dim, q->y, q->m, q->dim, centre);
     while (!failed && !q->own_references && packed < count) {
         int64_t first = packed * size, left = q->m - first;
         Tile *tile = tiles + packed++;
         failed = !tile_alloc(q, (int)size, tile);
-        if (!failed) pack(q, tile, q->y, q->dim, first, left < size ? (int)left : (int)size);
+        if (!failed) pack(q, tile, q->y, q->dim, centre, first, left < size ? (int)left : (int)size);
     }
     if (!failed) {
         int64_t share = (q->n + q->threads - 1) / q->threads;
-        Work work = {q, tiles, count, share < 16 ? share : 16, 0, 0};
+        Work work = {q, tiles, centre, count, share < 16 ? share : 16, 0, 0};
         run_threads(q->threads, run_blocks, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);
     free(tiles);
+    free(centre);
     return failed;
 }

@@ -13,13 +13,25 @@
 #include <immintrin.h>
 #endif
 
+/* Numbers in a vector of the processor, and vectors of sums that it keeps in registers for each of a group of
+   queries. Where vectors are wider than the processor's, GCC keeps them in memory. */
+#if defined __AVX512F__
+#define WIDTH 16
+#define VECTORS 4
+#elif defined __AVX__
+#define WIDTH 8
+#define VECTORS 2
+#else
+#define WIDTH 4
+#define VECTORS 2
+#endif
 #define TILE 256 /* most references in a tile */
-#define WIDTH 16 /* references and coordinates are padded to a multiple of it */
 #define SMALL 4  /* dimensions up to it have loops of their own */
-#define GROUP 8  /* queries that share a tile in the first-level cache */
+#define GROUP 4  /* queries that are multiplied by a tile of many dimensions at once */
+#define NEAR 8   /* squared distances are of differences if this multiple is below those from the centre */
 #define INLINE static inline __attribute__((always_inline))
 
-/* Vectors as GCC and Clang have them; the compiler splits them where the processor's are shorter. */
+/* Vectors as GCC and Clang have them. References and coordinates are padded to whole ones. */
 typedef float Vector __attribute__((vector_size(WIDTH * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(WIDTH * sizeof(int32_t))));
 typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float))));
@@ -56,22 +68,28 @@ typedef struct {
     int64_t first;
     int count, padded;          /* count rounded up to a multiple of WIDTH */
     int size;                   /* most references, the stride of a coordinate */
-    float *columns;             /* [dim, size] */
-    float *rows;                /* [size, width]: the same for the sums over many dimensions */
+    float *columns;             /* [dim, size]; in many dimensions less their centre */
+    float *rows;                /* [size, width]: the same for sums */
+    float *points;              /* [size, width]: in many dimensions, the references themselves */
+    float *square;              /* [size]: squared distances from the centre */
     float *excess, *inverse;    /* [size]: |y| - 1 and 1 / |y| on the sphere */
     double *lifted;             /* [dim, size]: points of the hyperboloid */
+    double farthest;            /* the largest of their time coordinates */
     void *memory;               /* that holds them */
 } Tile;
 
 /* A query, and its sums so far. */
 typedef struct {
-    float excess, inverse;
-    double *sums; /* [kernels, 3 + width]: largest logit, weights, squared weights, directions */
+    float excess, inverse, square; /* as those of references */
+    float *point;                  /* [3, width]: itself, the centre of the references, and their difference */
+    double *sums;                  /* [kernels, 3 + width]: largest logit, weights, squared weights, directions */
 } Query;
 
 typedef struct {
     float r[TILE], inverse[TILE], side[TILE]; /* distance, 1 / length of the direction y - side x */
     float logit[TILE], slope[TILE], weight[TILE];
+    int32_t near[TILE]; /* references so near to a query that products cancel, and how many */
+    int count;
 } Scratch;
 
 /* ------------------------------------------------------------------ functions */
@@ -79,6 +97,15 @@ typedef struct {
 INLINE Vector load(const float *p) {
     Vector v;
     memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* The same, kept in a register: GCC would load it anew for every use. */
+INLINE Vector load_once(const float *p) {
+    Vector v = load(p);
+#ifdef __SSE2__
+    __asm__("" : "+v"(v));
+#endif
     return v;
 }
 
@@ -100,6 +127,9 @@ INLINE Vector choose(Ints condition, Vector yes, Vector no) {
     return (Vector)((condition & (Ints)yes) | (~condition & (Ints)no));
 }
 
+/* v, or -v where the sign of a number is negative; other ports of a processor do it than multiply. */
+INLINE Vector signed_by(Vector sign, Vector v) { return (Vector)((Ints)v ^ ((Ints)sign & INT32_MIN)); }
+
 __attribute__((unused)) /* The larger of two numbers, b if either is NaN. */
 INLINE Vector larger(Vector a, Vector b) {
 #ifdef __AVX512F__
@@ -110,43 +140,74 @@ INLINE Vector larger(Vector a, Vector b) {
 }
 
 INLINE float sum_of(Vector v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float sum = 0;
     for (int k = 0; k < WIDTH; k++) sum += v[k];
     return sum;
+#endif
+}
+
+INLINE int is_any(Ints condition) {
+    int64_t any = 0;
+    for (int k = 0; k < WIDTH / 2; k++) any |= ((Longs)condition)[k];
+    return any != 0;
 }
 
 INLINE double sum_of_doubles(Doubles v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_pd((__m512d)v);
+#else
     double sum = 0;
     for (int k = 0; k < WIDTH / 2; k++) sum += v[k];
     return sum;
+#endif
 }
+
+#ifdef __AVX512F__
+/* Half of a positive number. */
+INLINE Vector half_of(Vector v) { return (Vector)((Ints)v - (1 << 23)); }
+#endif
 
 /* 1 / sqrt(v) to 2e-7, and 0 for NaN and where v is 0 or too small for a float32. */
 INLINE Vector inverse_root(Vector v) {
     Vector y;
 #ifdef __AVX512F__
     y = (Vector)_mm512_rsqrt14_ps((__m512)v);
-    y *= 1.5f - 0.5f * v * y * y; /* Newton's step */
+    y += half_of(y) * (1.0f - v * y * y); /* Newton's step */
 #else
     for (int k = 0; k < WIDTH; k++) y[k] = 1 / sqrtf(v[k]);
 #endif
     return (Vector)((Ints)y & (v > 1e-36f));
 }
 
-/* exp(t) for t <= 0, to 2e-7; 0 below -87, NaN for NaN. */
+/* 1 / sqrt(a b), without the product; 0 where a is 0 or NaN or too small for a float32. */
+INLINE Vector inverse_root_of_product(Vector a, Vector b) {
+#ifdef __AVX512F__
+    Vector y = (Vector)_mm512_rsqrt14_ps((__m512)a) * (Vector)_mm512_rsqrt14_ps((__m512)b);
+    y += half_of(y) * (1.0f - (a * y) * (b * y));
+    return (Vector)((Ints)y & (a > 1e-36f));
+#else
+    return inverse_root(a) * inverse_root(b);
+#endif
+}
+
+/* exp(t) for t <= 0, its error below 2e-7; 0 below -87, NaN for NaN. */
 INLINE Vector exp_of(Vector t) {
-    Ints tiny = t < -87.0f;
-    t = (Vector)((Ints)t & ~tiny);
     Vector shifted = t * 1.44269504f + 12582912.0f; /* rounds to the nearest integer */
-    Vector whole = shifted - 12582912.0f;
-    Vector f = (t - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    Vector p = f * 8.381110539e-3f + 4.191753580e-2f;
-    p = p * f + 1.666632567e-1f;
-    p = p * f + 4.999886906e-1f;
+    Vector whole = shifted - 12582912.0f, f = t * 1.44269504f - whole;
+    Vector p = f * 1.326472712e-3f + 9.671512645e-3f;
+    p = p * f + 5.550733743e-2f;
+    p = p * f + 2.402224209e-1f;
+    p = p * f + 6.931469776e-1f;
     p = p * f + 1.0f;
-    p = p * f + 1.0f;
-    Vector power = (Vector)(((Ints)shifted + (127 - 0x4b400000)) << 23);
-    return (Vector)((Ints)(p * power) & ~tiny);
+#ifdef __AVX512F__
+    __mmask16 large = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+    return (Vector)_mm512_maskz_scalef_ps(large, (__m512)p, (__m512)whole);
+#else
+    return (Vector)(((Ints)p + ((Ints)shifted << 23)) & ~(t < -87.0f));
+#endif
 }
 
 /* log(1 + t) for finite t >= 0, to 1e-7 relative; NaN for NaN. */
@@ -173,7 +234,7 @@ INLINE int width_of(int dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
 /* ------------------------------------------------------------------ distances */
 
 /* Hand over pairs: what the sums need if the only kernel is Laplace or Gaussian, else their distances. */
-INLINE void emit(int form, const Kernel *kernel, int j, Vector r, Vector inverse, Scratch *s) {
+INLINE void emit(int form, const Kernel *kernel, int j, Vector r, Vector inverse, Scratch *restrict s) {
     if (form == LAPLACE) {
         store(s->logit + j, r * -kernel->rate);
         store(s->slope + j, inverse * kernel->rate);
@@ -186,64 +247,98 @@ INLINE void emit(int form, const Kernel *kernel, int j, Vector r, Vector inverse
     }
 }
 
-/* `count` vectors from j on of x . y, or of |y - side x|^2, of one or two queries in any dimension. */
-INLINE void vectors(int product, int sided, int count, int queries, int dim, const Tile *tile, const float *x,
-                    Scratch *s, int j) {
-    const float *y = tile->columns + j;
-    int width = width_of(dim);
-    Vector sums[2][4] = {{{0}}}, side[2][4], d;
-    for (int c = 0; sided && c < queries; c++)
-        for (int v = 0; v < count; v++) side[c][v] = load(s[c].side + j + v * WIDTH);
+/* Products of queries and `count` vectors of references from j on, both less the centre. */
+INLINE void multiply(int queries, int count, int dim, const Tile *tile, const Query *query, Scratch *restrict s,
+                     int j) {
+    const float *y = tile->columns + j, *x[GROUP];
+    Vector sums[GROUP][VECTORS] = {{{0}}};
+    for (int c = 0; c < queries; c++) x[c] = query[c].point + 2 * width_of(dim);
     for (int k = 0; k < dim; k++, y += tile->size)
-        for (int v = 0; v < count; v++)
-            for (int c = 0; c < queries; c++) {
-                d = load(y + v * WIDTH);
-                if (product) sums[c][v] += d * x[c * width + k];
-                else {
-                    if (sided) d -= side[c][v] * x[c * width + k];
-                    else d -= x[c * width + k];
-                    sums[c][v] += d * d;
-                }
-            }
+        for (int v = 0; v < count; v++) {
+            Vector at = load_once(y + v * WIDTH);
+            for (int c = 0; c < queries; c++) sums[c][v] += at * x[c][k];
+        }
     for (int c = 0; c < queries; c++)
         for (int v = 0; v < count; v++) store(s[c].r + j + v * WIDTH, sums[c][v]);
 }
 
-INLINE void all_vectors(int product, int sided, int queries, int dim, const Tile *tile, const float *x,
-                        Scratch *s) {
+INLINE void multiply_all(int queries, int dim, const Tile *tile, const Query *query, Scratch *restrict s) {
     int j = 0;
-    for (; j + 4 * WIDTH <= tile->padded; j += 4 * WIDTH)
-        vectors(product, sided, 4, queries, dim, tile, x, s, j);
-    for (; j < tile->padded; j += WIDTH) vectors(product, sided, 1, queries, dim, tile, x, s, j);
+    for (; j + VECTORS * WIDTH <= tile->padded; j += VECTORS * WIDTH)
+        multiply(queries, VECTORS, dim, tile, query, s, j);
+    for (; j < tile->padded; j += WIDTH) multiply(queries, 1, dim, tile, query, s, j);
 }
 
-/* Squared lengths |y - side x|^2 in s->r, and sides, of one or two queries. */
-INLINE void find_squares(int queries, int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
-    if (sided) {
-        all_vectors(1, 0, queries, dim, tile, x, s);
-        for (int c = 0; c < queries; c++)
-            for (int j = 0; j < tile->padded; j++) s[c].side[j] = s[c].r[j] < 0 ? -1.0f : 1.0f;
-        all_vectors(0, 1, queries, dim, tile, x, s);
-    } else
-        all_vectors(0, 0, queries, dim, tile, x, s);
+/* |y - side x|^2 of a reference. */
+INLINE float square_between(int width, const float *y, float side, const float *x) {
+    Vector sum = {0};
+    for (int k = 0; k < width; k += WIDTH) {
+        Vector d = load(y + k) - side * load(x + k);
+        sum += d * d;
+    }
+    return sum_of(sum);
 }
 
-/* The same of a group of queries. */
-INLINE void find_all_squares(int queries, int sided, int dim, const Tile *tile, const float *x, Scratch *s) {
-    int c = 0, width = width_of(dim);
-    for (; c + 2 <= queries; c += 2) find_squares(2, sided, dim, tile, x + c * width, s + c);
-    if (c < queries) find_squares(1, sided, dim, tile, x + c * width, s + c);
-}
-
-/* `dim` is a constant up to `SMALL`, and 0 if s->r holds the squares. */
-INLINE void euclidean_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const float *x, Scratch *s) {
+/* Squares |y - side x|^2 in s->r, of products there: of x and y less the centre, |x|^2 + |y|^2 - 2 x . y. On the
+   sphere |y + x|^2 is what is missing to 2 |x|^2 + 2 |y|^2. Where most of a sum cancels, of differences. */
+INLINE void find_squares(int sided, int width, const Tile *tile, const Query *query, Scratch *restrict s) {
+    Ints any = {0};
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector square = dim ? (Vector){0} : load(s->r + j);
+        Vector whole = load(tile->square + j) + query->square, square = whole - 2 * load(s->r + j);
+        if (sided) {
+            Vector norm = load(tile->excess + j) + 1.0f;
+            Vector sum = 2 * (norm * norm + (1 + query->excess) * (1 + query->excess));
+            Ints far = square * 2 > sum;
+            square = choose(far, sum - square, square);
+            whole = choose(far, sum, whole);
+            store(s->side + j, (Vector)((far & INT32_MIN) | 0x3f800000)); /* -1 or 1 */
+        }
+        Ints near = ~(square * NEAR > whole);
+        any |= near;
+        store(s->r + j, (Vector)((Ints)square | near)); /* NaN */
+    }
+    s->count = 0;
+    if (!is_any(any)) return;
+    for (int j = 0; j < tile->padded; j++) {
+        s->near[s->count] = j;
+        s->count += s->r[j] != s->r[j];
+    }
+    for (int i = 0; i < s->count; i++) {
+        int j = s->near[i];
+        s->r[j] = square_between(width, tile->points + (int64_t)j * width, sided ? s->side[j] : 1, query->point);
+    }
+}
+
+/* Squares in s->r, and sides, of a group of queries. */
+INLINE void find_all_squares(int queries, int sided, int dim, const Tile *tile, const Query *query,
+                             Scratch *restrict s) {
+    if (queries == GROUP) multiply_all(GROUP, dim, tile, query, s);
+    else for (int c = 0; c < queries; c++) multiply_all(1, dim, tile, query + c, s + c);
+    for (int c = 0; c < queries; c++) find_squares(sided, width_of(dim), tile, query + c, s + c);
+}
+
+/* The same of one query in few dimensions; `dim` is a constant. */
+INLINE void find_small_squares(int sided, int dim, const Tile *tile, const float *x, Scratch *restrict s) {
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector dot = {0}, square = {0}, y[SMALL];
         for (int k = 0; k < dim; k++) {
-            Vector d = load(tile->columns + k * tile->size + j) - x[k];
+            y[k] = load(tile->columns + k * tile->size + j);
+            if (sided) dot += y[k] * x[k];
+        }
+        for (int k = 0; k < dim; k++) {
+            Vector at = (Vector){0} + x[k], d = y[k] - (sided ? signed_by(dot, at) : at);
             square += d * d;
         }
-        if (form == GAUSSIAN) { /* without the distance: its slope is proportional to it */
+        store(s->r + j, square);
+        if (sided) store(s->side + j, (Vector)(((Ints)dot & INT32_MIN) | 0x3f800000)); /* 1 with the sign of dot */
+    }
+}
+
+/* Of the squares in s->r. Without a distance for a Gaussian: its slope is proportional to it. */
+INLINE void euclidean_pairs(int form, const Kernel *kernel, int count, Scratch *restrict s) {
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector square = load(s->r + j);
+        if (form == GAUSSIAN) {
             store(s->logit + j, square * (-0.5f * kernel->rate));
             store(s->slope + j, square * 0 + kernel->rate);
         } else {
@@ -255,24 +350,11 @@ INLINE void euclidean_pairs(int dim, int form, const Kernel *kernel, const Tile 
 
 /* With e the chord to y, or to -y beyond a right angle, sin(theta) = e sqrt(1 - e^2/4), and theta, or pi less
    it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 1e-7). Vectors are
-   not exactly of length one: a radial difference is removed. `dim` is a constant up to `SMALL`, and 0 if
-   s->r holds the squares and s->side the sides. */
-INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const float *x, const Query *q,
-                         Scratch *s) {
+   not exactly of length one: a radial difference is removed. Of the squares in s->r, and sides. */
+INLINE void sphere_pairs(int form, const Kernel *kernel, const Tile *tile, const Query *q, Scratch *restrict s) {
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector dot = {0}, square = {0}, side;
-        for (int k = 0; k < dim; k++) dot += load(tile->columns + k * tile->size + j) * x[k];
-        if (dim == 0) {
-            side = load(s->side + j);
-            square = load(s->r + j);
-        } else
-            side = (Vector)(((Ints)dot & INT32_MIN) | 0x3f800000); /* 1 with the sign of the product */
-        for (int k = 0; k < dim; k++) {
-            Vector d = load(tile->columns + k * tile->size + j) - side * x[k];
-            square += d * d;
-        }
         Vector radial = load(tile->excess + j) - q->excess, norm = load(tile->inverse + j);
-        square = (square - radial * radial) * (norm * q->inverse);
+        Vector square = (load(s->r + j) - radial * radial) * (norm * q->inverse), side = load(s->side + j);
         square = (Vector)((Ints)square & ~(square < 0));
         Vector sine2 = square - square * square * 0.25f, inverse = inverse_root(sine2);
         Vector p = square * 7.086433702e-5f - 3.531997378e-4f;
@@ -283,18 +365,30 @@ INLINE void sphere_pairs(int dim, int form, const Kernel *kernel, const Tile *ti
         p = p * square + 3.341881099e-2f;
         p = p * square + 1.666598233e-1f;
         p = p * square + 1.0f;
-        Vector angle = sine2 * inverse * p;
-        angle = angle * side + (Vector)((Ints)(angle * 0 + 3.14159265f) & (side < 0));
-        store(s->side + j, side);
+        Vector angle = sine2 * inverse * p, pi = (Vector){0} + 3.14159265f;
+        angle = (Vector)((Ints)pi & (side < 0)) + signed_by(side, angle);
         emit(form, kernel, j, angle, inverse * norm, s);
     }
 }
 
-/* z = sinh^2(r/2) = <y - x, y - x>_L / 4 = (-<x, y>_L - 1) / 2: of a sum of squares less the square of a time
-   difference, and a product of times less that of the rest, the one that cancels less. Then
-   sinh(r) = 2 sqrt(z) sqrt(1 + z), and r = log(cosh(r) + sinh(r)). x is lifted, time first. */
-INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const double *x,
-                              Scratch *s) {
+/* cosh(r) - 1 = -<x, y>_L - 1 as float32 in s->r. x is lifted, time first. Returns whether one of them
+   is so small that the product has cancelled. */
+INLINE int lorentz_products(int dim, const Tile *tile, const double *x, Scratch *restrict s) {
+    Vector limit = (Vector){0} + (float)(1e-8 * tile->farthest * x[0]);
+    Ints any = {0};
+    for (int j = 0; j < tile->padded; j += WIDTH / 2) {
+        Doubles z = load_doubles(tile->lifted + j) * x[0] - 1.0;
+        for (int k = 1; k < dim; k++) z -= load_doubles(tile->lifted + k * tile->size + j) * x[k];
+        Half narrow = __builtin_convertvector(z, Half);
+        memcpy(s->r + j, &narrow, sizeof narrow);
+    }
+    for (int j = 0; j < tile->padded; j += WIDTH) any |= load(s->r + j) < limit;
+    return is_any(any);
+}
+
+/* The same of the product less 1, or of <y - x, y - x>_L / 2, a sum of squares less the square of a time
+   difference: whichever cancels less. */
+INLINE void lorentz_squares(int dim, const Tile *tile, const double *x, Scratch *restrict s) {
     for (int j = 0; j < tile->padded; j += WIDTH / 2) {
         Doubles times = load_doubles(tile->lifted + j), product = times * x[0];
         Doubles time = (times - x[0]) * (times - x[0]), square = -time, rest = product - 1.0;
@@ -304,24 +398,32 @@ INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Til
             rest -= y * x[k];
         }
         Longs near = time < product;
-        Doubles z2 = (Doubles)((near & (Longs)(square * 0.5)) | (~near & (Longs)rest));
-        Half z = __builtin_convertvector(z2 * 0.5, Half);
-        memcpy(s->r + j, &z, sizeof z);
+        Doubles z = (Doubles)((near & (Longs)(square * 0.5)) | (~near & (Longs)rest));
+        Half narrow = __builtin_convertvector(z, Half);
+        memcpy(s->r + j, &narrow, sizeof narrow);
     }
+}
+
+/* With z = cosh(r) - 1, sinh(r) = sqrt(z (z + 2)), and r = log(cosh(r) + sinh(r)). Two loops, since a processor
+   looks ahead no further than a few vectors of the two in one. */
+INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const double *x,
+                              Scratch *restrict s) {
+    if (lorentz_products(dim, tile, x, s)) lorentz_squares(dim, tile, x, s);
     for (int j = 0; j < tile->padded; j += WIDTH) {
         Vector z = load(s->r + j);
         z = (Vector)((Ints)z & ~(z < 0));
-        Vector sinh = inverse_root(z), cosh = inverse_root(z + 1.0f), inverse = sinh * cosh * 0.5f;
-        sinh *= z; /* of r/2 */
-        cosh *= z + 1.0f;
-        emit(form, kernel, j, log1p_of(2 * (z + sinh * cosh)), inverse, s);
+        Vector inverse = inverse_root_of_product(z, z + 2.0f);
+        store(s->r + j, z * ((z + 2.0f) * inverse) + z);
+        store(s->inverse + j, inverse);
     }
+    for (int j = 0; j < tile->padded; j += WIDTH)
+        emit(form, kernel, j, log1p_of(load(s->r + j)), load(s->inverse + j), s);
 }
 
 /* ------------------------------------------------------------------ kernels */
 
 /* log k in closed form for nu = factors + 1/2, and its slope times -1, as `HalfInteger` in kernel/matern.py. */
-INLINE void half_integer(const Kernel *kernel, int count, Scratch *s) {
+INLINE void half_integer(const Kernel *kernel, int count, Scratch *restrict s) {
     for (int j = 0; j < count; j += WIDTH) {
         Vector a = load(s->r + j) * kernel->rate, ratio = a + 1.0f, total = log1p_of(a) - a;
         for (int factor = 1; factor < kernel->factors; factor++) {
@@ -359,7 +461,7 @@ INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_
     }
 }
 
-INLINE void tabulated(const Kernel *kernel, int count, Scratch *s) {
+INLINE void tabulated(const Kernel *kernel, int count, Scratch *restrict s) {
     int32_t cells[TILE];
     float cubics[TILE][8], positions[TILE];
     find_cells(kernel, count, s, cells, positions);
@@ -372,7 +474,7 @@ INLINE void tabulated(const Kernel *kernel, int count, Scratch *s) {
 }
 
 /* logit = log k, slope = -d log k / dr (or r, for displacements) over the length of the direction. */
-INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch *s) {
+INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch *restrict s) {
     if (kernel->form == HALF_INTEGER) half_integer(kernel, count, s);
     if (kernel->form > HALF_INTEGER) tabulated(kernel, count, s);
     for (int j = 0; j < count; j += WIDTH) {
@@ -387,8 +489,8 @@ INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch 
 /* ------------------------------------------------------------------ sums */
 
 /* `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side is 1. */
-INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, const Scratch *s, float largest,
-                      double *sums) {
+INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, const Scratch *s,
+                      float largest, double *sums) {
     Vector total = {0}, squares = {0}, parts[SMALL] = {{0}};
     for (int j = 0; j < tile->padded; j += WIDTH) {
         Vector w = exp_of(load(s->logit + j) - largest), a = w * load(s->slope + j);
@@ -396,7 +498,7 @@ INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, cons
         squares += w * w;
         for (int k = 0; k < dim; k++) {
             Vector d = load(tile->columns + k * tile->size + j);
-            if (sided) d -= load(s->side + j) * x[k];
+            if (sided) d -= signed_by(load(s->side + j), (Vector){0} + x[k]);
             else d -= x[k];
             parts[k] += a * d;
         }
@@ -407,7 +509,7 @@ INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, cons
 }
 
 /* Weights, and their products with the slopes in s->weight. */
-INLINE void add_weights(int count, Scratch *s, float largest, double *sums) {
+INLINE void add_weights(int count, Scratch *restrict s, float largest, double *sums) {
     Vector total = {0}, squares = {0};
     for (int j = 0; j < count; j += WIDTH) {
         Vector w = exp_of(load(s->logit + j) - largest);
@@ -419,24 +521,19 @@ INLINE void add_weights(int count, Scratch *s, float largest, double *sums) {
     sums[2] += sum_of(squares);
 }
 
-/* Sums of a (y - side x) over a tile for `count` vectors of coordinates of one or two queries; several sums of
-   few, so that additions need not wait for one another. */
-INLINE void directions(int sided, int count, int queries, int width, const Tile *tile, const float *x,
-                       const Scratch *s, double **sums, int first) {
+/* Products of weights and `count` vectors of coordinates of references, less the centre, of some queries;
+   several sums of few, so that additions need not wait for one another. */
+INLINE void directions(int queries, int count, int width, const Tile *tile, const Scratch *s, double **sums,
+                       int first) {
     const float *y = tile->rows + first;
-    int lanes = 4 / count;
-    Vector total[2][4] = {{{0}}}, at[2][4];
-    for (int c = 0; c < queries; c++)
-        for (int v = 0; v < count; v++) at[c][v] = load(x + c * width + first + v * WIDTH);
+    int lanes = VECTORS / count;
+    Vector total[GROUP][VECTORS] = {{{0}}};
     for (int j = 0; j < tile->padded; j += lanes)
         for (int i = 0; i < lanes; i++, y += width)
-            for (int v = 0; v < count; v++)
-                for (int c = 0; c < queries; c++) {
-                    Vector d = load(y + v * WIDTH);
-                    if (sided) d -= s[c].side[j + i] * at[c][v];
-                    else d -= at[c][v];
-                    total[c][i * count + v] += s[c].weight[j + i] * d;
-                }
+            for (int v = 0; v < count; v++) {
+                Vector at = load_once(y + v * WIDTH);
+                for (int c = 0; c < queries; c++) total[c][i * count + v] += s[c].weight[j + i] * at;
+            }
     for (int c = 0; c < queries; c++)
         for (int v = 0; v < count; v++) {
             for (int i = 1; i < lanes; i++) total[c][v] += total[c][i * count + v];
@@ -444,22 +541,54 @@ INLINE void directions(int sided, int count, int queries, int width, const Tile 
         }
 }
 
-INLINE void add_directions(int sided, int queries, int width, const Tile *tile, const float *x, const Scratch *s,
-                           double **sums) {
+INLINE void add_rows(int queries, int width, const Tile *tile, const Scratch *s, double **sums) {
     int k = 0;
-    for (; k + 4 * WIDTH <= width; k += 4 * WIDTH)
-        directions(sided, 4, queries, width, tile, x, s, sums, k);
-    for (; k + 2 * WIDTH <= width; k += 2 * WIDTH)
-        directions(sided, 2, queries, width, tile, x, s, sums, k);
-    if (k < width) directions(sided, 1, queries, width, tile, x, s, sums, k);
+    for (; k + VECTORS * WIDTH <= width; k += VECTORS * WIDTH)
+        directions(queries, VECTORS, width, tile, s, sums, k);
+    if (k + 2 * WIDTH <= width) { /* of four */
+        directions(queries, 2, width, tile, s, sums, k);
+        k += 2 * WIDTH;
+    }
+    if (k < width) directions(queries, 1, width, tile, s, sums, k);
 }
 
-/* The same of a group of queries. */
-INLINE void add_all_directions(int sided, int queries, int width, const Tile *tile, const float *x,
-                               const Scratch *s, double **sums) {
-    int c = 0;
-    for (; c + 2 <= queries; c += 2) add_directions(sided, 2, width, tile, x + c * width, s + c, sums + c);
-    if (c < queries) add_directions(sided, 1, width, tile, x + c * width, s + c, sums + c);
+/* Sums of a (y - side x) over the references near to a query, for `count` vectors of coordinates. */
+INLINE void near_directions(int sided, int count, int width, const Tile *tile, const float *x,
+                            const Scratch *s, double *sums, int first) {
+    Vector total[VECTORS] = {{0}};
+    for (int i = 0; i < s->count; i++) {
+        int j = s->near[i];
+        float side = sided ? s->side[j] : 1;
+        const float *y = tile->points + (int64_t)j * width + first;
+        for (int v = 0; v < count; v++)
+            total[v] += s->weight[j] * (load(y + v * WIDTH) - side * load(x + first + v * WIDTH));
+    }
+    for (int v = 0; v < count; v++)
+        for (int k = 0; k < WIDTH; k++) sums[first + v * WIDTH + k] += total[v][k];
+}
+
+/* The same for all coordinates. Then weights of these references become 0; and of the others, whose products
+   are added elsewhere, what the centre adds to them. On the sphere multiples of x do not count. */
+INLINE void add_near(int sphere, int sided, int width, const Tile *tile, const Query *query, Scratch *restrict s,
+                     double *sums) {
+    int k = 0;
+    for (; s->count && k + VECTORS * WIDTH <= width; k += VECTORS * WIDTH)
+        near_directions(sided, VECTORS, width, tile, query->point, s, sums, k);
+    for (; s->count && k < width; k += WIDTH) near_directions(sided, 1, width, tile, query->point, s, sums, k);
+    for (int i = 0; i < s->count; i++) s->weight[s->near[i]] = 0;
+    Vector weights = {0};
+    for (int j = 0; j < tile->padded; j += WIDTH) weights += load(s->weight + j);
+    double total = sum_of(weights);
+    const float *offset = query->point + (sphere ? width : 2 * width);
+    for (k = 0; k < width; k++) sums[k] += (sphere ? total : -total) * offset[k];
+}
+
+/* Sums of a (y - side x) of a group of queries, with the weights in s->weight. */
+INLINE void add_all_directions(int sphere, int sided, int queries, int width, const Tile *tile,
+                               const Query *query, Scratch *restrict s, double **sums) {
+    for (int c = 0; c < queries; c++) add_near(sphere, sided, width, tile, query + c, s + c, sums[c]);
+    if (queries == GROUP) add_rows(GROUP, width, tile, s, sums);
+    else for (int c = 0; c < queries; c++) add_rows(1, width, tile, s + c, sums + c);
 }
 
 /* Sums on the hyperboloid, with the weights in s->weight; `dim` may be a constant. */
@@ -478,27 +607,30 @@ INLINE void add_lifted(int dim, const Tile *tile, const Scratch *s, double *sums
 /* ------------------------------------------------------------------ a query and a tile */
 
 /* `form` is a constant: of the only kernel, or -1. */
-INLINE void find_pairs(int form, const Request *q, const Tile *tile, const float *x, const double *lifted,
-                       const Query *query, Scratch *s) {
+INLINE void find_pairs(int form, const Request *q, const Tile *tile, const double *lifted, const Query *query,
+                       Scratch *restrict s) {
     int dim = q->dim;
+    const float *x = query->point;
     const Kernel *kernel = q->kernel;
     if (q->geometry == HYPERBOLOID) {
         if (dim == 3) hyperboloid_pairs(3, form, kernel, tile, lifted, s);
         else hyperboloid_pairs(dim, form, kernel, tile, lifted, s);
     } else if (q->geometry == SPHERE) {
-        if (dim == 2) sphere_pairs(2, form, kernel, tile, x, query, s);
-        else if (dim == 3) sphere_pairs(3, form, kernel, tile, x, query, s);
-        else if (dim == 4) sphere_pairs(4, form, kernel, tile, x, query, s);
-        else sphere_pairs(0, form, kernel, tile, x, query, s);
-    } else if (dim == 1) euclidean_pairs(1, form, kernel, tile, x, s);
-    else if (dim == 2) euclidean_pairs(2, form, kernel, tile, x, s);
-    else if (dim == 3) euclidean_pairs(3, form, kernel, tile, x, s);
-    else if (dim == 4) euclidean_pairs(4, form, kernel, tile, x, s);
-    else euclidean_pairs(0, form, kernel, tile, x, s);
+        if (dim == 2) find_small_squares(1, 2, tile, x, s);
+        else if (dim == 3) find_small_squares(1, 3, tile, x, s);
+        else if (dim == 4) find_small_squares(1, 4, tile, x, s);
+        sphere_pairs(form, kernel, tile, query, s);
+    } else {
+        if (dim == 1) find_small_squares(0, 1, tile, x, s);
+        else if (dim == 2) find_small_squares(0, 2, tile, x, s);
+        else if (dim == 3) find_small_squares(0, 3, tile, x, s);
+        else if (dim == 4) find_small_squares(0, 4, tile, x, s);
+        euclidean_pairs(form, kernel, tile->padded, s);
+    }
 }
 
 /* Add the log-weights to the logits, and return the largest (ignoring NaN). */
-INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *s) {
+INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *restrict s) {
     if (q->log_weight) {
         const float *w = q->log_weight + i * q->row_stride + tile->first * q->column_stride;
         for (int j = 0; j < tile->count; j++) s->logit[j] += w[j * q->column_stride];
@@ -551,6 +683,12 @@ INLINE double norm_of(int dim, const float *x) {
     return sqrt(square);
 }
 
+INLINE float square_of(int width, const float *x) {
+    Vector sum = {0};
+    for (int k = 0; k < width; k += WIDTH) sum += load(x + k) * load(x + k);
+    return sum_of(sum);
+}
+
 /* The time coordinate that the others imply, and those, in float64. */
 INLINE void lift(int dim, const float *x, double *lifted, int64_t stride) {
     double square = 1;
@@ -561,9 +699,9 @@ INLINE void lift(int dim, const float *x, double *lifted, int64_t stride) {
     lifted[0] = sqrt(square);
 }
 
-/* References in a tile: as many as keep two copies of it within 32 kB, and no more than there are. */
+/* References in a tile: as many as keep two copies of it within 128 kB, and no more than there are. */
 INLINE int tile_size(int dim, int64_t m) {
-    int size = 4096 / dim / WIDTH * WIDTH;
+    int size = 16384 / dim / WIDTH * WIDTH;
     size = size < WIDTH ? WIDTH : size > TILE ? TILE : size;
     return m < size ? width_of((int)m) : size;
 }
@@ -571,21 +709,33 @@ INLINE int tile_size(int dim, int64_t m) {
 INLINE int tile_alloc(const Request *q, int size, Tile *tile) {
     size_t dim = q->dim, width = q->dim > SMALL ? width_of(q->dim) : 0;
     *tile = (Tile){.size = size};
-    size_t points = q->geometry == HYPERBOLOID ? 2 * dim : dim + width + 2;
-    float *memory = tile->memory = calloc(points * size, sizeof(float));
+    size_t numbers = q->geometry == HYPERBOLOID ? 2 * dim : dim + 2 * width + 3;
+    float *memory = tile->memory = calloc(numbers * size, sizeof(float));
     if (q->geometry == HYPERBOLOID) tile->lifted = tile->memory;
     else {
         tile->excess = memory;
         tile->inverse = memory + size;
-        tile->columns = memory + 2 * size;
-        tile->rows = memory + (2 + dim) * size;
+        tile->square = memory + 2 * size;
+        tile->columns = memory + 3 * size;
+        tile->rows = memory + (3 + dim) * size;
+        tile->points = memory + (3 + dim + width) * size;
     }
     return memory != NULL;
 }
 
+/* The mean of some references, evenly spaced; 0 in few dimensions. */
+INLINE void find_centre(int dim, const float *y, int64_t m, int64_t stride, float *centre) {
+    int64_t count = m < 64 ? m : 64;
+    memset(centre, 0, width_of(dim) * sizeof *centre);
+    if (dim <= SMALL) return;
+    for (int64_t j = 0; j < count; j++)
+        for (int k = 0; k < dim; k++) centre[k] += y[j * m / count * stride + k] / count;
+}
+
 /* `count` references, `stride` numbers apart, from the one with index `first` on. */
-INLINE void pack(const Request *q, Tile *tile, const float *y, int64_t stride, int64_t first, int count) {
-    int dim = q->dim, width = width_of(dim);
+INLINE void pack(const Request *q, Tile *tile, const float *y, int64_t stride, const float *centre, int64_t first,
+                 int count) {
+    int dim = q->dim, width = width_of(dim), many = dim > SMALL;
     tile->first = first;
     tile->count = count;
     tile->padded = width_of(count);
@@ -593,15 +743,37 @@ INLINE void pack(const Request *q, Tile *tile, const float *y, int64_t stride, i
         const float *point = y + (first + (j < count ? j : 0)) * stride; /* padding: any point, without weight */
         if (q->geometry == HYPERBOLOID) {
             lift(dim, point, tile->lifted + j, tile->size);
+            if (j == 0 || tile->lifted[j] > tile->farthest) tile->farthest = tile->lifted[j];
             continue;
         }
-        for (int k = 0; k < dim; k++) tile->columns[k * tile->size + j] = point[k];
-        if (dim > SMALL) memcpy(tile->rows + (int64_t)j * width, point, dim * sizeof *point);
+        for (int k = 0; k < dim; k++) tile->columns[k * tile->size + j] = point[k] - centre[k];
+        if (many) {
+            float *row = tile->rows + (int64_t)j * width;
+            for (int k = 0; k < dim; k++) row[k] = point[k] - centre[k];
+            memcpy(tile->points + (int64_t)j * width, point, dim * sizeof *point);
+            tile->square[j] = square_of(width, row);
+        }
         if (q->geometry == SPHERE) {
             double norm = norm_of(dim, point);
             tile->excess[j] = (float)(norm - 1);
             tile->inverse[j] = (float)(1 / norm);
         }
+    }
+}
+
+/* A query whose references have this centre; in memory of its own, where the centre may already be. */
+INLINE void place(const Request *q, const float *x, const float *centre, Query *query) {
+    int dim = q->dim, width = width_of(dim);
+    memcpy(query->point, x, dim * sizeof *x);
+    for (int k = 0; k < width; k++) {
+        query->point[width + k] = centre[k];
+        query->point[2 * width + k] = query->point[k] - centre[k];
+    }
+    query->square = square_of(width, query->point + 2 * width);
+    if (q->geometry == SPHERE) {
+        double norm = norm_of(dim, x);
+        query->excess = (float)(norm - 1);
+        query->inverse = (float)(1 / norm);
     }
 }
 

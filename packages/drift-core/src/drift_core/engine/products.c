@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     const Product *product;
     const Tile *tiles; /* [blocks of references, positions] */
+    const float *centres; /* [positions, width] */
     int64_t blocks;
     _Atomic int64_t next;
     _Atomic int failed;
@@ -25,8 +26,8 @@ typedef struct {
 
 /* What a thread needs for a group of queries. */
 typedef struct {
-    float *points;    /* [positions, GROUP, width] */
-    Query *queries;   /* [positions, GROUP]: lengths of the points */
+    float *points;    /* [positions, GROUP, 3, width] */
+    Query *queries;   /* [positions, GROUP] */
     double *sums;     /* [GROUP, 3 + positions * stride] */
     Scratch *at;      /* [GROUP]: of a position */
     Scratch *total;   /* [GROUP]: of all positions */
@@ -39,11 +40,11 @@ INLINE int stride_of(int dim) { return dim > SMALL ? width_of(dim) : SMALL; }
 static void find_position(const Product *p, const Kernel *kernel, int queries, const Tile *tile, const Group *g,
                           int64_t l) {
     const Request *q = &p->request;
-    int width = width_of(q->dim);
-    const float *x = g->points + l * GROUP * width;
-    if (q->dim > SMALL) find_all_squares(queries, !p->orthant, q->dim, tile, x, g->at);
+    const Query *query = g->queries + l * GROUP;
+    if (q->dim > SMALL && p->orthant) find_all_squares(queries, 0, q->dim, tile, query, g->at);
+    else if (q->dim > SMALL) find_all_squares(queries, 1, q->dim, tile, query, g->at);
     for (int c = 0; c < queries; c++) {
-        find_pairs(-1, q, tile, x + c * width, NULL, g->queries + l * GROUP + c, g->at + c);
+        find_pairs(-1, q, tile, NULL, query + c, g->at + c);
         if (p->product) evaluate(kernel, q->displacement, tile->padded, g->at + c);
     }
 }
@@ -99,7 +100,7 @@ static void add_positions(const Product *p, const Kernel *kernel, int queries, c
     const Request *q = &p->request;
     int dim = q->dim, width = width_of(dim), stride = stride_of(dim), padded = tiles->padded;
     for (int64_t l = 0; l < p->positions; l++) {
-        const float *x = g->points + l * GROUP * width;
+        const Query *query = g->queries + l * GROUP;
         double *sums[GROUP];
         find_position(p, kernel, queries, tiles + l, g, l);
         for (int c = 0; c < queries; c++) {
@@ -109,25 +110,25 @@ static void add_positions(const Product *p, const Kernel *kernel, int queries, c
                 Vector slope = p->product ? load(s->slope + j) : load(s->r + j) * load(s->inverse + j);
                 store(s->weight + j, slope * load(g->total[c].weight + j));
             }
-            if (dim == 2) add_columns(2, tiles + l, x + c * width, s, sums[c]);
-            else if (dim == 3) add_columns(3, tiles + l, x + c * width, s, sums[c]);
-            else if (dim == 4) add_columns(4, tiles + l, x + c * width, s, sums[c]);
+            if (dim == 2) add_columns(2, tiles + l, query[c].point, s, sums[c]);
+            else if (dim == 3) add_columns(3, tiles + l, query[c].point, s, sums[c]);
+            else if (dim == 4) add_columns(4, tiles + l, query[c].point, s, sums[c]);
         }
-        if (dim > SMALL && p->orthant) add_all_directions(0, queries, width, tiles + l, x, g->at, sums);
-        else if (dim > SMALL) add_all_directions(1, queries, width, tiles + l, x, g->at, sums);
+        if (dim > SMALL && p->orthant) add_all_directions(1, 0, queries, width, tiles + l, query, g->at, sums);
+        else if (dim > SMALL) add_all_directions(1, 1, queries, width, tiles + l, query, g->at, sums);
     }
 }
 
 /* Log-densities, and gradients projected to the tangent spaces. */
 static void finish(const Product *p, int k, int64_t i, int c, const Group *g) {
     const Request *q = &p->request;
-    int dim = q->dim, width = width_of(dim), stride = stride_of(dim);
+    int dim = q->dim, stride = stride_of(dim);
     double *sums = g->sums + c * (3 + p->positions * stride);
     double total = sums[1], shift = sums[0] == -INFINITY ? 0 : sums[0], mass = total == 0 ? 0 : 1 / total;
     q->log_density[k * q->n + i] = (float)(shift + log(total));
     q->sample_size[k * q->n + i] = (float)(total * total / sums[2]);
     for (int64_t l = 0; q->gradient && l < p->positions; l++) {
-        const float *x = g->points + (l * GROUP + c) * width;
+        const float *x = g->queries[l * GROUP + c].point;
         double *u = sums + 3 + l * stride, along = 0, square = 0;
         float *gradient = q->gradient + ((k * q->n + i) * p->positions + l) * dim;
         for (int d = 0; d < dim; d++) {
@@ -144,11 +145,9 @@ static void run_group(const Work *work, int64_t i, int queries, const Group *g) 
     int64_t dim = q->dim, width = width_of(q->dim), stride = 3 + p->positions * stride_of(q->dim);
     for (int64_t l = 0; l < p->positions; l++)
         for (int c = 0; c < queries; c++) {
-            const float *x = q->x + ((i + c) * p->positions + l) * dim;
-            double norm = norm_of(q->dim, x);
-            memcpy(g->points + (l * GROUP + c) * width, x, dim * sizeof(float));
-            g->queries[l * GROUP + c].excess = (float)(norm - 1);
-            g->queries[l * GROUP + c].inverse = (float)(1 / norm);
+            Query *query = g->queries + l * GROUP + c;
+            query->point = g->points + (l * GROUP + c) * 3 * width;
+            place(q, q->x + ((i + c) * p->positions + l) * dim, work->centres + l * width, query);
         }
     for (int k = 0; k < q->kernels; k++) {
         memset(g->sums, 0, queries * stride * sizeof(double));
@@ -168,7 +167,7 @@ static void *run_groups(void *argument) {
     int64_t n = p->request.n;
     size_t positions = p->positions, stride = 3 + positions * stride_of(p->request.dim);
     Group g = {
-        .points = calloc(positions * GROUP * width_of(p->request.dim), sizeof(float)),
+        .points = calloc(positions * GROUP * 3 * width_of(p->request.dim), sizeof(float)),
         .queries = calloc(positions * GROUP, sizeof(Query)),
         .sums = calloc(GROUP * stride, sizeof(double)),
         .at = calloc(GROUP, sizeof(Scratch)),
@@ -194,21 +193,27 @@ static void *run_groups(void *argument) {
 int drift_product_scores(const Product *p) {
     const Request *q = &p->request;
     int64_t size = tile_size(q->dim, q->m), blocks = (q->m + size - 1) / size, packed = 0;
+    int width = width_of(q->dim);
     Tile *tiles = calloc(blocks * p->positions, sizeof *tiles);
-    int failed = !tiles;
+    float *centres = malloc(p->positions * width * sizeof *centres);
+    int failed = !tiles || !centres;
+    for (int64_t l = 0; centres && l < p->positions; l++)
+        find_centre(q->dim, q->y + l * q->dim, q->m, p->positions * q->dim, centres + l * width);
     while (!failed && packed < blocks * p->positions) {
         int64_t first = packed / p->positions * size, left = q->m - first, l = packed % p->positions;
         Tile *tile = tiles + packed++;
+        int count = left < size ? (int)left : (int)size;
         failed = !tile_alloc(q, (int)size, tile);
         if (!failed)
-            pack(q, tile, q->y + l * q->dim, p->positions * q->dim, first, left < size ? (int)left : (int)size);
+            pack(q, tile, q->y + l * q->dim, p->positions * q->dim, centres + l * width, first, count);
     }
     if (!failed) {
-        Work work = {p, tiles, blocks, 0, 0};
+        Work work = {p, tiles, centres, blocks, 0, 0};
         run_threads(q->threads, run_groups, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);
     free(tiles);
+    free(centres);
     return failed;
 }
