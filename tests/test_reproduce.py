@@ -80,14 +80,28 @@ def test_every_declared_cell_has_valid_settings(reproduce, budget, tmp_path):
         assert table.seeds >= 3
         for cell in table.cells.values():
             cell.config.check()
-            for settings in cell.candidates.values():
-                cell.config.replace(**settings).check()
+            for trial in cell.tuning_trials().values():
+                trial.config.check()
             trial = pickle.loads(pickle.dumps(cell.seed_trial(Choice(), 2)))  # as processes receive it
             assert trial.config == cell.config.replace(seed=2)
         folders = [cell.folder for cell in table.cells.values()]
         assert len(set(folders)) == len(folders), what
         shown = {shown.name for shown in table.metrics}
         assert set(table.published) <= shown
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+@pytest.mark.parametrize(("what", "rows"), [("table2", 7), ("table3", 4), ("table4", 2)])
+def test_lengthscales_of_the_rows_of_the_paper_are_chosen_on_validation_data(reproduce, what, rows, budget):
+    """By runs that are at most as long, of which each has another lengthscale."""
+    cells = reproduce.TABLES[what](budget, None).cells
+    chosen = {row for (row, _), cell in cells.items() if cell.candidates}
+    assert len(chosen) == rows
+    assert "our default" not in chosen
+    for cell in cells.values():
+        trials = [trial.config for trial in cell.tuning_trials().values()]
+        assert len({config.kernel.lengthscale for config in trials}) == len(trials) != 1
+        assert all(config.optimizer.steps <= cell.config.optimizer.steps for config in trials)
 
 
 def test_table_2_has_the_methods_of_the_paper(reproduce):

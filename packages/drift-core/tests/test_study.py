@@ -27,6 +27,7 @@ from drift_core.runs.study import (
     estimate,
     fill_table,
     folder_name,
+    lengthscale_candidates,
     mean_cost,
     paired_p_value,
     run_group,
@@ -323,6 +324,11 @@ def test_each_process_takes_a_gpu_in_turn(monkeypatch):
 def test_work_is_done_by_processes_of_one_thread_and_without_progress_bars():
     found = dict(mapped(os.getenv, ["OMP_NUM_THREADS", "TQDM_DISABLE"], 2))
     assert found == {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+
+
+def test_candidates_that_differ_in_their_lengthscale_are_named_as_folders_are():
+    expected = {"0.2": {"lengthscale": "0.2"}, "auto-to-0.15": {"lengthscale": "auto:0.15"}}
+    assert lengthscale_candidates(["0.2", "auto:0.15"]) == expected
 
 
 def test_a_killed_process_is_one_line():

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from drift_core import Euclidean
 from drift_core.original import OriginalField
-from drift_core.runs.study import Cell, Shown, Table, folder_name
+from drift_core.runs.study import Cell, Shown, Table, folder_name, lengthscale_candidates
 
 from drift_sphere.data import Points
 from drift_sphere.density import KernelDensity, UniformPoints, fitted_density
@@ -71,7 +71,9 @@ def table2(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
     for column, dataset in enumerate(DATASETS):
         data = {"dataset": dataset, "data_dir": data_dir}
         for row, (settings, values) in METHODS.items():
-            cells[row, dataset] = _cell(row, budget, "paper", {**settings, **data}, _candidates(budget))
+            cells[row, dataset] = _cell(
+                row, budget, "paper", {**settings, **data}, lengthscale_candidates(LENGTHSCALES[budget])
+            )
             published[row, dataset] = values[column]
         original = {"geometry": "euclidean", "step_size": 1.0}
         cell = _cell(ORIGINAL, budget, "paper", {**original, **data})
@@ -104,10 +106,6 @@ def density(config: SphereConfig, data: Points) -> KernelDensity:
 def noise(config: SphereConfig, data: Points) -> UniformPoints:
     """Uniform noise."""
     return UniformPoints()
-
-
-def _candidates(budget: Budget) -> dict[str, dict[str, str]]:
-    return {scale.replace(":", "-to-"): {"lengthscale": scale} for scale in LENGTHSCALES[budget]}
 
 
 def _cell(

@@ -1,6 +1,14 @@
 """Studies: cells trained with several seeds, resumed run by run, and collected to tables and figures."""
 
-from drift_core.runs.study.cells import TUNING_SEED, Cell, Choice, choose, folder_name, run_seeds
+from drift_core.runs.study.cells import (
+    TUNING_SEED,
+    Cell,
+    Choice,
+    choose,
+    folder_name,
+    lengthscale_candidates,
+    run_seeds,
+)
 from drift_core.runs.study.report import StudyReport, write_study
 from drift_core.runs.study.run import run_table
 from drift_core.runs.study.statistics import Estimate, differ, estimate, paired_p_value
@@ -34,6 +42,7 @@ __all__ = [
     "estimate",
     "fill_table",
     "folder_name",
+    "lengthscale_candidates",
     "mean_cost",
     "on_test",
     "on_validation",

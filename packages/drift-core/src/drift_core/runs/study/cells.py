@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -94,6 +94,11 @@ def run_seeds(
     }
     found = run_trials(list(chain.from_iterable(trials.values())), out, workers, "seeds")
     return {key: [found[trial.name] for trial in group] for key, group in trials.items()}
+
+
+def lengthscale_candidates(scales: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Candidates of a cell that differ in the lengthscale alone, such as "0.2" or "auto:0.15"."""
+    return {scale.replace(":", "-to-"): {"lengthscale": scale} for scale in scales}
 
 
 def folder_name(row: str) -> str:
