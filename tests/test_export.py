@@ -15,7 +15,7 @@ GENERATORS = {
     "sphere": lambda: SphereGenerator(codebook_size=8, width=16, blocks=1),
     "synthetic": lambda: SyntheticGenerator("hyperboloid", codebook_size=8, width=16, blocks=1),
     "qm9": lambda: MoleculeGenerator(
-        length=LENGTH, width=16, blocks=1, heads=2, condition=16, mlp_width=16, given_length=True
+        length=LENGTH, width=16, blocks=1, heads=2, condition=16, mlp_width=16, compositions=(4, 2)
     ),
     "promoter": lambda: PromoterGenerator(
         length=LENGTH, width=16, blocks=1, codebook_size=8, codebook_span=8, codebook_clusters=2
@@ -29,13 +29,13 @@ HYPERBOLIC = {
 
 
 def inputs(module: torch.nn.Module, n: int) -> tuple[torch.Tensor, ...]:
-    """Latents of n samples and, for conditional generators, their signals or lengths."""
+    """Latents of n samples and, for conditional generators, their signals or compositions."""
     random = torch.Generator().manual_seed(n)
     latents = module.latent(n, random)
     if isinstance(module, PromoterGenerator):
         return latents, torch.rand(n, LENGTH, 2, generator=random)
     if isinstance(module, MoleculeGenerator):
-        return latents, torch.randint(LENGTH - 2, (n,), generator=random)
+        return latents, torch.randint(LENGTH - 2, (n, 2), generator=random)
     return (latents,)
 
 

@@ -60,7 +60,9 @@ def test_a_run_drifts_by_whole_strings_classes_and_windows(little):
     assert isinstance(field, SumField)
     assert field.weights == [1.0, 0.5, 2.0]
     whole, classes, windows = field.fields
-    assert [whole.end, classes.field.field.end, windows.end] == [EOS, CLASSES[EOS], EOS]
+    counted = whole.composition, classes.field.field.composition, windows.composition
+    assert [each.end for each in counted] == [EOS, CLASSES[EOS], EOS]
+    assert [each.size for each in counted] == [5, 3, 5]
     assert isinstance(whole.field, CategoricalField)
     assert whole.field.product is False
     assert isinstance(classes, PullbackField)
@@ -72,6 +74,23 @@ def test_a_run_drifts_by_whole_strings_classes_and_windows(little):
     assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
     assert isinstance(field, Field)
     assert isinstance(field.manifold, FisherRao)
+
+
+def test_what_is_drawn_first_is_given_to_generator_and_field(little):
+    def counts(**settings):
+        draw = DOMAIN.condition_sampler(checked(**settings), little)
+        generator = make_generator(little, **settings)
+        if draw is None:
+            assert not generator.conditional
+            return 0
+        drawn = draw(50, Generator().manual_seed(0))
+        rows = set(map(tuple, generator.compositions.tolist()))
+        assert rows == set(map(tuple, drawn.tolist()))  # of 40 training strings
+        return drawn.shape[1]
+
+    assert counts() == 5
+    assert counts(given="length") == 1
+    assert counts(given="nothing") == counts(codebook_size=9) == counts(geometry="euclidean") == 0
 
 
 def test_parts_of_weight_zero_are_left_out(little):
@@ -237,6 +256,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         ({"reweight": 0.5, "codebook_size": 0}, "`reweight` .* a `codebook_size`"),
         ({"class_weight": 0.5, "geometry": "euclidean"}, "`class_weight` .* `geometry` is euclidean"),
         ({"output": "abs_normalize", "geometry": "euclidean"}, "`output` abs_normalize is for the sphere"),
+        ({"given": "length", "codebook_size": 9}, "`given` length is for fresh latents on the sphere"),
         ({"skip_bad": True}, "`skip_bad` is for files; `dataset` toy is enumerated"),
         ({"data": Path("mine.smi"), "dataset": "qm9"}, "`data` is a file instead of `dataset` qm9"),
         ({"kernel": "laplace", "nu": 0.5}, "`nu` is for `kernel` matern .* got laplace"),
@@ -285,7 +305,7 @@ def test_a_kernel_of_one_sphere_is_refused_in_a_file():
 def test_windows_wider_than_the_strings_are_the_strings(little):
     x = FisherRao().projx(torch.rand(3, 12, 35, generator=Generator().manual_seed(0)))
     wide, whole = (make_field(little, window=w).fields[2] for w in (100, 12))
-    batch = Batch(x, little.train, condition=torch.tensor([3, 4, 5]))
+    batch = Batch(x, little.train, condition=little.notation.composition(little.train[:3]))
     pulls = [field(batch).field for field in (wide, whole)]
     torch.testing.assert_close(*pulls)
 
@@ -312,7 +332,7 @@ def test_the_recipes_of_the_paper_are_the_published_settings():
         config = checked(**DOMAIN.recipes[name])
         arguments = config.network.arguments
         assert (arguments["codebook_size"], arguments["output"]) == (0, "softmax")
-        assert (config.kernel.kernel, config.reweight, arguments["given_length"]) == ("laplace", 0, False)
+        assert (config.kernel.kernel, config.reweight, config.network.drawn) == ("laplace", 0, "nothing")
         last = config.optimizer.steps - 1
         assert config.optimizer.lr_at(config.optimizer.warmup_steps) == config.optimizer.lr_at(last)
     euclidean = checked(**DOMAIN.recipes["paper-euclidean"])

@@ -21,6 +21,8 @@ from drift_simplex.generator import Geometry, Latents, Output
 from drift_qm9.model import PRESETS
 from drift_qm9.notation import NotationName
 
+Given = Literal["nothing", "length", "composition"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoleculeKernelConfig(KernelConfig):
@@ -75,9 +77,10 @@ class MoleculeNetworkConfig(Settings):
     """Latent channels of a string, where there is no codebook."""
     position_channels: FromFile[Annotated[int, at_least(0)] | None] = None
     """Latent channels of each position; none: 4 in a transformer with fresh latents, else 0."""
-    given_length: FromFile[bool | None] = None
-    """Draw a string's number of tokens first, as often as it occurs in the data; none: with fresh latents
-    on the sphere."""
+    given: FromFile[Given | None] = None
+    """What of a string is drawn first, as often as it occurs in the data: nothing, its length, or its
+    composition: its numbers of tokens, nitrogen, oxygen, ring and branch letters; none: composition with
+    fresh latents on the sphere, else nothing."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
@@ -86,15 +89,19 @@ class MoleculeNetworkConfig(Settings):
         super().check()
         if self.geometry == "euclidean" and self.output == "abs_normalize":
             raise ValueError("`output` abs_normalize is for the sphere; `geometry` is euclidean")
-        if self.given_length and (self.geometry == "euclidean" or self.codebook_size):
-            raise ValueError("`given_length` is for fresh latents on the sphere, without a `codebook_size`")
+        if self.given not in (None, "nothing") and not self._fresh:
+            raise ValueError(
+                f"`given` {self.given} is for fresh latents on the sphere, without a `codebook_size`"
+            )
 
     @property
-    def draws_length(self) -> bool:
-        """Whether a string's number of tokens is drawn first."""
-        if self.given_length is None:
-            return self.geometry == "spherical" and not self.codebook_size
-        return self.given_length
+    def drawn(self) -> Given:
+        """What of a string is drawn first."""
+        return self.given or ("composition" if self._fresh else "nothing")
+
+    @property
+    def _fresh(self) -> bool:
+        return self.geometry == "spherical" and not self.codebook_size
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -102,7 +109,7 @@ class MoleculeNetworkConfig(Settings):
         given, coded = self.flat(), self.codebook_size > 0
         size = PRESETS[given.pop("preset")]
         given["output"] = self.output or ("abs_normalize" if self.geometry == "spherical" else "softmax")
-        given["given_length"] = self.draws_length
+        del given["given"]
         if self.position_channels is None:
             given["position_channels"] = 4 if size["blocks"] and not coded else 0
         return size | given

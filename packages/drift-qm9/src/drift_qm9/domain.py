@@ -16,13 +16,15 @@ from drift_core.seeds import generator_for
 from drift_core.training.learner import Sampler
 from drift_core.training.loop import resample
 from drift_simplex import CategoricalField, LetterClasses, class_field, onehot_lengthscale, window_field
+from jaxtyping import Int64
+from torch import Tensor
 from torch.nn.functional import one_hot
 
+from drift_qm9.composition import Composition, CompositionField
 from drift_qm9.config import MoleculeConfig
 from drift_qm9.data import Molecules, load
 from drift_qm9.evaluate import evaluate
 from drift_qm9.figures import molecules_figure, properties_figure
-from drift_qm9.lengths import LengthField, lengths_of
 from drift_qm9.metrics import bigrams, total_variation
 from drift_qm9.model import MoleculeGenerator
 from drift_qm9.smi import write_smi
@@ -48,7 +50,7 @@ _PAPER: dict[str, Any] = {
     "kernel": "laplace",
     "decay_fraction": 0.0,
     "class_weight": 0.0,
-    "given_length": False,
+    "given": "nothing",
     "global_channels": 32,
 }
 
@@ -139,10 +141,12 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     def generator(self, config: MoleculeConfig, data: Molecules) -> MoleculeGenerator:
         """Generator of strings as long as the data's."""
         length, notation = data.train.shape[1], data.notation.name
-        generator = MoleculeGenerator(length=length, notation=notation, **config.network.arguments)
-        if generator.conditional:
-            lengths = lengths_of(data.train, EOS)
-            generator.length_weights.copy_(lengths.bincount(minlength=len(generator.length_weights)))
+        counts = self._compositions(config, data)
+        table = (0, 0) if counts is None else tuple(torch.unique(counts, dim=0).shape)
+        arguments = config.network.arguments
+        generator = MoleculeGenerator(length=length, notation=notation, compositions=table, **arguments)
+        if counts is not None:
+            generator.learn_compositions(counts)
         return generator
 
     def field(self, config: MoleculeConfig, data: Molecules) -> Field:
@@ -160,8 +164,8 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         strings = CategoricalField(letters, kernel, scales, settings.direction)
         if config.reweight:
             return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
-        given = config.network.draws_length
-        whole = LengthField(strings, EOS) if given else strings
+        given = drawn_first(config, data)
+        whole = CompositionField(strings, given) if given else strings
         parts = [(1.0, whole), *self._local_fields(config, data, kernel)]
         return SumField([part for _, part in parts], [weight for weight, _ in parts])
 
@@ -170,12 +174,13 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     ) -> list[tuple[float, Field]]:
         """Fields of classes of letters and of windows, with their weights, unless these are 0."""
         settings, (by_class, by_window) = config.kernel, config.weights
-        given, notation = config.network.draws_length, data.notation
+        given, notation = drawn_first(config, data), data.notation
         found: list[tuple[float, Field]] = []
         if by_class:
             scales = checked_lengthscales(settings.class_lengthscale, kernel)
             coarse: Field = CategoricalField(max(notation.classes) + 1, kernel, scales, settings.direction)
-            coarse = LengthField(coarse, notation.classes[EOS]) if given else coarse
+            if given:
+                coarse = CompositionField(coarse, *given.of_classes(notation.classes))
             found.append((by_class, class_field(LetterClasses(notation.classes), coarse, data.train)))
         if by_window:
             scales = checked_lengthscales(settings.window_lengthscale, kernel)
@@ -183,7 +188,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
                 len(notation.letters), kernel, scales, settings.direction, product=True
             )
             windows: Field = window_field(letters, data.train.shape[1], settings.window)
-            found.append((by_window, LengthField(windows, EOS) if given else windows))
+            found.append((by_window, CompositionField(windows, given) if given else windows))
         return found
 
     def data_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler:
@@ -196,8 +201,14 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         return lambda n, generator: one_hot(draw(n, generator), letters).float()
 
     def condition_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler | None:
-        """Sampler of the lengths of training molecules, if lengths are given."""
-        return resample(lengths_of(data.train, EOS)) if config.network.draws_length else None
+        """Sampler of the compositions of training molecules, if these are given."""
+        counts = self._compositions(config, data)
+        return None if counts is None else resample(counts)
+
+    def _compositions(self, config: MoleculeConfig, data: Molecules) -> Int64[Tensor, "n counts"] | None:
+        """Compositions of training molecules, if these are given."""
+        given = drawn_first(config, data)
+        return given(data.train) if given else None
 
     def validation(self, config: MoleculeConfig, data: Molecules) -> Callable[[MoleculeGenerator], float]:
         """Total variation of bigrams to the validation split: repetition, length and grammar."""
@@ -227,3 +238,11 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         real, folder = run.data.notation.to_smiles(run.data.train), run.folder / "figures"
         molecules_figure(samples, frozenset(real), folder / "molecules.png")
         properties_figure(real[: self.num_samples], samples, folder / "properties.png")
+
+
+def drawn_first(config: MoleculeConfig, data: Molecules) -> Composition | None:
+    """What of a string is drawn before the string."""
+    drawn = config.network.drawn
+    if drawn == "nothing":
+        return None
+    return data.notation.composition if drawn == "composition" else Composition(EOS)

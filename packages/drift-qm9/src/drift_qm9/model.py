@@ -1,5 +1,6 @@
 """The one-step generator of token sequences: an MLP, or a transformer with latents in the place of time."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
@@ -96,8 +97,9 @@ class MoleculeGenerator(
     network may have no blocks.
     Without position channels such a generator makes at most `codebook_size` different strings.
 
-    With `given_length` the network is also called with the numbers of tokens [n] of the strings, and `sample`
-    draws them by the weights `length_weights` where they are not given: zero until they are set.
+    With a table of `compositions` (numbers of its rows and of counts; none: (0, 0)) the network is also
+    called with the composition of each string (`Composition`), such as its number of tokens, and `sample`
+    draws these from the table by `frequencies` where they are not given. `learn_compositions` fills it.
 
     Outputs become points by `output_points`, and `sample` takes the argmax. Untrained outputs vary over
     samples with standard deviation 4, apart from one another and, by softmax, near vertices, as the data are:
@@ -111,11 +113,13 @@ class MoleculeGenerator(
     `notation` is what the tokens are written in, and `to_smiles` reads them.
 
     Raises ValueError for an unknown geometry, output, notation or kind of latents, no global channels, a
-    codebook that is too large or has given lengths, or a width that the heads do not divide.
+    codebook that is too large or has compositions, or a width that the heads do not divide.
     """
 
-    length_weights: Float[Tensor, " lengths"]
-    """Relative frequencies of strings of 0, 1, ... tokens."""
+    compositions: Int64[Tensor, "rows counts"]
+    """Distinct compositions."""
+    frequencies: Float[Tensor, " rows"]
+    """Relative frequencies of the compositions."""
 
     def __init__(
         self,
@@ -134,23 +138,23 @@ class MoleculeGenerator(
         bf16: bool = False,
         mlp_width: int = 0,
         mlp_blocks: int = 4,
-        given_length: bool = False,
+        compositions: Sequence[int] = (0, 0),
         notation: NotationName = "smiles",
     ) -> None:
         super().__init__()
-        check_choice("geometry", geometry, get_args(Geometry))
-        check_choice("latents", latents, get_args(Latents))
-        check_choice("output", output, get_args(Output))
-        check_choice("notation", notation, get_args(NotationName))
+        choices = {"geometry": Geometry, "latents": Latents, "output": Output, "notation": NotationName}
+        for name, value in zip(choices, (geometry, latents, output, notation), strict=True):
+            check_choice(name, value, get_args(choices[name]))
         if global_channels < 1 or position_channels < 0:
             needs = "global_channels must be at least 1 and position_channels at least 0"
             raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
-        if given_length and codebook_size:
-            raise ValueError("the lengths of codebook entries cannot be given")
+        if (rows := compositions[0]) and codebook_size:
+            raise ValueError("the compositions of codebook entries cannot be given")
         self.length, self.position_channels, self.notation = length, position_channels, notation
-        self.register_buffer("length_weights", torch.zeros(given_length * (length - 1)))
+        self.register_buffer("compositions", torch.zeros(*compositions, dtype=torch.long))
+        self.register_buffer("frequencies", torch.zeros(rows))
         self.global_channels = 1 if codebook_size else global_channels
         self.latents, self.geometry, self.output, self.bf16 = latents, geometry, output, bf16
         self.position = nn.Parameter(torch.randn(length, width))
@@ -158,7 +162,7 @@ class MoleculeGenerator(
         self.codebook = Codebook(codebook_size, _EMBEDDING) if codebook_size else None
         self.from_codebook = _codebook_mlp(mlp_width or _HIDDEN, length * width) if codebook_size else None
         residual = mlp_width > 0 and not codebook_size
-        shared = _EMBEDDING if codebook_size else global_channels + len(self.length_weights)
+        shared = _EMBEDDING if codebook_size else global_channels + compositions[1] * (length - 1)
         self.mlp = ResidualMLP(shared, mlp_width, mlp_blocks, length * width) if residual else None
         modulated = blocks > 0 or not residual
         self.condition = silu_mlp(shared, condition, condition) if modulated else None
@@ -175,25 +179,40 @@ class MoleculeGenerator(
 
     @property
     def conditional(self) -> bool:
-        """Whether it is called with lengths."""
-        return len(self.length_weights) > 0
+        """Whether it is called with compositions."""
+        return len(self.compositions) > 0
+
+    def learn_compositions(self, rows: Int64[Tensor, "n counts"]) -> None:
+        """Fill the table with the distinct compositions among rows of data, and their frequencies.
+
+        Raises ValueError if they are not as many as the table has rows.
+        """
+        distinct, number = torch.unique(rows, dim=0, return_counts=True)
+        if distinct.shape != self.compositions.shape:
+            shape = tuple(self.compositions.shape)
+            raise ValueError(f"the table of compositions is {shape}, the data have {tuple(distinct.shape)}")
+        self.compositions.copy_(distinct)
+        self.frequencies.copy_(number / len(rows))
 
     def forward(
-        self, z: Float[Tensor, "n latent"], lengths: Int64[Tensor, " n"] | None = None
+        self, z: Float[Tensor, "n latent"], composition: Int64[Tensor, "n counts"] | None = None
     ) -> Float[Tensor, "n length vocab"]:
-        """Points for latents and, with `given_length`, numbers of tokens. Raises ValueError for others."""
-        if self.conditional != (lengths is not None):
-            raise ValueError(f"the generator takes {'' if self.conditional else 'no '}lengths of strings")
+        """Points for latents and, where they are given, compositions. Raises ValueError for others."""
+        if self.conditional != (composition is not None):
+            raise ValueError(
+                f"the generator takes {'' if self.conditional else 'no '}compositions of strings"
+            )
         with bf16_autocast(self.bf16, z, self.position):
-            logits = self._network(z, lengths)
+            logits = self._network(z, composition)
         return output_points(logits.to(self.position.dtype), self.geometry, self.output)
 
-    def _network(self, z: Tensor, lengths: Tensor | None) -> Tensor:
+    def _network(self, z: Tensor, composition: Tensor | None) -> Tensor:
         """Logits."""
         h, shared = self.position.expand(z.shape[0], -1, -1), z[:, : self.global_channels]
-        if lengths is not None:
-            count = len(self.length_weights)
-            shared = torch.cat([shared, count**0.5 * F.one_hot(lengths, count).to(z)], 1)
+        if composition is not None:
+            largest = self.length - 2
+            each = F.one_hot(composition, largest + 1).to(z).flatten(1)
+            shared = torch.cat([shared, (largest + 1) ** 0.5 * each], 1)
         if self.codebook is not None and self.from_codebook is not None:
             shared = self.codebook(shared[:, 0])
             h = h + self.from_codebook(shared).unflatten(1, (self.length, -1))
@@ -217,26 +236,27 @@ class MoleculeGenerator(
             z[:, 0] = self.codebook.draw(n, generator)
         return z.to(self.position.dtype)
 
-    def draw_lengths(self, n: int, generator: Generator) -> Int64[Tensor, " n"]:
-        """Draw `n` numbers of tokens by their weights, on the CPU."""
-        return torch.multinomial(self.length_weights.cpu(), n, replacement=True, generator=generator)
+    def draw_compositions(self, n: int, generator: Generator) -> Int64[Tensor, "n counts"]:
+        """Draw `n` compositions by their frequencies, on the CPU."""
+        rows = torch.multinomial(self.frequencies.cpu(), n, replacement=True, generator=generator)
+        return self.compositions.cpu()[rows]
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
         generator: Generator,
-        lengths: Int64[Tensor, " n"] | None = None,
+        compositions: Int64[Tensor, "n counts"] | None = None,
         batch_size: int = 256,
     ) -> Int64[Tensor, "n length"]:
         """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory.
 
-        With `given_length`, `lengths` are their numbers of tokens.
+        `compositions` are theirs, where the generator takes any; none: drawn by their frequencies.
         """
         z, device = self.latent(n, generator), self.position.device
-        if self.conditional and lengths is None:
-            lengths = self.draw_lengths(n, generator)
-        inputs = [z] if lengths is None else [z, lengths]
+        if self.conditional and compositions is None:
+            compositions = self.draw_compositions(n, generator)
+        inputs = [z] if compositions is None else [z, compositions]
         return in_batches(lambda *part: decode(self(*part)), *inputs, batch_size=batch_size, device=device)
 
     def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:

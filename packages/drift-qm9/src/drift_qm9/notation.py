@@ -1,8 +1,9 @@
 """Notations of molecules: SMILES, and SELFIES, in which every sequence of tokens is a molecule."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import selfies
@@ -10,9 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from drift_qm9.chemistry import canonical
-from drift_qm9.tokens import CLASSES, LENGTH, SPECIALS, VOCABULARY, decode, encode, lay_out, written
+from drift_qm9.composition import Composition
+from drift_qm9.tokens import CLASSES, EOS, LENGTH, SPECIALS, VOCABULARY, decode, encode, lay_out, written
 
 NotationName = Literal["smiles", "selfies"]
+
+_ATOM = re.compile(r"\[?[=#]?([CNOF])", re.IGNORECASE)
+"""The element of a letter that is an atom, in either notation."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,22 @@ class Notation:
     """Ids of a canonical SMILES at so many positions; raises ValueError for what cannot be written."""
     decode: Callable[[Sequence[int]], str]
     """SMILES of a sequence of ids."""
+
+    @cached_property
+    def composition(self) -> Composition:
+        """Counts of a string's tokens, and of its nitrogen, oxygen, ring and branch letters."""
+        kinds: list[list[int]] = [[], [], [], []]
+        for i, letter in enumerate(self.letters):
+            atom = _ATOM.match(letter)
+            is_kind = (
+                atom and atom[1].upper() == "N",
+                atom and atom[1].upper() == "O",
+                letter.isdigit() or "Ring" in letter,
+                letter == "(" or "Branch" in letter,
+            )
+            for kind, has in zip(kinds, is_kind, strict=True):
+                kind += [i] * bool(has)
+        return Composition(EOS, tuple(map(tuple, kinds)))
 
     def to_smiles(self, tokens: Int[Tensor, "n length"]) -> list[str]:
         """SMILES of each row: what a generator wrote, molecule or not; possibly the empty string."""

@@ -1,0 +1,113 @@
+"""Strings of given composition, so that as many are long, or have so many rings, as in the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from drift_core import Batch, Drift, Field, Manifold
+from drift_core.field import diagnostics, observe
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor
+
+RATE = 3.0
+"""Nats by which a reference counts less for each token of a kind that it has more or fewer."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What is counted of a string: its tokens, and those of some kinds of letters."""
+
+    end: int
+    """Token that ends a string."""
+    kinds: Sequence[Sequence[int]] = ()
+    """Letters of each kind; a letter may be of several or of none."""
+
+    @property
+    def size(self) -> int:
+        """Number of counts."""
+        return 1 + len(self.kinds)
+
+    def __call__(self, tokens: Integer[Tensor, "m L"]) -> Int64[Tensor, "m counts"]:
+        """Counts of strings, between their first letter, <bos>, and the first end.
+
+        A string without an end has one in the place of its last letter.
+        """
+        ends, last = tokens == self.end, tokens.shape[1] - 1
+        first = ends.int().argmax(1).masked_fill(~ends.any(1), last)
+        place = torch.arange(last + 1, device=tokens.device)
+        inside = (place > 0) & (place < first[:, None])
+        counts = [inside] + [inside & torch.isin(tokens, tokens.new_tensor(kind)) for kind in self.kinds]
+        return torch.stack([count.sum(1) for count in counts], dim=1)
+
+    def of_classes(self, classes: Sequence[int]) -> tuple["Composition", list[int]]:
+        """Composition of strings of classes of letters, and which of these counts they are.
+
+        A kind is counted if classes tell it from all other letters.
+        """
+        kinds, columns = [], [0]
+        for column, kind in enumerate(self.kinds, start=1):
+            own = {classes[letter] for letter in kind}
+            if {letter for letter, group in enumerate(classes) if group in own} == set(kind):
+                kinds.append(tuple(sorted(own)))
+                columns.append(column)
+        return Composition(classes[self.end], tuple(kinds)), columns
+
+
+@dataclass(frozen=True)
+class CompositionField:
+    """Drift field of the product kernel exp(-rate |c - c'|) k(x, x') of compositions c and strings x.
+
+    A sample's composition is given (`Batch.condition`), that of the data is read from their tokens; |c - c'|
+    sums differences of counts. A kernel of strings alone does not tell how much mass lies far from a sample:
+    as it becomes short, strings that are few, such as long ones, lose theirs. Compositions that are drawn by
+    their frequency in the data keep it. The field is a difference of scores in x, of the densities of pairs
+    (c, x), whose compositions have the same law.
+    """
+
+    field: Field
+    composition: Composition
+    """Of the data."""
+    columns: Sequence[int] | None = None
+    """Which counts of the samples these are; none: all."""
+    rate: float = RATE
+
+    @property
+    def manifold(self) -> Manifold:
+        """The geometry of the strings."""
+        return self.field.manifold
+
+    def __call__(self, batch: Batch) -> Drift:
+        """Drift of the wrapped field, with references weighted by their compositions."""
+        return self.field(self._weighted(batch))
+
+    def observe(self, batch: Batch) -> None:
+        """Let the wrapped field observe the weighted batch."""
+        observe(self.field, self._weighted(batch))
+
+    def diagnostics(self, batch: Batch) -> dict[str, float]:
+        """Diagnostics of the wrapped field, with references weighted by their compositions."""
+        return diagnostics(self.field, self._weighted(batch))
+
+    def _weighted(self, batch: Batch) -> Batch:
+        own = batch.condition
+        there = own if batch.model is None else batch.model_condition
+        if own is None or there is None:
+            raise ValueError("a field of given compositions needs those of the samples as conditions")
+        if self.columns is not None:
+            own, there = own[:, self.columns], there[:, self.columns]
+        to_data = self._log_weight(own, self.composition(batch.data), batch.x)
+        to_model = self._log_weight(own, there, batch.x)
+        return replace(
+            batch,
+            data_log_weight=_total(to_data, batch.data_log_weight),
+            model_log_weight=_total(to_model, batch.model_log_weight),
+        )
+
+    def _log_weight(
+        self, a: Integer[Tensor, "n counts"], b: Integer[Tensor, "m counts"], like: Tensor
+    ) -> Float[Tensor, "n m"]:
+        return torch.cdist(a.to(like), b.to(like), p=1.0).mul_(-self.rate)
+
+
+def _total(log_weight: Tensor, given: Tensor | None) -> Tensor:
+    return log_weight if given is None else log_weight + given
