@@ -23,12 +23,14 @@ LETTERS = "CN()1"
 _ATOMS = "CN"
 _CLASSES = [0, 0, 1, 2, 3]
 """Class of each letter: the atoms are one."""
-_LENGTH, _STEPS, _DRAWS = 9, 3_000, 50_000
+_LENGTH, _STEPS, _DRAWS = 9, 1_500, 50_000
 _FEATURES = 32
 """Numbers that the network computes for each position."""
 _ANNEALING = 0.7
 """Fraction of training over which the lengthscales anneal."""
-_WINDOW = 4
+_WINDOW = 6
+_WEIGHTS = 0.3, 1.0, 1.0
+"""Of whole strings, which alone tell what was seen from what was not, of their classes and of windows."""
 _SAMPLED_AT_ONCE = 8_192
 
 
@@ -96,7 +98,7 @@ def perfect(n: int, parts: Halves) -> dict[str, float]:
 class GrammarGenerator(nn.Module):
     """Residual MLP from Bernoulli (+-1) latents to points [n, length, letters] on the positive orthant."""
 
-    def __init__(self, length: int, channels: int = 24, width: int = 128, blocks: int = 4) -> None:
+    def __init__(self, length: int, channels: int = 24, width: int = 256, blocks: int = 4) -> None:
         super().__init__()
         self.channels, self.length = channels, length
         self.mlp = ResidualMLP(channels, width, blocks, length * _FEATURES)
@@ -131,7 +133,7 @@ def field_of(strings: Int64[Tensor, "count length"]) -> Field:
     coarse = CategoricalField(max(_CLASSES) + 1, matern, scales)
     classes = class_field(LetterClasses(_CLASSES), coarse, strings)
     window = CategoricalField(size, matern, window_scales, product=True)
-    return SumField([whole, classes, window_field(window, strings.shape[1], _WINDOW)], [1.0, 1.0, 1.0])
+    return SumField([whole, classes, window_field(window, strings.shape[1], _WINDOW)], _WEIGHTS)
 
 
 def fit(parts: Halves, steps: int, **settings: Any) -> GrammarGenerator:
@@ -141,8 +143,8 @@ def fit(parts: Halves, steps: int, **settings: Any) -> GrammarGenerator:
     config = TrainConfig.of(
         **{
             "steps": steps,
-            "batch_size": 256,
-            "num_positives": 2_048,
+            "batch_size": 512,
+            "num_positives": len(parts.train),
             "lr": 3e-3,
             "optimizer": "muon",
             "step_size": 0.2,
