@@ -84,7 +84,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {**_SMALL, "steps": 1_000},
         "quick": {**_SMALL, "steps": 800},
-        "qm9": {},
+        "qm9": {"lengthscale": "1.5:0.8"},
         "codebook": {  # learned entries instead of fresh latents: it recites
             "steps": 2_400,
             "batch_size": 256,
