@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drift_core.runs.domain import Run
+from drift_core.runs.domain import Run, untrained
 from drift_core.seeds import generator_for
 from drift_qm9 import (
     NOTATIONS,
@@ -106,12 +106,12 @@ def test_a_run_learns_and_samples_in_selfies(toy_smiles):
     assert SELFIES.to_smiles(data.test) == SMILES.to_smiles(plain.test)
     config, domain = MoleculeConfig.of(notation="selfies", preset="mlp-small"), MoleculeDomain()
     assert domain.field(config, data).fields[1].map.count == max(SELFIES.classes) + 1
-    generator = domain.generator(config, data)
+    generator = untrained(domain, config, data)
     strings = domain.sample(Run(Path(), config, data, generator), 50, seed=0)
     assert strings == SELFIES.to_smiles(generator.sample(50, generator_for(0, 2)))
     assert all(molecule(string) is not None for string in strings if string)
     measured = Measure(data, "test")(strings)
-    assert measured["valid"] == sum(map(bool, strings)) / 50 > 0.9  # of as many random SMILES hardly any
+    assert measured["valid"] == sum(map(bool, strings)) / 50 > 0.8  # of as many random SMILES hardly any
     assert measured["novel_of_unique"] > 0.9
 
 

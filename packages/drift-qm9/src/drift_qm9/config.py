@@ -64,8 +64,7 @@ class MoleculeNetworkConfig(Settings):
     codebook_size: Annotated[int, at_least(0, MAX_CODEBOOK_SIZE)] = 0
     """Codebook entries, one of which a string is made from; 0, as published: fresh latents."""
     preset: Literal["mlp-small", "mlp", "mlp-large", "small", "base"] = "mlp"
-    """An MLP of 1, 3 or 55 million parameters, or a transformer: small (1.2 million) or base (92 million, as
-    published)."""
+    """An MLP of 1, 3 or 55 million parameters, or a transformer of 1.2 (small) or 92 million (base)."""
     geometry: Geometry = "spherical"
     """The sphere's orthant, or R^35 with straight distances, at every position."""
     output: FromFile[Output | None] = None
@@ -127,9 +126,8 @@ class MoleculeDataConfig(Settings):
     """Folder of the data set; none: $DRIFT_DATA_DIR, else a download."""
     skip_bad: bool = False
     """Leave out, and count, lines that cannot be used."""
-    notation: NotationName = "smiles"
-    """How molecules are written, while the generator learns: smiles, as published, or selfies, in which every
-    string is a molecule."""
+    notation: FromFile[NotationName] = "smiles"
+    """SMILES, as published, or SELFIES, in which every string is a molecule."""
 
     def check(self) -> None:
         """Raise ValueError for two data sets at once, or a setting without effect."""

@@ -68,7 +68,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     examples: ClassVar[Mapping[str, str]] = {
         "--data FILE.smi": "your own molecules, SMILES, one a line",
         "--dataset qm9": "134 thousand molecules",
-        "--notation selfies": "in which every string is a molecule",
+        "--recipe selfies": "written as SELFIES, in which every string is a molecule",
         "--recipe codebook": "learned entries instead of fresh latents",
     }
     notes: ClassVar[ModelNotes] = ModelNotes(
@@ -85,6 +85,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         "toy": {**_SMALL, "steps": 1_000},
         "quick": {**_SMALL, "steps": 800},
         "qm9": {"lengthscale": "1.5:0.8"},
+        "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},
         "codebook": {  # learned entries instead of fresh latents: it recites
             "steps": 2_400,
             "batch_size": 256,

@@ -75,7 +75,7 @@ def table4(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
             EUCLIDEAN: {**recipes["paper-euclidean"], **_QUICK["paper"]},
             SPHERICAL: {**recipes["paper"], **_QUICK["paper"]},
             DEFAULT: {**recipes["qm9"], **_QUICK["default"]},
-            SELFIES: {**recipes["qm9"], **_QUICK["default"], "notation": "selfies"},
+            SELFIES: {**recipes["selfies"], **_QUICK["default"]},
         }
     else:
         reference = recipes["reference-gpu"]
@@ -83,7 +83,7 @@ def table4(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
             EUCLIDEAN: {**reference, **_STRAIGHT},
             SPHERICAL: dict(reference),
             DEFAULT: dict(recipes["qm9"]),
-            SELFIES: {**recipes["qm9"], "notation": "selfies"},
+            SELFIES: dict(recipes["selfies"]),
             f"{DEFAULT}, larger": dict(recipes["qm9-gpu"]),
         }
     cells = {(row, COLUMN): _cell(row, {**settings, **data}) for row, settings in rows.items()}
