@@ -176,3 +176,6 @@ def test_compositions_too_many_or_missing_are_refused(model):
         MoleculeGenerator(codebook_size=9, compositions=(2, 1))
     with pytest.raises(ValueError, match=r"the table of compositions is \(2, 2\), the data have \(1, 2\)"):
         model.learn_compositions(ROWS[1:])
+    for count in (-1, L - 1):
+        with pytest.raises(ValueError, match=r"must lie in \[0, 4\]"):
+            model.sample(1, Generator(), torch.tensor([[1, count]]))

@@ -252,7 +252,11 @@ class MoleculeGenerator(
         """Draw the token ids of `n` sequences, on the CPU; `batch_size` bounds memory.
 
         `compositions` are theirs, where the generator takes any; none: drawn by their frequencies.
+        Raises ValueError for counts that no sequence has.
         """
+        largest = self.length - 2
+        if compositions is not None and not bool(((compositions >= 0) & (compositions <= largest)).all()):
+            raise ValueError(f"counts of compositions must lie in [0, {largest}]")
         z, device = self.latent(n, generator), self.position.device
         if self.conditional and compositions is None:
             compositions = self.draw_compositions(n, generator)
