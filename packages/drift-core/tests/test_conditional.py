@@ -31,7 +31,7 @@ from drift_core.field import diagnostics, modules_of, observe, separable
 from drift_core.fields.conditional import power_law
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
-from drift_core.training.loop import resample
+from drift_core.training import Matched, resample
 from torch import Tensor, nn
 
 LABELS, DATA_LABELS = torch.tensor([0, 1, 0, 2, 1, 0]), torch.arange(12) % 3
@@ -298,6 +298,30 @@ def test_conditions_come_in_runs_and_strengths_by_a_power_law():
         assert float(half) == pytest.approx(0.5, abs=1e-4)
 
 
+def test_matched_data_have_the_conditions_of_the_samples_in_their_proportions():
+    labels = torch.tensor([0] * 50 + [1] * 5 + [2] * 45)
+    random = torch.Generator().manual_seed(0)
+    for conditions in (labels, torch.stack([labels, -labels], dim=1)):
+        sample = Matched(torch.arange(100), conditions)
+        own = conditions[[0] * 6 + [51] * 2]
+        drawn = sample.matching(own, 400, random)
+        assert labels[drawn].tolist() == [0] * 300 + [1] * 100
+        assert len(drawn[:300].unique()) > 45  # of 50
+        assert drawn[300:].unique().tolist() == [50, 51, 52, 53, 54]
+    counts = labels[sample(10_000, random)].bincount()
+    assert bool((counts / 10_000 - torch.tensor([0.5, 0.05, 0.45])).abs().max() < 0.03)
+    with pytest.raises(ValueError, match="a condition that no data have"):
+        sample.matching(torch.tensor([[3, -3]]), 4, random)
+    with pytest.raises(ValueError, match="need as many conditions"):
+        Matched(torch.arange(3), labels)
+
+
+def test_rows_are_drawn_in_runs():
+    rows = resample(torch.arange(10), repeats=3)(8, torch.Generator().manual_seed(0))
+    assert rows.tolist() == rows[::3].repeat_interleave(3)[:8].tolist()
+    assert len(rows.unique()) == 3
+
+
 class Shifted(nn.Module):
     """x = z / 2 + B onehot(label)."""
 
@@ -313,7 +337,10 @@ class Shifted(nn.Module):
         return torch.randn(n, 2, generator=generator)
 
 
-def test_a_generator_learns_every_class(tmp_path):
+@pytest.mark.parametrize(
+    "sampler", [lambda labels: resample(torch.arange(60)), lambda labels: Matched(torch.arange(60), labels)]
+)
+def test_a_generator_learns_every_class(tmp_path, sampler):
     centres, labels = torch.tensor([[2.0, 0.0], [-1.0, 1.0], [0.0, -2.0]]), torch.arange(60) % 3
     data = centres[labels] + 0.5 * torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
     bank = MemoryBank(ConditionalField(plain(Euclidean())), data, num_classes=3, capacity=8)
@@ -322,8 +349,6 @@ def test_a_generator_learns_every_class(tmp_path):
         steps=50, batch_size=48, num_positives=24, lr=0.1, warmup_steps=0, ema_decay=0.9, step_size=0.3
     )
     conditions = class_conditions(3, 3)
-    trained = train(
-        Shifted(), field, resample(torch.arange(60)), config, tmp_path, sample_condition=conditions
-    )
+    trained = train(Shifted(), field, sampler(labels), config, tmp_path, sample_condition=conditions)
     means = torch.stack([data[labels == label].mean(0) for label in range(3)])
     torch.testing.assert_close(trained.shift.weight.detach().T, means, atol=0.3, rtol=0)

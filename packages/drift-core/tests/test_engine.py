@@ -201,7 +201,11 @@ WEIGHTS = {
     "excluded": lambda n, m, g: torch.randn(n, m, generator=g).masked_fill(
         torch.rand(n, m, generator=g) < 0.7, -math.inf
     ),
+    "problems": lambda n, m, g: torch.randn(n, m, generator=g).masked_fill(
+        torch.arange(n)[:, None] * 7 // n != torch.arange(m) * 8 // m, -math.inf
+    ),
 }
+"""The last are of drift problems side by side, runs of samples and of references, one without samples."""
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -372,9 +376,10 @@ def test_near_coincident_products(spread, product):
 
 
 @pytest.mark.parametrize("product", [True, False])
-def test_weights_and_self_exclusion_of_products(product):
+@pytest.mark.parametrize("excluded", ["excluded", "problems"])
+def test_weights_and_self_exclusion_of_products(product, excluded):
     x, y = points((13, 6, 4), 0), points((300, 6, 4), 1)
-    weights = WEIGHTS["excluded"](13, 300, torch.Generator().manual_seed(3))
+    weights = WEIGHTS[excluded](13, 300, torch.Generator().manual_seed(3))
     own = torch.arange(280, 293)
     check_product(x, y, [Laplace(1.0)], product=product, log_weight=weights, self_index=own)
     nothing = fused(

@@ -1,4 +1,6 @@
-"""Strings of given composition: the field of a product kernel, and the generator that draws it first."""
+"""Strings of given composition: a drift problem for each, and the generator that draws it first."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,42 +79,43 @@ def test_the_composition_of_molecules(smiles, counts):
 
 @pytest.mark.parametrize("composition", [LENGTHS, COUNTS], ids=["lengths", "counts"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-5)])
-def test_the_field_is_that_of_the_product_kernel(composition, dtype, tolerance):
-    """Against float64 autograd of the log-sum-exp over all pairs, compositions weighted by hand."""
-    given, rate = batch(composition, dtype), 1.3
-    found = CompositionField(CategoricalField(K, Laplace, SCALE), composition, rate=rate)(given)
-    x = given.x.double().clone().requires_grad_()
-    x_on = SPACE.projx(x)
-    data, own = onehot_to_sphere(given.data, K).double(), given.condition.double()
-    for points, counts, part, alone in (
-        (data, composition(given.data).double(), found.attraction, False),
-        (SPACE.projx(given.x.double()), own, found.repulsion, True),
-    ):
-        r = torch.stack([SPACE.dist(x_on, y) for y in points], dim=1)
-        log_k = -r / 0.7 - rate * (own[:, None] - counts).abs().sum(-1)
-        log_k = log_k.masked_fill(torch.eye(7, dtype=torch.bool), -torch.inf) if alone else log_k
-        (gradient,) = torch.autograd.grad(log_k.logsumexp(1).sum(), x, retain_graph=True)
-        expected = SPACE.proju(x_on.detach(), gradient)
-        assert float((part - expected).norm() / expected.norm()) < tolerance
+def test_samples_meet_those_of_their_own_composition_alone(composition, dtype, tolerance):
+    """Against float64 autograd of the log-sum-exp over the references with equal counts, one by one."""
+    given = batch(composition, dtype)
+    found = CompositionField(CategoricalField(K, Laplace, SCALE), composition)(given)
+    data, own = onehot_to_sphere(given.data, K).double(), given.condition
+    met = 0
+    for i, counts in enumerate(own):
+        x = given.x[i].double().clone().requires_grad_()
+        others = (own == counts).all(1) & (torch.arange(7) != i)
+        for points, near, part in (
+            (data, (composition(given.data) == counts).all(1), found.attraction[i]),
+            (SPACE.projx(given.x.double()), others, found.repulsion[i]),
+        ):
+            if not near.any():
+                assert not part.any()
+                continue
+            met += 1
+            log_k = torch.stack([-SPACE.dist(SPACE.projx(x), y) / 0.7 for y in points[near]])
+            (gradient,) = torch.autograd.grad(log_k.logsumexp(0), x)
+            expected = SPACE.proju(SPACE.projx(x).detach(), gradient)
+            assert float((part - expected).norm() / expected.norm()) < tolerance
+    assert met >= 5
 
 
 def test_it_obeys_the_laws():
     check_field(CompositionField(CategoricalField(K, Laplace, SCALE), COUNTS), batch())
 
 
-def test_a_steep_rate_leaves_a_drift_problem_for_each_composition():
-    """At a large rate a sample meets strings of its own composition alone."""
+def test_log_weights_of_the_data_remain():
     given = batch()
+    weight = torch.randn(40, generator=Generator().manual_seed(3), dtype=torch.float64)
     field = CategoricalField(K, Laplace, SCALE)
-    found = CompositionField(field, COUNTS, rate=1e4)(given).attraction
-    met = 0
-    for i, counts in enumerate(given.condition):
-        same = given.data[(COUNTS(given.data) == counts).all(1)]
-        if len(same):
-            met += 1
-            alone = field(Batch(given.x[i : i + 1], same)).attraction
-            torch.testing.assert_close(found[i : i + 1], alone)
-    assert met >= 3
+    found = CompositionField(field, COUNTS)(replace(given, data_log_weight=weight)).attraction
+    i = next(i for i, c in enumerate(given.condition) if (COUNTS(given.data) == c).all(1).sum() > 1)
+    same = (COUNTS(given.data) == given.condition[i]).all(1)
+    alone = Batch(given.x[i : i + 1], given.data[same], data_log_weight=weight[same])
+    torch.testing.assert_close(found[i : i + 1], field(alone).attraction)
 
 
 def test_samples_meet_data_by_the_counts_that_both_have():

@@ -40,6 +40,8 @@ def weights(kind: str, n: int, m: int) -> Tensor | None:
     if kind == "none":
         return None
     weight = torch.randn(1 if kind == "references" else n, m, generator=torch.Generator().manual_seed(1))
+    if kind == "problems":  # side by side, one of them without samples
+        return weight.masked_fill(torch.arange(n)[:, None] * 3 // n != torch.arange(m) % 4, -math.inf)
     return weight.masked_fill(weight > 1, -math.inf)
 
 
@@ -57,7 +59,7 @@ def errors(kernels: list[RadialKernel], x: Tensor, tokens: Tensor, weight: Tenso
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["none", "references", "pairs"])
+@pytest.mark.parametrize("kind", ["none", "references", "pairs", "problems"])
 @pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize("direction", ["gradient", "displacement"])
 def test_all_cases_agree_with_the_torch_form(shape, kind, product, direction):

@@ -9,8 +9,8 @@ from drift_core.field import diagnostics, observe
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
-RATE = 3.0
-"""Nats by which a reference counts less for each token of a kind that it has more or fewer."""
+_BITS = 10
+"""Of a count; a string is shorter than 2^10 tokens."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Composition:
 
 @dataclass(frozen=True)
 class CompositionField:
-    """Drift field of the product kernel exp(-rate |c - c'|) k(x, x') of compositions c and strings x.
+    """One drift problem per composition: samples meet data and samples of their own alone.
 
-    A sample's composition is given (`Batch.condition`), that of the data is read from their tokens; |c - c'|
-    sums differences of counts. A kernel of strings alone does not tell how much mass lies far from a sample:
-    as it becomes short, strings that are few, such as long ones, lose theirs. Compositions that are drawn by
-    their frequency in the data keep it. The field is a difference of scores in x, of the densities of pairs
-    (c, x), whose compositions have the same law.
+    A sample's composition is given (`Batch.condition`), that of the data is read from their tokens. A kernel
+    of strings alone does not tell how much mass lies far from a sample: as it becomes short, strings that are
+    few, such as long ones, lose theirs. Compositions that are drawn by their frequency in the data keep it.
+    A step should have several samples of each of its compositions, which repel one another, and data of
+    these (`resample(..., repeats=...)`, `Matched`).
     """
 
     field: Field
@@ -69,7 +69,6 @@ class CompositionField:
     """Of the data."""
     columns: Sequence[int] | None = None
     """Which counts of the samples these are; none: all."""
-    rate: float = RATE
 
     @property
     def manifold(self) -> Manifold:
@@ -77,37 +76,41 @@ class CompositionField:
         return self.field.manifold
 
     def __call__(self, batch: Batch) -> Drift:
-        """Drift of the wrapped field, with references weighted by their compositions."""
-        return self.field(self._weighted(batch))
+        """Drift of the wrapped field, without references of other compositions."""
+        return self.field(self._separated(batch))
 
     def observe(self, batch: Batch) -> None:
-        """Let the wrapped field observe the weighted batch."""
-        observe(self.field, self._weighted(batch))
+        """Let the wrapped field observe the batch."""
+        observe(self.field, self._separated(batch))
 
     def diagnostics(self, batch: Batch) -> dict[str, float]:
-        """Diagnostics of the wrapped field, with references weighted by their compositions."""
-        return diagnostics(self.field, self._weighted(batch))
+        """Diagnostics of the wrapped field."""
+        return diagnostics(self.field, self._separated(batch))
 
-    def _weighted(self, batch: Batch) -> Batch:
+    def _separated(self, batch: Batch) -> Batch:
         own = batch.condition
         there = own if batch.model is None else batch.model_condition
         if own is None or there is None:
             raise ValueError("a field of given compositions needs those of the samples as conditions")
         if self.columns is not None:
             own, there = own[:, self.columns], there[:, self.columns]
-        to_data = self._log_weight(own, self.composition(batch.data), batch.x)
-        to_model = self._log_weight(own, there, batch.x)
+        codes, data = _codes(own), _codes(self.composition(batch.data))
         return replace(
             batch,
-            data_log_weight=_total(to_data, batch.data_log_weight),
-            model_log_weight=_total(to_model, batch.model_log_weight),
+            data_log_weight=_within(codes, data, batch.data_log_weight, batch.x),
+            model_log_weight=_within(codes, _codes(there), batch.model_log_weight, batch.x),
         )
 
-    def _log_weight(
-        self, a: Integer[Tensor, "n counts"], b: Integer[Tensor, "m counts"], like: Tensor
-    ) -> Float[Tensor, "n m"]:
-        return torch.cdist(a.to(like), b.to(like), p=1.0).mul_(-self.rate)
+
+def _codes(counts: Int64[Tensor, "n counts"]) -> Int64[Tensor, " n"]:
+    """One number for all counts of a string."""
+    places = torch.arange(counts.shape[1], device=counts.device) * _BITS
+    return (counts << places).sum(1)
 
 
-def _total(log_weight: Tensor, given: Tensor | None) -> Tensor:
-    return log_weight if given is None else log_weight + given
+def _within(
+    own: Int64[Tensor, " n"], there: Int64[Tensor, " m"], given: Tensor | None, like: Tensor
+) -> Float[Tensor, "n m"]:
+    """Given log-weights, or 0, of pairs with equal codes, and -inf of the others."""
+    known = like.new_zeros(1) if given is None else given.to(like)
+    return torch.where(own[:, None] == there, known, -torch.inf)

@@ -122,9 +122,9 @@ static void run_block(const Work *work, int64_t i, int64_t end, Query *queries, 
                 pack(q, own, y, q->dim, centre, first, left < own->size ? (int)left : own->size);
                 tile = own;
             }
-            int64_t left = end - i - b;
-            accumulate(left < group ? (int)left : (int)group, q, tile, i + b, lifted + b * q->dim, queries + b,
-                       scratch);
+            int together = end - i - b < group ? (int)(end - i - b) : (int)group;
+            Tile met = met_by(together, q, tile, i + b);
+            if (met.count > 0) accumulate(together, q, &met, i + b, lifted + b * q->dim, queries + b, scratch);
         }
     for (int64_t b = 0; b < end - i; b++)
         finish(q, i + b, q->x + (i + b) * q->dim, lifted + b * q->dim, queries + b);

@@ -650,6 +650,36 @@ INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *restr
     return largest;
 }
 
+/* The references of a tile from the first to the last that log-weights do not exclude for all of the queries
+   i, i + 1, ..., in whole vectors; of a drift problem of its own, a sample meets a few of a large batch. */
+INLINE Tile met_by(int queries, const Request *q, const Tile *tile, int64_t i) {
+    int first = tile->count, end = 0, many = q->geometry != HYPERBOLOID, width = q->dim > SMALL ? width_of(q->dim) : 0;
+    if (!q->log_weight) return *tile;
+    for (int c = 0; c < queries; c++) {
+        const float *w = q->log_weight + (i + c) * q->row_stride + tile->first * q->column_stride;
+        int lowest = 0, highest = tile->count;
+        while (lowest < first && w[lowest * q->column_stride] == -INFINITY) lowest++;
+        while (highest > end && w[(highest - 1) * q->column_stride] == -INFINITY) highest--;
+        first = lowest < first ? lowest : first;
+        end = highest > end ? highest : end;
+    }
+    Tile part = *tile;
+    first -= first % WIDTH;
+    part.first += first;
+    part.count = end - first;
+    part.padded = end > first ? width_of(end - first) : 0;
+    if (many) {
+        part.columns += first;
+        part.rows += (int64_t)first * width;
+        part.points += (int64_t)first * width;
+        part.square += first;
+        part.excess += first;
+        part.inverse += first;
+    } else
+        part.lifted += first;
+    return part;
+}
+
 /* Raise the largest logit of a query, to which its sums are relative. */
 INLINE float raise(int width, float largest, double *sums) {
     if (largest > sums[0]) {

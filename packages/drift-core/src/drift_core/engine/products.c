@@ -31,6 +31,7 @@ typedef struct {
     double *sums;     /* [GROUP, 3 + positions * stride] */
     Scratch *at;      /* [GROUP]: of a position */
     Scratch *total;   /* [GROUP]: of all positions */
+    Tile *met;        /* [positions]: what the queries meet of a block of references */
 } Group;
 
 /* Sums of a position: `SMALL` or the padded dimensions. */
@@ -153,9 +154,11 @@ static void run_group(const Work *work, int64_t i, int queries, const Group *g) 
         memset(g->sums, 0, queries * stride * sizeof(double));
         for (int c = 0; c < queries; c++) g->sums[c * stride] = -INFINITY;
         for (int64_t b = 0; b < work->blocks; b++) {
-            const Tile *tiles = work->tiles + b * p->positions;
-            find_weights(p, q->kernel + k, queries, tiles, g, i);
-            if (q->gradient) add_positions(p, q->kernel + k, queries, tiles, g);
+            for (int64_t l = 0; l < p->positions; l++)
+                g->met[l] = met_by(queries, q, work->tiles + b * p->positions + l, i);
+            if (g->met->count <= 0) continue;
+            find_weights(p, q->kernel + k, queries, g->met, g, i);
+            if (q->gradient) add_positions(p, q->kernel + k, queries, g->met, g);
         }
         for (int c = 0; c < queries; c++) finish(p, k, i + c, c, g);
     }
@@ -172,8 +175,9 @@ static void *run_groups(void *argument) {
         .sums = calloc(GROUP * stride, sizeof(double)),
         .at = calloc(GROUP, sizeof(Scratch)),
         .total = calloc(GROUP, sizeof(Scratch)),
+        .met = calloc(positions, sizeof(Tile)),
     };
-    if (g.points && g.queries && g.sums && g.at && g.total) {
+    if (g.points && g.queries && g.sums && g.at && g.total && g.met) {
         int64_t i;
         for (int c = 0; c < GROUP; c++)
             for (int j = 0; j < TILE; j++) g.at[c].side[j] = 1; /* stays so in the orthant */
@@ -186,6 +190,7 @@ static void *run_groups(void *argument) {
     free(g.sums);
     free(g.at);
     free(g.total);
+    free(g.met);
     return NULL;
 }
 

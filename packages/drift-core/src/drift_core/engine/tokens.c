@@ -3,7 +3,8 @@
    What a reference adds at a position is one of K numbers: a point is a table with a row for each letter of each
    position, of squared angles to the vertices, or of log k1 of the angles for product kernels. Distances
    are sums of the rows that a reference names, and the gradient needs for every row the weight of all references
-   that name it. Vectors run over queries, whose tables stand side by side. Nothing is kept for a pair. */
+   that name it. Vectors run over queries, whose tables stand side by side. Nothing is kept for a pair. References that
+   the log-weights exclude for all queries of a vector cost nothing but a look at these. */
 
 #include "pairs.h"
 
@@ -31,6 +32,13 @@ typedef struct {
     float *recent; /* [rows, WIDTH], of the last tiles */
     double *share; /* [rows, WIDTH] */
 } Sums;
+
+/* References that are not excluded for all queries of a block. */
+typedef struct {
+    int64_t count;
+    int32_t *index; /* [m] */
+    char *met;      /* [m]: whether it is one of them */
+} Present;
 
 typedef struct {
     const Tokens *tokens;
@@ -62,10 +70,25 @@ INLINE Vector looked_up(const float *table, const int32_t *named, int64_t positi
     return sum;
 }
 
-/* Sums of `count` references from `first` on in s->logit, and for kernels of the distance that in s->r. */
-static void look_up(const Tokens *q, const float *table, int64_t first, int count, Scratch *s) {
+/* References that queries i, i + 1, ... meet, in ascending order. */
+static void find_present(const Tokens *q, int64_t i, Present *present) {
+    int queries = !q->log_weight ? 0 : q->row_stride == 0 ? 1 : q->n - i < WIDTH ? (int)(q->n - i) : WIDTH;
+    memset(present->met, queries == 0, q->m);
+    for (int c = 0; c < queries; c++) {
+        const float *w = q->log_weight + (i + c) * q->row_stride;
+        for (int64_t j = 0; j < q->m; j++) present->met[j] |= w[j * q->column_stride] != -INFINITY;
+    }
+    present->count = 0;
+    for (int64_t j = 0; j < q->m; j++) {
+        present->index[present->count] = (int32_t)j;
+        present->count += present->met[j];
+    }
+}
+
+/* Sums of `count` references in s->logit, and for kernels of the distance that in s->r. */
+static void look_up(const Tokens *q, const float *table, const int32_t *index, int count, Scratch *s) {
     for (int j = 0; j < count; j++) {
-        Vector sum = looked_up(table, q->named + (first + j) * q->positions, q->positions);
+        Vector sum = looked_up(table, q->named + index[j] * q->positions, q->positions);
         store(s->logit + j * WIDTH, sum);
         if (!q->product) {
             Vector inverse = inverse_root(sum);
@@ -76,12 +99,12 @@ static void look_up(const Tokens *q, const float *table, int64_t first, int coun
 }
 
 /* Add the log-weights of queries i, i + 1, ..., and exclude what is not there. */
-static void weigh_block(const Tokens *q, int64_t i, int64_t first, int count, Scratch *s) {
+static void weigh_block(const Tokens *q, int64_t i, const int32_t *index, int count, Scratch *s) {
     int queries = q->n - i < WIDTH ? (int)(q->n - i) : WIDTH;
     if (q->log_weight)
         for (int c = 0; c < queries; c++) {
-            const float *w = q->log_weight + (i + c) * q->row_stride + first * q->column_stride;
-            for (int j = 0; j < count; j++) s->logit[j * WIDTH + c] += w[j * q->column_stride];
+            const float *w = q->log_weight + (i + c) * q->row_stride;
+            for (int j = 0; j < count; j++) s->logit[j * WIDTH + c] += w[index[j] * q->column_stride];
         }
     for (int j = count * WIDTH; j < TILE; j++) s->logit[j] = -INFINITY;
 }
@@ -107,13 +130,13 @@ static void raise_bases(const Tokens *q, const Scratch *s, Sums *sums) {
 }
 
 /* Add the weights of a tile, and those of the rows that its references name. */
-static void add_tile(const Tokens *q, int64_t first, int count, Scratch *s, Sums *sums) {
+static void add_tile(const Tokens *q, const int32_t *index, int count, Scratch *s, Sums *sums) {
     Vector total = {0};
     for (int j = 0; j < count; j++) {
         Vector w = exp_of(load(s->logit + j * WIDTH) - sums->base);
         total += w;
         if (!q->product) w *= load(s->slope + j * WIDTH);
-        const int32_t *named = q->named + (first + j) * q->positions;
+        const int32_t *named = q->named + index[j] * q->positions;
         for (int64_t l = 0; l < q->positions; l++) {
             float *row = sums->recent + (int64_t)named[l] * WIDTH;
             store(row, load(row) + w);
@@ -150,19 +173,21 @@ static void take_columns(const Tokens *q, const float *table, int64_t i, float *
         memcpy(block + row * WIDTH, table + row * q->n + i, queries * sizeof(float));
 }
 
-static void run_queries(const Tokens *q, int64_t i, float *block, Sums *sums, Scratch *s) {
+static void run_queries(const Tokens *q, int64_t i, float *block, Sums *sums, Scratch *s, Present *present) {
+    find_present(q, i, present);
     for (int k = 0; k < q->kernels; k++) {
         if (k == 0 || q->product) take_columns(q, q->table + (q->product ? k * q->rows * q->n : 0), i, block);
         sums->base = (Vector){0} - 1e38f;
         memset(sums->total, 0, sizeof sums->total);
         memset(sums->share, 0, q->rows * WIDTH * sizeof(double));
-        for (int64_t first = 0, tile = 1; first < q->m; first += REFERENCES, tile++) {
-            int count = q->m - first < REFERENCES ? (int)(q->m - first) : REFERENCES;
-            look_up(q, block, first, count, s);
+        for (int64_t first = 0, tile = 1; first < present->count; first += REFERENCES, tile++) {
+            const int32_t *index = present->index + first;
+            int count = present->count - first < REFERENCES ? (int)(present->count - first) : REFERENCES;
+            look_up(q, block, index, count, s);
             if (!q->product) evaluate(q->kernel + k, q->displacement, TILE, s);
-            weigh_block(q, i, first, count, s);
+            weigh_block(q, i, index, count, s);
             raise_bases(q, s, sums);
-            add_tile(q, first, count, s, sums);
+            add_tile(q, index, count, s, sums);
             if (tile % TOGETHER == 0) settle(q, sums);
         }
         settle(q, sums);
@@ -179,11 +204,12 @@ static void *run_blocks(void *argument) {
     Sums *sums = aligned_alloc(sizeof(Vector), (sizeof *sums + sizeof(Vector) - 1) / sizeof(Vector) * sizeof(Vector));
     float *recent = calloc(size, sizeof *recent);
     double *share = calloc(size, sizeof *share);
-    if (block && scratch && sums && recent && share) {
+    Present present = {0, malloc(q->m * sizeof *present.index + 1), malloc(q->m + 1)};
+    if (block && scratch && sums && recent && share && present.index && present.met) {
         int64_t i;
         sums->recent = recent;
         sums->share = share;
-        while ((i = atomic_fetch_add(&work->next, WIDTH)) < q->n) run_queries(q, i, block, sums, scratch);
+        while ((i = atomic_fetch_add(&work->next, WIDTH)) < q->n) run_queries(q, i, block, sums, scratch, &present);
     } else
         work->failed = 1;
     free(block);
@@ -191,6 +217,8 @@ static void *run_blocks(void *argument) {
     free(sums);
     free(recent);
     free(share);
+    free(present.index);
+    free(present.met);
     return NULL;
 }
 

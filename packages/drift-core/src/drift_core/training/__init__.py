@@ -12,7 +12,7 @@ from drift_core.training.config import (
     check_positive,
     check_range,
 )
-from drift_core.training.learner import Generator, Sampler
+from drift_core.training.learner import Generator, Matched, Sampler
 from drift_core.training.loop import Training, resample, train, train_together
 from drift_core.training.network import in_batches, plain_mlp, residual_mlp
 from drift_core.training.parallel import make_accelerator
@@ -21,6 +21,7 @@ __all__ = [
     "BatchConfig",
     "FromFile",
     "Generator",
+    "Matched",
     "OptimizerConfig",
     "RunConfig",
     "Sampler",

@@ -24,11 +24,17 @@ from drift_core.training.signals import deferred_stop
 M = TypeVar("M", bound=nn.Module)
 
 
-def resample(data: Tensor) -> Sampler:
-    """Sampler of a finite data set: n distinct rows at a time, or all rows if there are at most n."""
+def resample(data: Tensor, *, repeats: int = 1) -> Sampler:
+    """Sampler of a finite data set: n distinct rows at a time, or all rows if there are at most n.
+
+    With `repeats` > 1 the n rows are runs of that many equal ones, such as conditions whose samples repel one
+    another.
+    """
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
-        return data if n >= len(data) else data[torch.randperm(len(data), generator=generator)[:n]]
+        number = -(-n // repeats)
+        rows = data if number >= len(data) else data[torch.randperm(len(data), generator=generator)[:number]]
+        return rows if repeats == 1 else rows.repeat_interleave(repeats, 0)[:n]
 
     return draw
 
