@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from drift_core import BalancedField, Laplace, TrainConfig, train
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 from drift_simplex import CategoricalField
 
 

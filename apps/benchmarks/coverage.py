@@ -10,7 +10,7 @@ import torch
 from drift_core import BalancedField, Field, TrainConfig, train
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 from drift_simplex import CategoricalField
 from torch import Generator, Tensor
 

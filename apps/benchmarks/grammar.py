@@ -10,7 +10,7 @@ import torch
 from drift_core import Field, SumField, TrainConfig, train
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import Lengthscales
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 from drift_simplex import CategoricalField, LetterClasses, abs_normalize, class_field, decode, window_field
 from drift_simplex.generator import LOGIT_STD, ResidualMLP, draw_latents, init_layer
 from jaxtyping import Float, Int64

@@ -23,7 +23,8 @@ with install_import_hook("drift_core", "shape_checks.checked"):
         TrainConfig,
         train,
     )
-    from drift_core.training.loop import Field, resample
+    from drift_core.training.loop import Field
+    from drift_core.training.samplers import resample
 
 Cloud = Callable[..., Tensor]
 

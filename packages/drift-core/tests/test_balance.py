@@ -17,7 +17,7 @@ from drift_core import (
 )
 from drift_core.field import modules_of, observe
 from drift_core.lengthscale import parse_lengthscales
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 
 
 def field_of(manifold, scale: str = "0.5") -> KernelField:

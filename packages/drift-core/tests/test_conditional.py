@@ -31,7 +31,7 @@ from drift_core.field import diagnostics, modules_of, observe, separable
 from drift_core.fields.conditional import power_law
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
-from drift_core.training import Matched, resample
+from drift_core.training import Matched, in_runs, resample
 from torch import Tensor, nn
 
 LABELS, DATA_LABELS = torch.tensor([0, 1, 0, 2, 1, 0]), torch.arange(12) % 3
@@ -308,18 +308,24 @@ def test_matched_data_have_the_conditions_of_the_samples_in_their_proportions():
         assert labels[drawn].tolist() == [0] * 300 + [1] * 100
         assert len(drawn[:300].unique()) > 45  # of 50
         assert drawn[300:].unique().tolist() == [50, 51, 52, 53, 54]
-    counts = labels[sample(10_000, random)].bincount()
-    assert bool((counts / 10_000 - torch.tensor([0.5, 0.05, 0.45])).abs().max() < 0.03)
+    assert len(sample(60, random).unique()) == 60
+    assert sample(200, random).tolist() == list(range(100))
     with pytest.raises(ValueError, match="a condition that no data have"):
         sample.matching(torch.tensor([[3, -3]]), 4, random)
     with pytest.raises(ValueError, match="need as many conditions"):
         Matched(torch.arange(3), labels)
 
 
-def test_rows_are_drawn_in_runs():
-    rows = resample(torch.arange(10), repeats=3)(8, torch.Generator().manual_seed(0))
-    assert rows.tolist() == rows[::3].repeat_interleave(3)[:8].tolist()
-    assert len(rows.unique()) == 3
+def test_conditions_are_drawn_in_runs():
+    sample, random = in_runs(torch.arange(10), 3), torch.Generator().manual_seed(0)
+    rows = sample(29, random)
+    assert rows.tolist() == rows[::3].repeat_interleave(3)[:29].tolist()
+    assert rows.unique().tolist() == list(range(10))
+    many = sample(3_000, random)
+    assert bool((many.bincount() > 200).all())
+    assert len(many) == 3_000
+    with pytest.raises(ValueError, match="at least 1"):
+        in_runs(rows, 0)
 
 
 class Shifted(nn.Module):

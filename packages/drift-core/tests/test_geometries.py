@@ -31,8 +31,8 @@ from drift_core import (
 from drift_core.engine import build, disabled, fused
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_drift, check_isometry, check_manifold
-from drift_core.training.loop import resample
 from drift_core.training.parallel import make_accelerator
+from drift_core.training.samplers import resample
 from scipy.linalg import expm, null_space, subspace_angles
 from scipy.spatial.transform import Rotation
 from torch import Tensor

@@ -19,8 +19,8 @@ from drift_core import (
 )
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
 from drift_core.testing import check_drift
-from drift_core.training.loop import resample
 from drift_core.training.parallel import make_accelerator
+from drift_core.training.samplers import resample
 from torch import Tensor, nn
 
 SPHERE, LINE, SPD = geoopt.Sphere(), geoopt.Euclidean(ndim=1), geoopt.SymmetricPositiveDefinite()

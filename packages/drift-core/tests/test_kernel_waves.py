@@ -24,7 +24,7 @@ from drift_core import (
 )
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.testing import check_field
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 from scipy.integrate import quad
 from torch import Tensor, nn
 

@@ -12,8 +12,9 @@ from drift_core.lengthscale import parse_lengthscales
 from drift_core.seeds import generator_for
 from drift_core.training.config import TrainConfig
 from drift_core.training.denormal import denormals_as_zero
-from drift_core.training.loop import resample, train
+from drift_core.training.loop import train
 from drift_core.training.parallel import make_accelerator
+from drift_core.training.samplers import resample
 from torch import Tensor, nn
 
 

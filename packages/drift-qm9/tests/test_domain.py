@@ -83,7 +83,7 @@ def test_what_is_drawn_first_is_given_to_generator_and_field(little):
         if draw is None:
             assert not generator.conditional
             return 0
-        drawn = draw(50, Generator().manual_seed(0))
+        drawn = draw(40 * 16, Generator().manual_seed(0))
         rows = set(map(tuple, generator.compositions.tolist()))
         assert rows == set(map(tuple, drawn.tolist()))  # of 40 training strings
         return drawn.shape[1]
@@ -91,6 +91,15 @@ def test_what_is_drawn_first_is_given_to_generator_and_field(little):
     assert counts() == 5
     assert counts(given="length") == 1
     assert counts(given="nothing") == counts(codebook_size=9) == counts(geometry="euclidean") == 0
+
+
+def test_samples_and_data_of_a_step_share_compositions(little):
+    """A step has runs of samples of each composition, however few molecules there are, and data of these."""
+    config = checked()
+    given = DOMAIN.condition_sampler(config, little)(1_000, Generator().manual_seed(0))
+    assert torch.equal(given, given[::16].repeat_interleave(16, 0)[:1_000])
+    data = DOMAIN.data_sampler(config, little).matching(given, 500, Generator().manual_seed(1))
+    assert torch.equal(little.notation.composition(data), given[::2])
 
 
 def test_parts_of_weight_zero_are_left_out(little):

@@ -12,7 +12,7 @@ from drift_core.lengthscale import checked_lengthscales
 from drift_core.runs.domain import ModelNotes, Run, Split
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
-from drift_core.training.learner import Sampler
+from drift_core.training.samplers import Sampler
 from drift_simplex import CategoricalField, onehot_lengthscale
 from jaxtyping import Float, Int64
 from torch import Tensor

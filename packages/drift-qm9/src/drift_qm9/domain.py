@@ -13,7 +13,7 @@ from drift_core.lengthscale import checked_lengthscales
 from drift_core.runs.domain import ModelNotes, Run, Split
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
-from drift_core.training import Matched, Sampler, resample
+from drift_core.training import Matched, Sampler, in_runs, resample
 from drift_simplex import CategoricalField, LetterClasses, class_field, onehot_lengthscale, window_field
 from jaxtyping import Int64
 from torch import Tensor
@@ -32,7 +32,7 @@ from drift_qm9.tokens import EOS
 _SAMPLING, _AUTO, _VALIDATING = 2, 3, 4
 _AUTO_REFERENCES = 2_048
 _REWEIGHTING_RATE = 1.0
-_REPEATS = 16
+_RUN = 16
 """Samples of each composition in a step."""
 
 _SMALL: dict[str, Any] = {
@@ -166,35 +166,32 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         strings = CategoricalField(letters, kernel, scales, settings.direction)
         if config.reweight:
             return BalancedField(strings, data.train, until=config.reweight, rate=_REWEIGHTING_RATE)
-        given, (by_class, by_window) = drawn_first(config, data), config.weights
-        fine: Field = strings
+        given = drawn_first(config, data)
+        whole = CompositionField(strings, given) if given else strings
+        parts = [(1.0, whole), *self._local_fields(config, data, kernel)]
+        return SumField([part for _, part in parts], [weight for weight, _ in parts])
+
+    def _local_fields(
+        self, config: MoleculeConfig, data: Molecules, kernel: Callable[[float], RadialKernel]
+    ) -> list[tuple[float, Field]]:
+        """Fields of classes of letters and of windows, with their weights, unless these are 0."""
+        settings, (by_class, by_window) = config.kernel, config.weights
+        given, notation = drawn_first(config, data), data.notation
+        found: list[tuple[float, Field]] = []
+        if by_class:
+            scales = checked_lengthscales(settings.class_lengthscale, kernel)
+            coarse: Field = CategoricalField(max(notation.classes) + 1, kernel, scales, settings.direction)
+            if given:
+                coarse = CompositionField(coarse, *given.of_classes(notation.classes))
+            found.append((by_class, class_field(LetterClasses(notation.classes), coarse, data.train)))
         if by_window:
-            fine = SumField([strings, self._windows(config, data, kernel)], [1.0, by_window])
-        if given:
-            fine = CompositionField(fine, given)
-        if not by_class:
-            return fine
-        return SumField([fine, self._classes(config, data, kernel)], [1.0, by_class])
-
-    def _windows(
-        self, config: MoleculeConfig, data: Molecules, kernel: Callable[[float], RadialKernel]
-    ) -> Field:
-        """Field of windows."""
-        settings, letters = config.kernel, len(data.notation.letters)
-        scales = checked_lengthscales(settings.window_lengthscale, kernel)
-        one = CategoricalField(letters, kernel, scales, settings.direction, product=True)
-        return window_field(one, data.train.shape[1], settings.window)
-
-    def _classes(
-        self, config: MoleculeConfig, data: Molecules, kernel: Callable[[float], RadialKernel]
-    ) -> Field:
-        """Field of whole strings of classes of letters."""
-        settings, classes, given = config.kernel, data.notation.classes, drawn_first(config, data)
-        scales = checked_lengthscales(settings.class_lengthscale, kernel)
-        coarse: Field = CategoricalField(max(classes) + 1, kernel, scales, settings.direction)
-        if given:
-            coarse = CompositionField(coarse, *given.of_classes(classes))
-        return class_field(LetterClasses(classes), coarse, data.train)
+            scales = checked_lengthscales(settings.window_lengthscale, kernel)
+            letters = CategoricalField(
+                len(notation.letters), kernel, scales, settings.direction, product=True
+            )
+            windows: Field = window_field(letters, data.train.shape[1], settings.window)
+            found.append((by_window, CompositionField(windows, given) if given else windows))
+        return found
 
     def data_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler:
         """Sampler of tokens, of vertices if the geometry is Euclidean, or of indices if reweighted."""
@@ -209,7 +206,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     def condition_sampler(self, config: MoleculeConfig, data: Molecules) -> Sampler | None:
         """Sampler of the compositions of training molecules, each for some samples, if these are given."""
         counts = self._compositions(config, data)
-        return None if counts is None else resample(counts, repeats=_REPEATS)
+        return None if counts is None else in_runs(counts, _RUN)
 
     def _compositions(self, config: MoleculeConfig, data: Molecules) -> Int64[Tensor, "n counts"] | None:
         """Compositions of training molecules, if these are given."""

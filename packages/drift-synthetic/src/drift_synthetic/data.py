@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from drift_core.runs.domain import Split
-from drift_core.training.loop import resample
+from drift_core.training.samplers import resample
 from jaxtyping import Float32
 from torch import Generator, Tensor
 

@@ -20,7 +20,7 @@ from drift_core.runs.domain import ModelNotes, Run, Split, untrained
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training.config import OptimizerConfig, Settings, at_least
-from drift_core.training.learner import Sampler
+from drift_core.training.samplers import Sampler
 from jaxtyping import Float
 from torch import Tensor
 

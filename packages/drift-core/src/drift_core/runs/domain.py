@@ -11,7 +11,7 @@ import torch
 from drift_core.field import Batch, Field
 from drift_core.runs.config import DomainConfig
 from drift_core.runs.metrics import Metrics
-from drift_core.training.learner import Sampler
+from drift_core.training.samplers import Sampler
 
 C = TypeVar("C", bound=DomainConfig)
 D = TypeVar("D")

@@ -12,10 +12,11 @@ from drift_core.training.config import (
     check_positive,
     check_range,
 )
-from drift_core.training.learner import Generator, Matched, Sampler
-from drift_core.training.loop import Training, resample, train, train_together
+from drift_core.training.learner import Generator
+from drift_core.training.loop import Training, train, train_together
 from drift_core.training.network import in_batches, plain_mlp, residual_mlp
 from drift_core.training.parallel import make_accelerator
+from drift_core.training.samplers import Matched, Sampler, in_runs, resample
 
 __all__ = [
     "BatchConfig",
@@ -32,6 +33,7 @@ __all__ = [
     "check_positive",
     "check_range",
     "in_batches",
+    "in_runs",
     "load_best",
     "make_accelerator",
     "plain_mlp",

@@ -1,6 +1,5 @@
 """A generator in training: its inputs, its forward pass over all processes, and its optimiser."""
 
-from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -15,54 +14,9 @@ from drift_core.training.guards import check_engine
 from drift_core.training.muon import Muon, hidden_matrices
 from drift_core.training.network import MicroBatches, MovingAverage
 from drift_core.training.parallel import pool, shard, warm_up
+from drift_core.training.samplers import Matched, Sampler
 
 M = TypeVar("M", bound=nn.Module)
-
-Sampler = Callable[[int, torch.Generator], Tensor]
-"""Maps (n, random generator) to n rows on the CPU: data points, tokens or conditions."""
-
-
-class Matched:
-    """Sampler of data that have the conditions of a step's samples, in the same proportions.
-
-    Called as any `Sampler` it draws rows of all data. A conditional drift problem per condition needs data of
-    each, which a random draw of a large data set seldom has enough of.
-
-    Args:
-        data: data points, or tokens, [m, ...].
-        conditions: their conditions, labels [m] or rows of integers [m, k].
-
-    Raises ValueError unless there are as many conditions as data.
-    """
-
-    def __init__(self, data: Tensor, conditions: Tensor) -> None:
-        if len(conditions) != len(data):
-            raise ValueError(f"{len(data)} data need as many conditions, got {len(conditions)}")
-        self.data = data
-        self.distinct, which = torch.unique(_as_rows(conditions), dim=0, return_inverse=True)
-        self.order, self.sizes = which.argsort(), which.bincount()
-        self.starts = self.sizes.cumsum(0) - self.sizes
-
-    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n rows of all data, with replacement."""
-        return self.data[torch.randint(len(self.data), (n,), generator=generator)]
-
-    def matching(self, conditions: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n rows of data, with replacement, for samples with these conditions [s] or [s, k].
-
-        Raises ValueError for a condition that no data have.
-        """
-        equal = (_as_rows(conditions.cpu())[:, None] == self.distinct).all(2)
-        if not bool(equal.any(1).all()):
-            raise ValueError("the samples have a condition that no data have")
-        which = equal.int().argmax(1)[torch.arange(n) * len(equal) // n]
-        place = (torch.rand(n, generator=generator, dtype=torch.float64) * self.sizes[which]).long()
-        return self.data[self.order[self.starts[which] + place]]
-
-
-def _as_rows(conditions: Tensor) -> Tensor:
-    return conditions.reshape(len(conditions), -1)
-
 
 LATENT, DATA, NETWORK, CONDITION = 0, 1, 2, 3
 """Random streams of a training step; the network's own (dropout) has one per process."""

@@ -17,26 +17,12 @@ from drift_core.training.config import TrainConfig
 from drift_core.training.denormal import denormals_as_zero
 from drift_core.training.ensemble import check_stackable, forward_together
 from drift_core.training.journal import Journal, Step
-from drift_core.training.learner import Draws, Generator, Learner, Sampler
+from drift_core.training.learner import Draws, Generator, Learner
 from drift_core.training.parallel import make_accelerator
+from drift_core.training.samplers import Sampler
 from drift_core.training.signals import deferred_stop
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def resample(data: Tensor, *, repeats: int = 1) -> Sampler:
-    """Sampler of a finite data set: n distinct rows at a time, or all rows if there are at most n.
-
-    With `repeats` > 1 the n rows are runs of that many equal ones, such as conditions whose samples repel one
-    another.
-    """
-
-    def draw(n: int, generator: torch.Generator) -> Tensor:
-        number = -(-n // repeats)
-        rows = data if number >= len(data) else data[torch.randperm(len(data), generator=generator)[:number]]
-        return rows if repeats == 1 else rows.repeat_interleave(repeats, 0)[:n]
-
-    return draw
 
 
 def train(
