@@ -148,7 +148,7 @@ class MoleculeConfig(DomainConfig):
 
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            steps=1_500, lr=3e-3, step_size=0.2, optimizer="muon", warmup_steps=20, decay_fraction=0.5
+            steps=2_000, lr=3e-3, step_size=0.2, optimizer="muon", warmup_steps=20, decay_fraction=0.5
         )
     )
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(batch_size=512, num_positives=8_192))
