@@ -29,10 +29,10 @@ def in_runs(data: Tensor, length: int) -> Sampler:
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
         number, size = -(-n // length), len(data)
-        few = number > size
-        rows = (
-            torch.randint(size, (number,), generator=generator) if few else _distinct(size, number, generator)
-        )
+        if number > size:
+            rows = torch.randint(size, (number,), generator=generator)
+        else:
+            rows = _distinct(size, number, generator)
         return data[rows].repeat_interleave(length, 0)[:n]
 
     return draw
@@ -56,7 +56,7 @@ class Matched:
             raise ValueError(f"{len(data)} data need as many conditions, got {len(conditions)}")
         self.data = data
         self.distinct, which = torch.unique(_as_rows(conditions), dim=0, return_inverse=True)
-        self.order, self.sizes = which.argsort(), which.bincount()
+        self.order, self.sizes = which.argsort(stable=True), which.bincount()
         self.starts = self.sizes.cumsum(0) - self.sizes
 
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
