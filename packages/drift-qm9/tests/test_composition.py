@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from drift_core import Batch, KernelField, Laplace
+from drift_core import Batch, ConditionalField, KernelField, Laplace
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
 from drift_qm9 import NOTATIONS, SELFIES, SMILES
@@ -105,6 +105,16 @@ def test_samples_meet_those_of_their_own_composition_alone(composition, dtype, t
 
 def test_it_obeys_the_laws():
     check_field(CompositionField(CategoricalField(K, Laplace, SCALE), COUNTS), batch())
+
+
+def test_it_is_the_conditional_field_of_all_problems_at_once():
+    field = CategoricalField(K, Laplace, SCALE)
+    own = COUNTS(strings(40))[[0, 0, 1, 1, 1, 2, 3]]  # of the data, so that every problem has some
+    given = replace(batch(), condition=own)
+    _, labels = torch.unique(torch.cat([own, COUNTS(given.data)]), dim=0, return_inverse=True)
+    labelled = replace(given, condition=labels[:7], data_condition=labels[7:])
+    expected = ConditionalField(field)(labelled)
+    torch.testing.assert_close(CompositionField(field, COUNTS)(given), expected)
 
 
 def test_log_weights_of_the_data_remain():

@@ -61,7 +61,8 @@ class CompositionField:
     of strings alone does not tell how much mass lies far from a sample: as it becomes short, strings that are
     few, such as long ones, lose theirs. Compositions that are drawn by their frequency in the data keep it.
     A step should have several samples of each of its compositions, which repel one another, and data of
-    these (`drift_core.training.in_runs`, `Matched`).
+    these (`drift_core.training.in_runs`, `Matched`). The drift is `ConditionalField`'s, of all problems in
+    one pass, since a step has many small ones.
     """
 
     field: Field
