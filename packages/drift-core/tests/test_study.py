@@ -199,10 +199,12 @@ def test_other_settings_are_refused(tmp_path, change):
 
 
 def test_seeds_trained_together_get_the_results_that_they_get_alone(tmp_path):
-    trials = [Trial(str(seed), Tiny(), CONFIG.replace(seed=seed)) for seed in range(2)]
-    anchor = Trial("anchor", Tiny(), CONFIG, generator=lambda config, data: Shift(3.0))
-    groups = by_variant([*trials, anchor])
-    assert groups == [trials, [anchor]]
+    tiny, other = Tiny(), Tiny()
+    trials = [Trial(str(seed), tiny, CONFIG.replace(seed=seed)) for seed in range(2)]
+    anchor = Trial("anchor", tiny, CONFIG, generator=lambda config, data: Shift(3.0))
+    another = Trial("another", other, CONFIG)  # of the same settings, but perhaps with another field
+    groups = by_variant([*trials, anchor, another])
+    assert groups == [trials, [anchor], [another]]
     together = run_group(groups[0], tmp_path / "together")
     for trial, found in zip(trials, together, strict=True):
         (alone,) = run_group([trial], tmp_path / "alone")
@@ -211,7 +213,8 @@ def test_seeds_trained_together_get_the_results_that_they_get_alone(tmp_path):
 
 def test_what_diverges_loses_and_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(Tiny, "generator", lambda self, c, _: Shift(math.nan if c.run.seed == 1 else 0.0))
-    (group,) = by_variant([Trial(str(seed), Tiny(), CONFIG.replace(seed=seed)) for seed in range(2)])
+    tiny = Tiny()
+    (group,) = by_variant([Trial(str(seed), tiny, CONFIG.replace(seed=seed)) for seed in range(2)])
     fine, diverged = run_group(group, tmp_path)
     assert set(fine.metrics) == {"distance", "plain"}
     assert set(diverged.metrics) == {DIVERGED}

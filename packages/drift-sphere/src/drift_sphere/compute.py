@@ -23,11 +23,14 @@ STEPS = {"quick": (250, 1_000), "full": (1_000, 4_000, 16_000)}
 """Training steps; the smaller numbers of evaluations are those of the most steps."""
 EVALUATIONS = (1, 10, 100)
 
-METRICS = (
+QUALITY = (
     Shown("mmd2_unbiased", "unbiased MMD²", digits=4, ratio=False),
     Shown("sinkhorn", "Sinkhorn"),
     Shown("nn_accuracy", "1-NN accuracy"),
     Shown("log_likelihood", "Log-likelihood of test points", "higher", digits=2, ratio=False),
+)
+METRICS = (
+    *QUALITY,
     Shown("samples_per_second", "Samples a second, one core or GPU", "", digits=0, ratio=False),
 )
 

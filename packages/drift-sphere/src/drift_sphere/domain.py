@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from drift_core import Batch, Domain, Euclidean, Field, KernelField, NearestField, Sphere
+from drift_core import Batch, Domain, Euclidean, Field, KernelField, NearestField, RadialKernel, Sphere
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import auto_lengthscale, checked_lengthscales, shortest_lengthscale
 from drift_core.runs.config import DomainConfig, KernelConfig
@@ -214,23 +214,32 @@ class SphereDomain(Domain[SphereConfig, Points, SphereGenerator]):
         field_figure(spiral_grid(GRID), before, after, train, folder / "field.png")
 
 
-def kernel_field(config: SphereConfig, data: Points) -> KernelField | NearestField:
-    """Field between batches, or `NearestField` if a batch does not hold all training points."""
-    batches, neighbors = batch_field(config, data.train), config.kernel.neighbors
+def kernel_field(
+    config: SphereConfig, data: Points, kernel: Callable[[float], RadialKernel] | None = None
+) -> KernelField | NearestField:
+    """Field between batches, or `NearestField` if a batch does not hold all training points.
+
+    `kernel` maps a lengthscale to a kernel, in place of the named one. Raises as `batch_field`.
+    """
+    batches, neighbors = batch_field(config, data.train, kernel), config.kernel.neighbors
     if neighbors == 0 or len(data.train) <= config.batch.positives:
         return batches
     buffer_size = min(_BUFFER * len(data.train), _MAX_BUFFER)
     return NearestField(batches, data.train, buffer_size=buffer_size, neighbors=neighbors)
 
 
-def batch_field(config: SphereConfig, train: Float[Tensor, "n 3"]) -> KernelField:
+def batch_field(
+    config: SphereConfig,
+    train: Float[Tensor, "n 3"],
+    kernel: Callable[[float], RadialKernel] | None = None,
+) -> KernelField:
     """Field between batches; raises ValueError for an invalid kernel or lengthscale."""
     settings, geometry = config.kernel, config.network.geometry
     manifold = Sphere() if geometry == "spherical" else Euclidean()
     if settings.kernel == "spectral" and geometry == "euclidean":
         raise ValueError("`kernel` spectral lives on the sphere; `geometry` euclidean has no such kernel")
     auto = auto_lengthscale(manifold, train) if "auto" in settings.scales else None
-    kernel = partial(make_kernel, settings.kernel, nu=settings.smoothness)
+    kernel = kernel or partial(make_kernel, settings.kernel, nu=settings.smoothness)
     scales = checked_lengthscales(settings.scales, kernel, auto)
     scales = dataclasses.replace(scales, anneal=settings.anneal)
     return KernelField(manifold, kernel, scales, settings.direction)

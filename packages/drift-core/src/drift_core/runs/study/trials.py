@@ -200,9 +200,12 @@ def _results(trials: Sequence[Trial], out: Path, workers: int) -> Iterator[tuple
 
 
 def by_variant(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials grouped by all settings but the seed; those that are not trained alone."""
+    """Trials of one domain grouped by all settings but the seed; those that are not trained alone.
+
+    Domains are compared by identity, since they may differ in what no setting says, such as the field.
+    """
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
-        key = trial.config.replace(seed=0) if trial.generator is None else trial.name
+        key = (trial.domain, trial.config.replace(seed=0)) if trial.generator is None else trial.name
         groups.setdefault(key, []).append(trial)
     return list(groups.values())
