@@ -52,8 +52,8 @@ class Command:
 
     what: tyro.conf.Positional[Literal[What, "all"]]
     """table1: direction and geometry on synthetic targets; table2: events on the Earth; table3: promoters;
-    table4: molecules; figure4: kernels from Laplace to Gaussian; not in the paper, on the Earth, are compute:
-    one step against a flow of many, and ablation: one change of our default at a time; all: every one whose
+    table4: molecules; figure4: kernels from Laplace to Gaussian; not in the paper, on the Earth: compute,
+    one step against a flow of many, and ablation, one change of our default at a time; all: every one whose
     data are found."""
     budget: Budget = "quick"
     """quick: all within an hour on two cores, tables 3 and 4 as smoke tests; full: the paper's scale, a day

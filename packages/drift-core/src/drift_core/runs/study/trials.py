@@ -206,6 +206,6 @@ def by_variant(trials: Sequence[Trial]) -> list[list[Trial]]:
     """
     groups: dict[Any, list[Trial]] = {}
     for trial in trials:
-        key = (trial.domain, trial.config.replace(seed=0)) if trial.generator is None else trial.name
+        key = (id(trial.domain), trial.config.replace(seed=0)) if trial.generator is None else trial.name
         groups.setdefault(key, []).append(trial)
     return list(groups.values())
