@@ -79,6 +79,21 @@ def test_one_particle_climbs_to_the_mode_of_the_data():
     torch.testing.assert_close(x, torch.zeros(1, 2), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("direction", ["displacement", "gradient"])
+def test_displacements_carry_particles_off_the_data_that_they_have_reached(direction):
+    """Two particles, each `off` outside a datum of its own; the data are 4 apart, far beyond the kernel.
+
+    A displacement attracts by `off` and repels by 4 + 2 off, the distance of the other particle, so that
+    `off` grows by h (4 + off) a step. Gradients of the Laplace kernel have length 1 / l on both sides.
+    """
+    data, off, steps, h = torch.tensor([[0.0], [4.0]]), 0.1, 30, 0.1
+    field = KernelField(Euclidean(), Laplace, parse_lengthscales("0.05"), direction)
+    outside = torch.tensor([[-1.0], [1.0]])
+    x = particle_flow(field, data + off * outside, data, steps=steps, step_size=h).x
+    end = (off + 4) * (1 + h) ** steps - 4 if direction == "displacement" else off
+    torch.testing.assert_close(x, data + end * outside, rtol=1e-4, atol=1e-5)
+
+
 def test_lengthscales_anneal_with_the_steps():
     seen = []
 

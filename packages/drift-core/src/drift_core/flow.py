@@ -13,7 +13,7 @@ from drift_core.manifold.checks import check_on_manifold
 from drift_core.seeds import generator_for
 
 DataSampler = Callable[[int, torch.Generator], Tensor]
-"""Maps (n, random generator) to n data points [n, *point] on the CPU."""
+"""Maps (n, random generator) to n data points, or tokens or indices that represent them, on the CPU."""
 
 
 class Flow(NamedTuple):
@@ -45,7 +45,7 @@ def particle_flow(
     Args:
         field: the drift field.
         x: particles at the start, shape [n, *point], n >= 1.
-        data: data points, or a sampler that draws n new ones at every step.
+        data: data points, tokens or indices, or a sampler that is asked for n new ones at every step.
         steps: number of steps.
         step_size: how far particles follow the drift at each step.
         max_step: longest step of a particle; none: just below the injectivity radius.
@@ -64,7 +64,7 @@ def particle_flow(
     check_on_manifold(manifold, x)
     records = {0: x} if 0 in record else {}
     for step in range(steps):
-        references = data(len(x), generator_for(seed, step)).to(x) if callable(data) else data
+        references = _drawn(data, x, generator_for(seed, step)) if callable(data) else data
         if step == 0:
             check_on_manifold(manifold, references)
         batch = Batch(x, references, x, itself, step, step / steps)
@@ -76,3 +76,9 @@ def particle_flow(
         if step + 1 in record:
             records[step + 1] = x
     return Flow(x, records)
+
+
+def _drawn(sampler: DataSampler, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Data of a step as the particles are; tokens and indices stay integers."""
+    data = sampler(len(x), generator)
+    return data.to(x) if data.is_floating_point() else data.to(x.device)
