@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from drift_sphere.density import KernelDensity, UniformPoints, fitted_density
+from drift_sphere.density import Bootstrap, KernelDensity, UniformPoints, fitted_density
 from drift_sphere.likelihood import BANDWIDTHS
 from scipy.integrate import quad
+from scipy.stats import chisquare
 from torch import Generator
 
 
@@ -32,6 +33,17 @@ def test_samples_are_around_all_points():
     nearest = torch.cdist(x, points).min(dim=1)
     assert float(nearest.values.max()) < 0.01
     assert nearest.indices.bincount(minlength=20).min() > 120
+
+
+def test_a_bootstrap_sample_has_each_point_equally_often_and_independently():
+    points = UniformPoints().sample(20, Generator().manual_seed(0))
+    x = Bootstrap(points).sample(20_000, Generator().manual_seed(1))
+    rows = (x[:, None] == points).all(2)
+    assert rows.sum(1).tolist() == [1] * len(x)
+    counts = rows.sum(0).double()
+    assert chisquare(counts.numpy()).pvalue > 1e-3
+    pairs = torch.bincount(rows.int().argmax(1).view(-1, 2) @ torch.tensor([20, 1]), minlength=400)
+    assert chisquare(pairs.numpy()).pvalue > 1e-3
 
 
 def test_the_likeliest_bandwidth_on_validation_points_is_taken():

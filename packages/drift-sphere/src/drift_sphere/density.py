@@ -21,6 +21,18 @@ class UniformPoints(nn.Module):
         return nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
 
 
+class Bootstrap(nn.Module):
+    """Bootstrap samples, points drawn with replacement: a generator that recites, and does nothing else."""
+
+    def __init__(self, points: Float[Tensor, "m 3"]) -> None:
+        super().__init__()
+        self.points = points
+
+    def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 3"]:
+        """Draw n of the points, each independently of the others."""
+        return self.points[torch.randint(len(self.points), (n,), generator=generator)]
+
+
 class KernelDensity(nn.Module):
     """Kernel density estimate on the sphere, with the kernels of `log_likelihood` around points.
 
@@ -38,7 +50,7 @@ class KernelDensity(nn.Module):
 
     def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 3"]:
         """Draw n unit vectors."""
-        y = self.points[torch.randint(len(self.points), (n,), generator=generator)].double()
+        y = Bootstrap(self.points).sample(n, generator).double()
         tangent = Sphere().proju(y, torch.randn(n, 3, generator=generator, dtype=torch.float64))
         step = self.angle(torch.rand(n, 1, generator=generator, dtype=torch.float64))
         return Sphere().expmap(y, step * nn.functional.normalize(tangent, dim=-1)).to(self.points)

@@ -1,4 +1,4 @@
-"""Table 2 of the paper: seven methods on events on the Earth, beside two further ones and two anchors."""
+"""Table 2 of the paper: seven methods on events on the Earth, beside two further ones and three anchors."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from drift_core.original import OriginalField
 from drift_core.runs.study import Cell, Shown, Table, folder_name, lengthscale_candidates
 
 from drift_sphere.data import Points
-from drift_sphere.density import KernelDensity, UniformPoints, fitted_density
+from drift_sphere.density import Bootstrap, KernelDensity, UniformPoints, fitted_density
 from drift_sphere.domain import SphereConfig, SphereDomain
 from drift_sphere.likelihood import BANDWIDTHS
 
@@ -34,7 +34,12 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, float, float, float]]] = {
 """Settings of the paper's rows, and their published MMD on `DATASETS`."""
 
 ORIGINAL = "Euclidean, field of the original code"
-DEFAULT, DENSITY, NOISE = "our default", "density estimate of the training rows", "uniform noise"
+DEFAULT = "our default"
+RECITED, DENSITY, NOISE = (
+    "training rows, drawn with replacement",
+    "density estimate of the training rows",
+    "uniform noise",
+)
 
 METRICS = (
     Shown("mmd", "MMD"),
@@ -79,7 +84,7 @@ def table2(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
         cell = _cell(ORIGINAL, budget, "paper", {**original, **data})
         cells[ORIGINAL, dataset] = replace(cell, domain=SphereDomain(original_field))
         cells[DEFAULT, dataset] = _cell(DEFAULT, budget, "earth", data)
-        for row, generator in ((DENSITY, density), (NOISE, noise)):
+        for row, generator in ((RECITED, recited), (DENSITY, density), (NOISE, noise)):
             cells[row, dataset] = replace(_cell(row, budget, "earth", data), generator=generator)
     return Table(
         "table2",
@@ -89,13 +94,18 @@ def table2(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
         METRICS,
         {"mmd": published},
         SEEDS,
-        anchors=(DENSITY, NOISE),
+        anchors=(RECITED, DENSITY, NOISE),
     )
 
 
 def original_field(config: SphereConfig, data: Points) -> OriginalField:
     """The field of the original public code, in R^3."""
     return OriginalField(Euclidean())
+
+
+def recited(config: SphereConfig, data: Points) -> Bootstrap:
+    """The training rows, drawn with replacement."""
+    return Bootstrap(data.train)
 
 
 def density(config: SphereConfig, data: Points) -> KernelDensity:
@@ -128,7 +138,9 @@ def _about(budget: Budget) -> str:
         f"has the lowest unbiased MMD² on validation points{_trial(budget)}, of {scales} radians (a:b falls "
         "from a to b). "
         "The original code's field has its own three lengthscales (`OriginalField`), and its step size, 1. "
-        "Our default is `--recipe earth`. The density estimate recites the training rows, moved by the "
+        "Our default is `--recipe earth`. Training rows drawn with replacement are the best that a generator "
+        "which only recites can draw; the floor is of distinct rows, as fresh data would be. "
+        "The density estimate recites the training rows, moved by the "
         f"bandwidth that is best on validation points, of {BANDWIDTHS[0]:g} to {widest:g} radians."
     )
 
