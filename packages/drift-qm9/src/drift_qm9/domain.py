@@ -83,7 +83,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         sampling="generator.to_smiles(generator.sample(1_000, torch.Generator().manual_seed(0)))",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {**_SMALL, "steps": 1_000},
+        "toy": {**_SMALL, "steps": 1_000, "global_channels": 14},
         "quick": {**_SMALL, "steps": 800},
         "qm9": {"lengthscale": "1.5:0.8"},
         "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},
