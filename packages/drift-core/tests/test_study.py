@@ -36,6 +36,7 @@ from drift_core.runs.study import (
     run_trials,
     write_study,
 )
+from drift_core.runs.study.figure import table_figure
 from drift_core.runs.study.processes import mapped, visible_devices
 from drift_core.runs.study.table import Entry
 from drift_core.runs.study.trials import DIVERGED, by_variant
@@ -44,6 +45,7 @@ from drift_core.training import OptimizerConfig, resample
 from drift_core.training.config import Settings
 from drift_core.training.records import read_records
 from huggingface_hub import PyTorchModelHubMixin
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.stats import ttest_rel
 from torch import nn
@@ -305,6 +307,20 @@ def test_rows_that_do_not_differ_significantly_lead_together():
     assert leaders == {"lower": {"a", "b"}, "higher": {"c"}, "": set()}
     anchored_table = replace(findings.table, anchors=("a", "b"))
     assert Findings(anchored_table, entries).leaders("here", Shown("distance", "")) == {"c"}
+
+
+def test_the_legend_explains_the_marks_that_are_there(tmp_path, monkeypatch):
+    labels: list[set[str]] = []
+
+    def legend(figure: Figure, handles: list, names: list[str], **settings: object) -> None:
+        labels.append(set(names))
+
+    monkeypatch.setattr(Figure, "legend", legend)
+    table = make_table(near=anchored("near", 2.5), far=anchored("far", 1.0))
+    for shown in (table, replace(table, published={}, anchors=("far",))):
+        table_figure(Findings(shown, []), tmp_path / "table.png")
+    assert labels[0] ^ labels[1] == {"published", "anchor"}
+    assert "published" in labels[0]
 
 
 def test_missing_data_are_said_before_anything_is_trained(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, THIRD_COLOUR, written_figure
-from drift_core.runs.study.table import Findings, Shown, columns_of, rows_of
+from drift_core.runs.study.table import Findings, Shown, Table, columns_of, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def table_figure(findings: Findings, path: Path) -> None:
             axes.set_axis_off()
         grid[0, 0].set_yticks(range(len(names)), names)
         grid[0, 0].invert_yaxis()
-        marks = _legend()
+        marks = _legend(table)
         figure.legend(
             list(marks.values()), list(marks), loc="outside lower center", ncols=len(marks), frameon=False
         )
@@ -69,14 +69,17 @@ def _finish(axes: "Axes", title: str, seen: Sequence[float]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend() -> dict[str, "Line2D"]:
-    """What the marks are, by label."""
+def _legend(table: Table) -> dict[str, "Line2D"]:
+    """What the marks of a table are, by label."""
     from matplotlib.lines import Line2D
 
+    def mark(colour: str, marker: str = "o") -> "Line2D":
+        return Line2D([], [], color=colour, marker=marker, linestyle="none")
+
     return {
-        "best, or not significantly worse": Line2D([], [], color=MODEL_COLOUR, marker="o", linestyle="none"),
-        "worse": Line2D([], [], color=DATA_COLOUR, marker="o", linestyle="none"),
-        "anchor": Line2D([], [], color=_ANCHOR, marker="o", linestyle="none"),
-        "published": Line2D([], [], color=_PUBLISHED, marker="x", linestyle="none"),
+        "best, or not significantly worse": mark(MODEL_COLOUR),
+        "worse": mark(DATA_COLOUR),
+        **({"anchor": mark(_ANCHOR)} if table.anchors else {}),
+        **({"published": mark(_PUBLISHED, "x")} if table.published else {}),
         "floor ± 1 sd of a draw": Line2D([], [], color=_FLOOR),
     }
