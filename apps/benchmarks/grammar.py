@@ -23,7 +23,7 @@ LETTERS = "CN()1"
 _ATOMS = "CN"
 _CLASSES = [0, 0, 1, 2, 3]
 """Class of each letter: the atoms are one."""
-_LENGTH, _STEPS, _DRAWS = 9, 1_500, 50_000
+_LENGTH, _STEPS, _DRAWS = 9, 4_000, 50_000
 _FEATURES = 32
 """Numbers that the network computes for each position."""
 _ANNEALING = 0.7
@@ -98,7 +98,7 @@ def perfect(n: int, parts: Halves) -> dict[str, float]:
 class GrammarGenerator(nn.Module):
     """Residual MLP from Bernoulli (+-1) latents to points [n, length, letters] on the positive orthant."""
 
-    def __init__(self, length: int, channels: int = 24, width: int = 256, blocks: int = 4) -> None:
+    def __init__(self, length: int, channels: int = 18, width: int = 256, blocks: int = 4) -> None:
         super().__init__()
         self.channels, self.length = channels, length
         self.mlp = ResidualMLP(channels, width, blocks, length * _FEATURES)
