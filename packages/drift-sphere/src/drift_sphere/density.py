@@ -33,16 +33,16 @@ class Bootstrap(nn.Module):
         return self.points[torch.randint(len(self.points), (n,), generator=generator)]
 
 
-class KernelDensity(nn.Module):
+class KernelDensity(Bootstrap):
     """Kernel density estimate on the sphere, with the kernels of `log_likelihood` around points.
 
-    It recites: a sample is a point, but for a step whose angle d has density proportional to
-    sin(d) exp(-d^2 / (2 bandwidth^2)), in a random direction.
+    Its samples are a smoothed bootstrap, which recites: each is a point, but for a step whose angle d has
+    density proportional to sin(d) exp(-d^2 / (2 bandwidth^2)), in a random direction.
     """
 
     def __init__(self, points: Float[Tensor, "m 3"], bandwidth: float) -> None:
-        super().__init__()
-        self.points, self.bandwidth = points, bandwidth
+        super().__init__(points)
+        self.bandwidth = bandwidth
         self.angles = torch.linspace(0, min(math.pi, 12 * bandwidth), _GRID, dtype=torch.float64)
         density = self.angles.sin() * (-((self.angles / bandwidth) ** 2) / 2).exp()
         cumulative = nn.functional.pad(torch.cumulative_trapezoid(density, self.angles), (1, 0))
@@ -50,7 +50,7 @@ class KernelDensity(nn.Module):
 
     def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 3"]:
         """Draw n unit vectors."""
-        y = Bootstrap(self.points).sample(n, generator).double()
+        y = super().sample(n, generator).double()
         tangent = Sphere().proju(y, torch.randn(n, 3, generator=generator, dtype=torch.float64))
         step = self.angle(torch.rand(n, 1, generator=generator, dtype=torch.float64))
         return Sphere().expmap(y, step * nn.functional.normalize(tangent, dim=-1)).to(self.points)
