@@ -257,6 +257,10 @@ def test_coincident_and_antipodal_pairs_have_no_direction(space):
 @pytest.mark.parametrize("space", ["R^2", "R^17", "S^2", "S^16", "H^2"])
 def test_a_query_depends_on_nothing_but_the_references(space):
     """Not on the other queries, the number of threads, or the kernels that share the pass: to the bit."""
+    check_alone(space)
+
+
+def check_alone(space):
     manifold = SPACES[space][0]
     x, y = cloud(space, 101, 0), cloud(space, 999, 1)
     kernels = [Laplace(0.3), Matern(0.5, 1.5), Matern(0.5, 0.8)]
@@ -517,6 +521,18 @@ def test_vectors_of_older_processors(processor, known, monkeypatch, tmp_path):
     x, y = cloud("R^3", 37, 0), cloud("R^3", 2000, 1)
     nearest = tree(y).nearest(x, 9)
     assert torch.equal(nearest, torch.cdist(x.double(), y.double()).topk(9, largest=False).indices)
+
+
+@pytest.mark.usefixtures("new_library")
+def test_the_compiler_does_not_split_some_of_the_multiply_adds(monkeypatch, tmp_path):
+    """As GCC does for AMD's processors, in loops of its choice."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("another processor")
+    flags = {"-march=native": "-march=x86-64-v3"}
+    monkeypatch.setattr(build, "FLAGS", ["-mtune=znver2", *(flags.get(flag, flag) for flag in build.FLAGS)])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for space in ("R^17", "S^16"):
+        check_alone(space)
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", "false", "true"])

@@ -18,10 +18,12 @@ _SOURCES = "pairs.c", "products.c", "tokens.c", "neighbours.c"
 _COMPILERS = "cc", "gcc", "clang"
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "--param=avoid-fma-max-bits=0"),
     *("-shared", "-fPIC", "-pthread"),
 )
-"""Flags of the compiler."""
+"""Flags of the compiler. Without the parameter, GCC splits some multiply-adds into two operations on AMD's
+processors, and others not, so that the last bits of a query's result would depend on which loop computed it;
+Clang ignores it."""
 _TIMEOUT = 120
 """Seconds that the compiler may take; it needs about two."""
 

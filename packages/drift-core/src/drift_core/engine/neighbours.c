@@ -19,6 +19,7 @@
 #define LEVELS 8    /* most levels of nodes */
 #define MOST 8      /* dimensions */
 #define BLOCK 16    /* queries that a thread takes at once */
+#define SHARED 32   /* leaves from which on a thread divides half of them */
 #define FEW 12      /* keys that are sorted by insertion */
 #define BUCKETS 128 /* to which keys are distributed, as the first step of sorting them */
 
@@ -148,6 +149,13 @@ typedef struct {
     uint32_t *numbers; /* [finite] */
 } Builder;
 
+/* Leaves to be divided, by some threads. */
+typedef struct {
+    const Builder *builder;
+    int64_t first, leaves;
+    int threads;
+} Range;
+
 INLINE int64_t parts(int64_t whole, int64_t size) { return (whole + size - 1) / size; }
 
 /* Levels of nodes above `leaves`, and the first node of every level. */
@@ -178,18 +186,21 @@ INLINE void find_bounds(const float *column, int64_t begin, int64_t end, float *
     }
 }
 
-/* Put n numbers of four bytes in the order of the keys. */
-INLINE void reorder(const Builder *b, void *numbers, int64_t n) {
-    const char *old = numbers;
-    for (int64_t i = 0; i < n; i++) memcpy(b->numbers + i, old + (int64_t)b->keys.index[i] * 4, 4);
-    memcpy(numbers, b->numbers, n * 4);
+/* Put the numbers of four bytes of slots [begin, begin + n) in the order of the keys. */
+INLINE void reorder(const Builder *b, void *numbers, int64_t begin, int64_t n) {
+    char *old = (char *)numbers + begin * 4;
+    for (int64_t i = begin; i < begin + n; i++) memcpy(b->numbers + i, old + (int64_t)b->keys.index[i] * 4, 4);
+    memcpy(old, b->numbers + begin, n * 4);
 }
 
-/* Halve leaves along the widest side of their box until they are single. Those of a node stay together. */
-static void divide(const Builder *b, int64_t first, int64_t leaves) {
-    if (leaves < 2) return;
+/* Halve leaves along the widest side of their box until they are single. Those of a node stay together. A
+   thread of its own divides one of the halves while there are threads for it, and leaves that are worth one. */
+static void *divide(void *range) {
+    const Range *r = range;
+    const Builder *b = r->builder;
+    if (r->leaves < 2) return NULL;
     Tree *tree = b->tree;
-    int64_t begin = first * LEAF, end = begin + leaves * LEAF, unit = 1;
+    int64_t begin = r->first * LEAF, end = begin + r->leaves * LEAF, unit = 1;
     int axis = 0;
     double widest = -1;
     for (int k = 0; k < tree->dim; k++) {
@@ -200,18 +211,25 @@ static void divide(const Builder *b, int64_t first, int64_t leaves) {
             axis = k;
         }
     }
-    while (unit * FAN < leaves) unit *= FAN;
-    int64_t half = parts(leaves, unit) / 2 * unit, n = (end < tree->finite ? end : tree->finite) - begin;
+    while (unit * FAN < r->leaves) unit *= FAN;
+    int64_t half = parts(r->leaves, unit) / 2 * unit, n = (end < tree->finite ? end : tree->finite) - begin;
     const float *column = tree->columns + axis * tree->stride + begin;
+    Keys keys = from(b->keys, begin);
     for (int64_t i = 0; i < n; i++) {
-        b->keys.value[i] = column[i];
-        b->keys.index[i] = (int32_t)i;
+        keys.value[i] = column[i];
+        keys.index[i] = (int32_t)i;
     }
-    select_smallest(b->keys, n, half * LEAF);
-    for (int k = 0; k < tree->dim; k++) reorder(b, tree->columns + k * tree->stride + begin, n);
-    reorder(b, tree->index + begin, n);
-    divide(b, first, half);
-    divide(b, first + half, leaves - half);
+    select_smallest(keys, n, half * LEAF);
+    for (int k = 0; k < tree->dim; k++) reorder(b, tree->columns + k * tree->stride, begin, n);
+    reorder(b, tree->index, begin, n);
+    int others = r->leaves < SHARED ? 0 : r->threads / 2;
+    Range lower = {b, r->first, half, r->threads - others}, upper = {b, r->first + half, r->leaves - half, others};
+    pthread_t thread;
+    int shared = others > 0 && pthread_create(&thread, NULL, divide, &lower) == 0;
+    divide(&upper);
+    if (shared) pthread_join(thread, NULL);
+    else divide(&lower);
+    return NULL;
 }
 
 /* The place of a bound of a child: of its lower one, and FAN numbers on of its upper one. */
@@ -280,7 +298,7 @@ int drift_tree(Tree *tree, const float *points) {
     Builder b = {tree, keys, malloc(n * sizeof *b.numbers)};
     int failed = !keys.value || !keys.index || !b.numbers;
     if (!failed) {
-        divide(&b, 0, leaves);
+        divide(&(Range){&b, 0, leaves, tree->threads});
         enclose(tree, leaves);
     }
     free(keys.value);

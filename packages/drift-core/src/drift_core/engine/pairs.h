@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -134,6 +134,8 @@ __attribute__((unused)) /* The larger of two numbers, b if either is NaN. */
 INLINE Vector larger(Vector a, Vector b) {
 #ifdef __AVX512F__
     return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined __AVX__
+    return (Vector)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     return choose(a > b, a, b);
 #endif
@@ -165,16 +167,18 @@ INLINE double sum_of_doubles(Doubles v) {
 #endif
 }
 
-#ifdef __AVX512F__
-/* Half of a positive number. */
+__attribute__((unused)) /* Half of a positive number. */
 INLINE Vector half_of(Vector v) { return (Vector)((Ints)v - (1 << 23)); }
-#endif
 
 /* 1 / sqrt(v) to 2e-7, and 0 for NaN and where v is 0 or too small for a float32. */
 INLINE Vector inverse_root(Vector v) {
     Vector y;
+#ifdef __AVX__
 #ifdef __AVX512F__
     y = (Vector)_mm512_rsqrt14_ps((__m512)v);
+#else
+    y = (Vector)_mm256_rsqrt_ps((__m256)v); /* to 4e-4 */
+#endif
     y += half_of(y) * (1.0f - v * y * y); /* Newton's step */
 #else
     for (int k = 0; k < WIDTH; k++) y[k] = 1 / sqrtf(v[k]);
@@ -461,15 +465,62 @@ INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_
     }
 }
 
+#ifdef __SSE2__
+#if defined __AVX512F__
+#define IN_LANES(name, a, b, ...) (Vector)_mm512_##name##_ps((__m512)(a), (__m512)(b)__VA_ARGS__)
+#elif defined __AVX__
+#define IN_LANES(name, a, b, ...) (Vector)_mm256_##name##_ps((__m256)(a), (__m256)(b)__VA_ARGS__)
+#else
+#define IN_LANES(name, a, b, ...) (Vector)_mm_##name##_ps((__m128)(a), (__m128)(b)__VA_ARGS__)
+#endif
+
+/* Four numbers of each of the cells 0, 4, ..., in lanes of four. */
+INLINE Vector load_lanes(const float *numbers, const int32_t *cells) {
+    __m128 lane[WIDTH / 4];
+    for (int i = 0; i < WIDTH / 4; i++) lane[i] = _mm_loadu_ps(numbers + 8 * (int64_t)cells[4 * i]);
+#ifdef __AVX__
+    __m256 two = _mm256_insertf128_ps(_mm256_castps128_ps256(lane[0]), lane[1], 1);
+#ifdef __AVX512F__
+    __m256 others = _mm256_insertf128_ps(_mm256_castps128_ps256(lane[2]), lane[3], 1);
+    return (Vector)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)two), (__m256d)others, 1);
+#else
+    return (Vector)two;
+#endif
+#else
+    return (Vector)lane[0];
+#endif
+}
+
+/* columns[k]: the k-th of four numbers of a vector of cells. Lanes of four rows are transposed. */
+INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
+    Vector rows[4], low[2], high[2];
+    for (int i = 0; i < 4; i++) rows[i] = load_lanes(numbers, cells + i);
+    for (int i = 0; i < 2; i++) {
+        low[i] = IN_LANES(unpacklo, rows[2 * i], rows[2 * i + 1]);
+        high[i] = IN_LANES(unpackhi, rows[2 * i], rows[2 * i + 1]);
+    }
+    columns[0] = IN_LANES(shuffle, low[0], low[1], , 0x44);
+    columns[1] = IN_LANES(shuffle, low[0], low[1], , 0xee);
+    columns[2] = IN_LANES(shuffle, high[0], high[1], , 0x44);
+    columns[3] = IN_LANES(shuffle, high[0], high[1], , 0xee);
+}
+#else
+INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
+    for (int i = 0; i < WIDTH; i++)
+        for (int k = 0; k < 4; k++) columns[k][i] = numbers[8 * (int64_t)cells[i] + k];
+}
+#endif
+
 INLINE void tabulated(const Kernel *kernel, int count, Scratch *restrict s) {
     int32_t cells[TILE];
-    float cubics[TILE][8], positions[TILE];
+    float positions[TILE];
     find_cells(kernel, count, s, cells, positions);
-    for (int j = 0; j < count; j++) memcpy(cubics[j], kernel->cubics + 8 * (int64_t)cells[j], sizeof cubics[j]);
-    for (int j = 0; j < count; j++) {
-        const float *c = cubics[j], t = positions[j];
-        s->logit[j] = ((c[3] * t + c[2]) * t + c[1]) * t + c[0];
-        s->slope[j] = -(((c[7] * t + c[6]) * t + c[5]) * t + c[4]);
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector log[4], slope[4], t = load(positions + j);
+        load_columns(kernel->cubics, cells + j, log);
+        load_columns(kernel->cubics + 4, cells + j, slope);
+        store(s->logit + j, ((log[3] * t + log[2]) * t + log[1]) * t + log[0]);
+        store(s->slope + j, -(((slope[3] * t + slope[2]) * t + slope[1]) * t + slope[0]));
     }
 }
 
