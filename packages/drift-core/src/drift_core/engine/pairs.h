@@ -132,12 +132,23 @@ INLINE Vector signed_by(Vector sign, Vector v) { return (Vector)((Ints)v ^ ((Int
 
 __attribute__((unused)) /* The larger of two numbers, b if either is NaN. */
 INLINE Vector larger(Vector a, Vector b) {
-#ifdef __AVX512F__
+#if defined __AVX512F__
     return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined __AVX__
     return (Vector)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     return choose(a > b, a, b);
+#endif
+}
+
+__attribute__((unused)) /* The smaller of two numbers, b if either is NaN. */
+INLINE Vector smaller(Vector a, Vector b) {
+#if defined __AVX512F__
+    return (Vector)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined __AVX__
+    return (Vector)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return choose(a < b, a, b);
 #endif
 }
 
@@ -436,29 +447,27 @@ INLINE void half_integer(const Kernel *kernel, int count, Scratch *restrict s) {
             ratio = excess + (2.0f * factor + 1);
         }
         store(s->logit + j, total);
-        store(s->slope + j, a / ratio * kernel->rate);
+        store(s->slope + j, a / ratio * kernel->rate * load(s->inverse + j));
     }
 }
 
-/* The cells of distances in a table, and the positions in them, from 0 to 1. NaN stays NaN. */
+/* The cells of distances in a table, and the positions in them, from 0 to 1, or NaN. */
 INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_t *cells, float *positions) {
+    Ints bits = {0};
+    Vector least = (Vector)(bits + (kernel->first << kernel->shift)), last = (Vector){0} + (float)kernel->last;
+    Vector most = (Vector)(bits + ((kernel->last + 1) << kernel->shift) - 1);
     for (int j = 0; j < count; j += WIDTH) {
         Vector r = load(s->r + j), position;
         Ints cell;
         if (kernel->form == TABLE_UNIFORM) {
             Vector u = r * kernel->rate;
-            cell = __builtin_convertvector(u, Ints);
-            cell = cell & (cell >= 0); /* NaN converts to a negative number */
-            cell = (cell & (cell <= kernel->last)) | (kernel->last & (cell > kernel->last));
+            cell = __builtin_convertvector(smaller(u, last), Ints);
             position = u - __builtin_convertvector(cell, Vector);
         } else { /* high bits name the cell, low bits the position in it */
-            Ints bits = (Ints)r, low = bits & ((1 << kernel->shift) - 1);
+            bits = (Ints)smaller(larger(r, least), most);
             cell = (bits >> kernel->shift) - kernel->first;
-            position = (Vector)((low << (23 - kernel->shift)) | 0x3f800000) - 1.0f;
-            position = choose(r == r, (Vector)((Ints)position & (cell >= 0)), r);
-            cell = cell & (cell >= 0);
-            int32_t last = kernel->last - kernel->first;
-            cell = (cell & (cell <= last)) | (last & (cell > last));
+            bits = ((bits & ((1 << kernel->shift) - 1)) << (23 - kernel->shift)) | 0x3f800000;
+            position = (Vector)((Ints)((Vector)bits - 1.0f) | (r != r));
         }
         memcpy(cells + j, &cell, sizeof cell);
         store(positions + j, position);
@@ -520,21 +529,22 @@ INLINE void tabulated(const Kernel *kernel, int count, Scratch *restrict s) {
         load_columns(kernel->cubics, cells + j, log);
         load_columns(kernel->cubics + 4, cells + j, slope);
         store(s->logit + j, ((log[3] * t + log[2]) * t + log[1]) * t + log[0]);
-        store(s->slope + j, -(((slope[3] * t + slope[2]) * t + slope[1]) * t + slope[0]));
+        store(s->slope + j, -(((slope[3] * t + slope[2]) * t + slope[1]) * t + slope[0]) * load(s->inverse + j));
     }
 }
 
 /* logit = log k, slope = -d log k / dr (or r, for displacements) over the length of the direction. */
 INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch *restrict s) {
     if (kernel->form == HALF_INTEGER) half_integer(kernel, count, s);
-    if (kernel->form > HALF_INTEGER) tabulated(kernel, count, s);
-    for (int j = 0; j < count; j += WIDTH) {
-        Vector r = load(s->r + j), inverse = load(s->inverse + j);
-        if (kernel->form == LAPLACE) emit(LAPLACE, kernel, j, r, inverse, s);
-        else if (kernel->form == GAUSSIAN) emit(GAUSSIAN, kernel, j, r, inverse, s);
-        else store(s->slope + j, load(s->slope + j) * inverse);
-        if (displacement) store(s->slope + j, r * inverse);
-    }
+    else if (kernel->form > HALF_INTEGER) tabulated(kernel, count, s);
+    else
+        for (int j = 0; j < count; j += WIDTH) {
+            Vector r = load(s->r + j), inverse = load(s->inverse + j);
+            if (kernel->form == LAPLACE) emit(LAPLACE, kernel, j, r, inverse, s);
+            else emit(GAUSSIAN, kernel, j, r, inverse, s);
+        }
+    for (int j = 0; displacement && j < count; j += WIDTH)
+        store(s->slope + j, load(s->r + j) * load(s->inverse + j));
 }
 
 /* ------------------------------------------------------------------ sums */

@@ -47,8 +47,8 @@ _FIRST_OCTAVE, _END_OCTAVE = -100, 40
 _TABLES = (Form.OCTAVES, 5), (Form.OCTAVES, 7), (Form.OCTAVES, 9)
 """Tables to try: cells per octave, as powers of 2."""
 _SPHERE_TABLES = (
-    *((Form.OCTAVES, 5), (Form.UNIFORM, 4096), (Form.OCTAVES, 7)),
-    *((Form.UNIFORM, 16384), (Form.UNIFORM, 65536)),
+    *((Form.OCTAVES, 5), (Form.OCTAVES, 6), (Form.UNIFORM, 4096)),
+    *((Form.OCTAVES, 7), (Form.UNIFORM, 16384), (Form.UNIFORM, 65536)),
 )
 """Tables to try for a kernel on a sphere: cells per octave, as powers of 2, or equal cells on [0, pi]."""
 _LOG_ERROR, _SLOPE_ERROR = 2e-7, 5e-6
