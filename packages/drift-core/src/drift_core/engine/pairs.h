@@ -130,7 +130,7 @@ INLINE Vector choose(Ints condition, Vector yes, Vector no) {
 /* v, or -v where the sign of a number is negative; other ports of a processor do it than multiply. */
 INLINE Vector signed_by(Vector sign, Vector v) { return (Vector)((Ints)v ^ ((Ints)sign & INT32_MIN)); }
 
-__attribute__((unused)) /* The larger of two numbers, b if either is NaN. */
+/* The larger of two numbers, b if either is NaN. */
 INLINE Vector larger(Vector a, Vector b) {
 #if defined __AVX512F__
     return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
@@ -141,7 +141,7 @@ INLINE Vector larger(Vector a, Vector b) {
 #endif
 }
 
-__attribute__((unused)) /* The smaller of two numbers, b if either is NaN. */
+/* The smaller of two numbers, b if either is NaN. */
 INLINE Vector smaller(Vector a, Vector b) {
 #if defined __AVX512F__
     return (Vector)_mm512_min_ps((__m512)a, (__m512)b);
@@ -178,7 +178,7 @@ INLINE double sum_of_doubles(Doubles v) {
 #endif
 }
 
-__attribute__((unused)) /* Half of a positive number. */
+/* Half of a positive number. */
 INLINE Vector half_of(Vector v) { return (Vector)((Ints)v - (1 << 23)); }
 
 /* 1 / sqrt(v) to 2e-7, and 0 for NaN and where v is 0 or too small for a float32. */
@@ -461,7 +461,7 @@ INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_
         Ints cell;
         if (kernel->form == TABLE_UNIFORM) {
             Vector u = r * kernel->rate;
-            cell = __builtin_convertvector(smaller(u, last), Ints);
+            cell = __builtin_convertvector(larger(smaller(u, last), (Vector){0}), Ints);
             position = u - __builtin_convertvector(cell, Vector);
         } else { /* high bits name the cell, low bits the position in it */
             bits = (Ints)smaller(larger(r, least), most);
@@ -476,42 +476,45 @@ INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_
 
 #ifdef __SSE2__
 #if defined __AVX512F__
-#define IN_LANES(name, a, b, ...) (Vector)_mm512_##name##_ps((__m512)(a), (__m512)(b)__VA_ARGS__)
+typedef __m512 Register;
+#define LANES(name) _mm512_##name##_ps
 #elif defined __AVX__
-#define IN_LANES(name, a, b, ...) (Vector)_mm256_##name##_ps((__m256)(a), (__m256)(b)__VA_ARGS__)
+typedef __m256 Register;
+#define LANES(name) _mm256_##name##_ps
 #else
-#define IN_LANES(name, a, b, ...) (Vector)_mm_##name##_ps((__m128)(a), (__m128)(b)__VA_ARGS__)
+typedef __m128 Register;
+#define LANES(name) _mm_##name##_ps
 #endif
 
 /* Four numbers of each of the cells 0, 4, ..., in lanes of four. */
-INLINE Vector load_lanes(const float *numbers, const int32_t *cells) {
+INLINE Register load_lanes(const float *numbers, const int32_t *cells) {
     __m128 lane[WIDTH / 4];
     for (int i = 0; i < WIDTH / 4; i++) lane[i] = _mm_loadu_ps(numbers + 8 * (int64_t)cells[4 * i]);
 #ifdef __AVX__
     __m256 two = _mm256_insertf128_ps(_mm256_castps128_ps256(lane[0]), lane[1], 1);
 #ifdef __AVX512F__
     __m256 others = _mm256_insertf128_ps(_mm256_castps128_ps256(lane[2]), lane[3], 1);
-    return (Vector)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)two), (__m256d)others, 1);
+    return (__m512)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)two), (__m256d)others, 1);
 #else
-    return (Vector)two;
+    return two;
 #endif
 #else
-    return (Vector)lane[0];
+    return lane[0];
 #endif
 }
 
 /* columns[k]: the k-th of four numbers of a vector of cells. Lanes of four rows are transposed. */
 INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
-    Vector rows[4], low[2], high[2];
+    Register rows[4], low[2], high[2];
     for (int i = 0; i < 4; i++) rows[i] = load_lanes(numbers, cells + i);
     for (int i = 0; i < 2; i++) {
-        low[i] = IN_LANES(unpacklo, rows[2 * i], rows[2 * i + 1]);
-        high[i] = IN_LANES(unpackhi, rows[2 * i], rows[2 * i + 1]);
+        low[i] = LANES(unpacklo)(rows[2 * i], rows[2 * i + 1]);
+        high[i] = LANES(unpackhi)(rows[2 * i], rows[2 * i + 1]);
     }
-    columns[0] = IN_LANES(shuffle, low[0], low[1], , 0x44);
-    columns[1] = IN_LANES(shuffle, low[0], low[1], , 0xee);
-    columns[2] = IN_LANES(shuffle, high[0], high[1], , 0x44);
-    columns[3] = IN_LANES(shuffle, high[0], high[1], , 0xee);
+    columns[0] = (Vector)LANES(shuffle)(low[0], low[1], 0x44);
+    columns[1] = (Vector)LANES(shuffle)(low[0], low[1], 0xee);
+    columns[2] = (Vector)LANES(shuffle)(high[0], high[1], 0x44);
+    columns[3] = (Vector)LANES(shuffle)(high[0], high[1], 0xee);
 }
 #else
 INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
