@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 import tyro
 from benchmarks import coverage, grammar, toolbox
 from benchmarks.claims import claims_table
@@ -36,14 +37,17 @@ class Run:
     repeats: int = 5
     """Runs of each candidate, interleaved; the fastest counts."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device of scores of points; those of sequences run on the CPU."""
+    """Device of the scores."""
 
     def __call__(self) -> None:
         """Run the benchmarks."""
         check_range("repeats", self.repeats, 1)
         out = self.out or Path("runs/benchmark") / time.strftime("%Y%m%d-%H%M%S.json")
         if out.suffix != ".json" or out.exists():
-            raise ValueError(f"`out` {out} {'exists' if out.exists() else 'is not'}; name a new .json file")
+            problem = "exists" if out.exists() else "does not end in .json"
+            raise ValueError(f"`out` {out} {problem}; name a new .json file")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("`device` cuda needs an NVIDIA GPU, and torch finds none")
         cases = [case for group in self.only for case in cases_of(group, self.device)]
         report = measure(cases, self.repeats, self.device)
         write_report(out, report)

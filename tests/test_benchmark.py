@@ -102,6 +102,17 @@ def test_a_run_writes_a_report_and_a_plot(small, app_inside, import_app, tmp_pat
     again = app_inside("benchmark", "run", "--out", out)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "exists" in again.stderr
+    misnamed = app_inside("benchmark", "run", "--out", tmp_path / "report")
+    assert misnamed.returncode == 2
+    assert "does not end in .json" in misnamed.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(app_inside):
+    result = app_inside("benchmark", "run", "--device", "cuda")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "--device cuda needs an NVIDIA GPU" in result.stderr
 
 
 def test_reports_survive_their_file(written, import_app, tmp_path):

@@ -25,7 +25,7 @@ Group = Literal[
 
 
 def cases_of(group: Group, device: str) -> Sequence[Case]:
-    """Cases of a group; those of sequences are for CPUs alone."""
+    """Cases of a group on a device."""
     match group:
         case "S2" | "R2" | "R64" | "H2":
             return points.growing_n(group, device)
@@ -44,8 +44,8 @@ def cases_of(group: Group, device: str) -> Sequence[Case]:
         case "classes":
             return fields.classes(device)
         case "tokens":
-            return simplex.tokens()
+            return simplex.tokens(device)
         case "soft":
-            return simplex.soft()
+            return simplex.soft(device)
         case "kmers":
-            return simplex.kmers()
+            return simplex.kmers(device)

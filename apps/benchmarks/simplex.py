@@ -29,42 +29,42 @@ ONEHOT, BROADCAST, FISHER_RAO, POWER = (
 Angle = Callable[[Tensor, Tensor], Tensor]
 
 
-def tokens() -> list[Case]:
+def tokens(device: str) -> list[Case]:
     """One-hot references, and a whole training set of them."""
-    cases = [_onehot(REFERENCES, *shape, naive=True) for shape in SHAPES]
-    return [*cases, _onehot(TRAINING_SET, 32, 35, naive=False)]
+    cases = [_onehot(REFERENCES, *shape, device, naive=True) for shape in SHAPES]
+    return [*cases, _onehot(TRAINING_SET, 32, 35, device, naive=False)]
 
 
-def soft() -> list[Case]:
+def soft(device: str) -> list[Case]:
     """Soft references, as of the repulsion."""
     return [
         Case(
             "soft",
             f"soft, n = m = {SOFT:,}, L = {length}, K = {vocab_size}",
             {"n": SOFT, "m": SOFT, "L": length, "K": vocab_size},
-            partial(_soft_candidates, SOFT, length, vocab_size),
+            partial(_soft_candidates, SOFT, length, vocab_size, device),
             (FISHER_RAO, TORCH),
         )
         for length, vocab_size in SHAPES
     ]
 
 
-def kmers() -> list[Case]:
+def kmers(device: str) -> list[Case]:
     """Counts of DNA k-mers, against every occurrence."""
     w, m = KMER_LENGTH, 4**KMER_LENGTH
-    build = partial(_kmer_candidates, SOFT, w)
+    build = partial(_kmer_candidates, SOFT, w, device)
     return [Case("kmers", f"{w}-mers, n = {SOFT:,}, m = {m:,}", {"n": SOFT, "m": m, "L": w, "K": 4}, build)]
 
 
-def _onehot(m: int, length: int, vocab_size: int, naive: bool) -> Case:
+def _onehot(m: int, length: int, vocab_size: int, device: str, naive: bool) -> Case:
     name = f"one-hot, n = {QUERIES:,}, m = {m:,}, L = {length}, K = {vocab_size}"
     sizes = {"n": QUERIES, "m": m, "L": length, "K": vocab_size}
-    build = partial(_onehot_candidates, QUERIES, m, length, vocab_size, naive)
+    build = partial(_onehot_candidates, QUERIES, m, length, vocab_size, device, naive)
     return Case("tokens", name, sizes, build, (ONEHOT, TORCH, BROADCAST) if naive else (ONEHOT, TORCH))
 
 
-def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, naive: bool) -> Candidates:
-    x, references = _points(n, length, vocab_size, seed=0), _tokens(m, length, vocab_size)
+def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, device: str, naive: bool) -> Candidates:
+    x, references = _points(n, length, vocab_size, 0, device), _tokens(m, length, vocab_size, device)
 
     def run() -> Tensor:
         return onehot_score(KERNEL, x, references).gradient
@@ -80,15 +80,17 @@ def _onehot_candidates(n: int, m: int, length: int, vocab_size: int, naive: bool
     }
 
 
-def _soft_candidates(n: int, length: int, vocab_size: int) -> Candidates:
-    x, y = (_points(n, length, vocab_size, seed) for seed in (0, 1))
+def _soft_candidates(n: int, length: int, vocab_size: int, device: str) -> Candidates:
+    x, y = (_points(n, length, vocab_size, seed, device) for seed in (0, 1))
     run = partial(gradient, FisherRao(), KERNEL, x, y)
     return {FISHER_RAO: run, TORCH: torch_form(run)}
 
 
-def _kmer_candidates(n: int, w: int) -> Candidates:
-    x, references = _points(n, w, 4, seed=0), _tokens(4**w, w, 4)
-    indices = references @ 4 ** torch.arange(w - 1, -1, -1)
+def _kmer_candidates(n: int, w: int, device: str) -> Candidates:
+    x, references = _points(n, w, 4, 0, device), _tokens(4**w, w, 4, device)
+    indices = (references * 4 ** torch.arange(w - 1, -1, -1, device=device)).sum(
+        1
+    )  # no integer matmul on GPUs
     counts = indices.bincount(minlength=4**w)
     return {
         "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
@@ -118,11 +120,12 @@ def arccos(x: Tensor, y: Tensor) -> Tensor:
     return torch.arccos((x * y).sum(-1).clamp(max=1 - 1e-7))
 
 
-def _points(n: int, length: int, vocab_size: int, seed: int) -> Tensor:
+def _points(n: int, length: int, vocab_size: int, seed: int, device: str) -> Tensor:
     """Soft points, as an untrained generator makes them."""
     logits = 2 * torch.randn(n, length, vocab_size, generator=torch.Generator().manual_seed(seed))
-    return to_sphere(logits.softmax(dim=-1))
+    return to_sphere(logits.softmax(dim=-1)).to(device)
 
 
-def _tokens(m: int, length: int, vocab_size: int) -> Tensor:
-    return torch.randint(vocab_size, (m, length), generator=torch.Generator().manual_seed(2))
+def _tokens(m: int, length: int, vocab_size: int, device: str) -> Tensor:
+    tokens = torch.randint(vocab_size, (m, length), generator=torch.Generator().manual_seed(2))
+    return tokens.to(device)
