@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -353,6 +355,16 @@ def test_candidates_that_differ_in_their_lengthscale_are_named_as_folders_are():
 def test_a_killed_process_is_one_line():
     with pytest.raises(OSError, match=r"a process was killed.*fewer `workers`"):
         list(mapped(os._exit, [1], 2))
+
+
+def test_processes_end_with_the_one_that_started_them():
+    """Even if it is killed; they keep its standard output open while they live."""
+    work = "import time; print('working', flush=True); time.sleep(120)"
+    code = f"from drift_core.runs.study.processes import mapped; list(mapped(exec, [{work!r}], 2))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "working\n"
+        process.kill()
+        assert process.communicate(timeout=30) == ("", None)
 
 
 def test_costs_are_means_of_what_is_known():

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -42,12 +43,10 @@ def mapped(work: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Processes that see one GPU each, in turn, where there are several."""
     context, devices = get_context("spawn"), visible_devices()
-    if not devices:
-        return ProcessPoolExecutor(workers, context)
-    turns = context.Queue()
-    for i in range(workers):
+    turns: Any = context.Queue() if devices else None
+    for i in range(workers if devices else 0):
         turns.put(devices[i % len(devices)])
-    return ProcessPoolExecutor(workers, context, _take_device, (turns,))
+    return ProcessPoolExecutor(workers, context, _begin, (turns,))
 
 
 def visible_devices() -> list[str]:
@@ -57,8 +56,18 @@ def visible_devices() -> list[str]:
     return given.split(",")[: len(found)] if given else found
 
 
-def _take_device(turns: Any) -> None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
+def _begin(turns: Any) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
+    if turns is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = turns.get()
+
+
+def _end_with_parent() -> None:
+    """However the process ends that started this one: its successor would train the same runs meanwhile."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
