@@ -38,6 +38,20 @@ typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float))));
 typedef double Doubles __attribute__((vector_size(WIDTH / 2 * sizeof(double))));
 typedef int64_t Longs __attribute__((vector_size(WIDTH / 2 * sizeof(int64_t))));
 
+/* The same vectors for instructions of the processor. */
+#ifdef __SSE2__
+#if defined __AVX512F__
+typedef __m512 Register;
+#define LANES(name) _mm512_##name##_ps
+#elif defined __AVX__
+typedef __m256 Register;
+#define LANES(name) _mm256_##name##_ps
+#else
+typedef __m128 Register;
+#define LANES(name) _mm_##name##_ps
+#endif
+#endif
+
 enum { EUCLIDEAN, SPHERE, HYPERBOLOID };
 enum { LAPLACE, GAUSSIAN, HALF_INTEGER, TABLE_BY_OCTAVE, TABLE_UNIFORM };
 
@@ -130,27 +144,14 @@ INLINE Vector choose(Ints condition, Vector yes, Vector no) {
 /* v, or -v where the sign of a number is negative; other ports of a processor do it than multiply. */
 INLINE Vector signed_by(Vector sign, Vector v) { return (Vector)((Ints)v ^ ((Ints)sign & INT32_MIN)); }
 
-/* The larger of two numbers, b if either is NaN. */
-INLINE Vector larger(Vector a, Vector b) {
-#if defined __AVX512F__
-    return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined __AVX__
-    return (Vector)_mm256_max_ps((__m256)a, (__m256)b);
+/* The larger of two numbers, and the smaller; b if either is NaN. */
+#ifdef __SSE2__
+INLINE Vector larger(Vector a, Vector b) { return (Vector)LANES(max)((Register)a, (Register)b); }
+INLINE Vector smaller(Vector a, Vector b) { return (Vector)LANES(min)((Register)a, (Register)b); }
 #else
-    return choose(a > b, a, b);
+INLINE Vector larger(Vector a, Vector b) { return choose(a > b, a, b); }
+INLINE Vector smaller(Vector a, Vector b) { return choose(a < b, a, b); }
 #endif
-}
-
-/* The smaller of two numbers, b if either is NaN. */
-INLINE Vector smaller(Vector a, Vector b) {
-#if defined __AVX512F__
-    return (Vector)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined __AVX__
-    return (Vector)_mm256_min_ps((__m256)a, (__m256)b);
-#else
-    return choose(a < b, a, b);
-#endif
-}
 
 INLINE float sum_of(Vector v) {
 #ifdef __AVX512F__
@@ -475,17 +476,6 @@ INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_
 }
 
 #ifdef __SSE2__
-#if defined __AVX512F__
-typedef __m512 Register;
-#define LANES(name) _mm512_##name##_ps
-#elif defined __AVX__
-typedef __m256 Register;
-#define LANES(name) _mm256_##name##_ps
-#else
-typedef __m128 Register;
-#define LANES(name) _mm_##name##_ps
-#endif
-
 /* Four numbers of each of the cells 0, 4, ..., in lanes of four. */
 INLINE Register load_lanes(const float *numbers, const int32_t *cells) {
     __m128 lane[WIDTH / 4];
