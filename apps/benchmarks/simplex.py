@@ -88,9 +88,8 @@ def _soft_candidates(n: int, length: int, vocab_size: int, device: str) -> Candi
 
 def _kmer_candidates(n: int, w: int, device: str) -> Candidates:
     x, references = _points(n, w, 4, 0, device), _tokens(4**w, w, 4, device)
-    indices = (references * 4 ** torch.arange(w - 1, -1, -1, device=device)).sum(
-        1
-    )  # no integer matmul on GPUs
+    powers = 4 ** torch.arange(w - 1, -1, -1, device=device)
+    indices = (references * powers).sum(1)  # GPUs have no product of integer matrices
     counts = indices.bincount(minlength=4**w)
     return {
         "kmer_scores": lambda: kmer_scores([KERNEL], x, counts)[0].gradient,
