@@ -1,23 +1,147 @@
-"""beartype for the import hooks of the tests: at the pace of code that defines functions in functions."""
+"""Shape annotations that the tests check, by jaxtyping and beartype: once for each kind of arguments.
 
-import inspect
+jaxtyping's own import hook checks every call, which takes longer than most of what the tests call. Here a
+call is not checked again if one has passed whose arguments and result were of the same types, shapes and
+dtypes, and where they are integers or strings of the same values.
+"""
+
+import ast
+import functools
+import sys
+import threading
 from collections.abc import Callable, Hashable
-from typing import Any
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from inspect import unwrap
+from types import CodeType, FunctionType
+from typing import Any, TypeVar
 
+import numpy as np
 from beartype import beartype
+from jaxtyping import jaxtyped
+from torch import Tensor
 
-_CHECKS: dict[Hashable, Callable[..., Any]] = {}
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_HERE = __name__
+_checks: dict[Hashable, "_Check"] = {}
+"""Checks of functions within functions, which are decorated whenever the outer one is called."""
 
 
-def checked(signature: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype's check of the empty function that jaxtyping makes of a signature.
+def check_shapes(*packages: str) -> None:
+    """Check the annotations of all functions and dataclasses of packages that are imported after this."""
+    sys.meta_path.insert(0, _Finder(packages))
 
-    A function within a function is decorated whenever the outer one is called, and beartype takes
-    milliseconds: that of the same function with the same signature is made once.
-    """
-    if "<locals>" not in signature.__qualname__:
-        return beartype(signature)
-    key = signature.__module__, signature.__qualname__, str(inspect.signature(signature))
-    if key not in _CHECKS:
-        _CHECKS[key] = beartype(signature)
-    return _CHECKS[key]
+
+def checked(function: Decorated) -> Decorated:
+    """A function, or a dataclass, whose annotations are checked in every call that is of a new kind."""
+    if isinstance(function, type):
+        return jaxtyped(function, typechecker=beartype)
+    check = _check_of(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        arguments = _kind(args), _kind(kwargs)
+        if arguments not in check.arguments:
+            result = check(function, args, kwargs)
+            check.arguments.add(arguments)
+        else:
+            result = function(*args, **kwargs)
+            if (arguments, _kind(result)) in check.results:
+                return result
+            check(lambda *_, **__: result, args, kwargs)
+        check.results.add((arguments, _kind(result)))
+        return result
+
+    return call
+
+
+class _Waiting(threading.local):
+    """Functions to be called, the last one first."""
+
+    def __init__(self) -> None:
+        self.functions: list[Callable[..., Any]] = []
+
+
+class _Check:
+    """Calls any function as if it had the annotations of `function`."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.arguments: set[Hashable] = set()
+        self.results: set[Hashable] = set()
+        self.waiting = _Waiting()
+        self.function = function
+
+    @functools.cached_property
+    def checked(self) -> Callable[..., Any]:
+        """Calls the function that waits."""
+        waiting = self.waiting
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return waiting.functions.pop()(*args, **kwargs)
+
+        # In the module of the function, whose names its annotations may be written with.
+        there = FunctionType(call.__code__, self.function.__globals__, closure=call.__closure__)
+        return jaxtyped(functools.wraps(self.function)(there), typechecker=beartype)
+
+    def __call__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        waiting = self.waiting.functions
+        depth = len(waiting)
+        waiting.append(function)
+        try:
+            return self.checked(*args, **kwargs)
+        finally:
+            del waiting[depth:]
+
+
+def _check_of(function: FunctionType) -> _Check:
+    if "<locals>" not in function.__qualname__:
+        return _Check(function)
+    key = unwrap(function).__code__, str(function.__annotations__)
+    if key not in _checks:
+        _checks[key] = _Check(function)
+    return _checks[key]
+
+
+def _kind(value: Any) -> Hashable:
+    """What annotations may tell apart: type, shape and dtype; of small values the value, too."""
+    if isinstance(value, Tensor | np.ndarray):
+        return type(value), tuple(value.shape), value.dtype
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_kind, value))
+    if isinstance(value, dict):
+        return type(value), tuple((key, _kind(one)) for key, one in value.items())
+    if isinstance(value, bool | int | str | type):
+        return type(value), value
+    return type(value)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of packages, to be loaded with their functions decorated."""
+
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name.partition(".")[0] not in self.packages:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    """Compiles a module with `checked` as the innermost decorator of functions, the outermost of classes."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        tree = ast.parse(self.get_data(path), path)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                decorator = ast.parse(f"__import__({_HERE!r}).checked", mode="eval").body
+                for part in ast.walk(decorator):
+                    ast.copy_location(part, node)
+                innermost = isinstance(node, ast.FunctionDef)
+                node.decorator_list.insert(len(node.decorator_list) if innermost else 0, decorator)
+        return compile(tree, path, "exec", dont_inherit=True)

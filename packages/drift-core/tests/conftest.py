@@ -1,4 +1,4 @@
-"""Clouds of points on every manifold; and shape annotations that are checked."""
+"""Clouds of points on every manifold."""
 
 import math
 from collections.abc import Callable
@@ -7,24 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from jaxtyping import install_import_hook
+from drift_core import (
+    SO3,
+    Euclidean,
+    Hyperboloid,
+    Manifold,
+    Power,
+    Product,
+    Sphere,
+    Torus,
+    TrainConfig,
+    train,
+)
+from drift_core.training.loop import Field
+from drift_core.training.samplers import resample
 from torch import Tensor, nn
-
-with install_import_hook("drift_core", "shape_checks.checked"):
-    from drift_core import (
-        SO3,
-        Euclidean,
-        Hyperboloid,
-        Manifold,
-        Power,
-        Product,
-        Sphere,
-        Torus,
-        TrainConfig,
-        train,
-    )
-    from drift_core.training.loop import Field
-    from drift_core.training.samplers import resample
 
 Cloud = Callable[..., Tensor]
 

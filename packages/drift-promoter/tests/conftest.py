@@ -10,10 +10,7 @@ import pooch
 import pyBigWig
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from torch import Generator
-
-install_import_hook("drift_promoter", "shape_checks.checked")
 
 FASTA = "Homo_sapiens.GRCh38.dna.primary_assembly.fa"
 TSS = "FANTOM_CAT.lv3_robust.tss.sortedby_fantomcage.hg38.v4.tsv"

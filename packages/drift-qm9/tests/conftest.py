@@ -5,10 +5,7 @@ from pathlib import Path
 import pooch
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from torch import Generator
-
-install_import_hook("drift_qm9", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)

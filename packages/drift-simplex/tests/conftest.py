@@ -4,10 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from torch import Tensor
-
-install_import_hook("drift_simplex", "shape_checks.checked")
 
 Cloud = Callable[..., Tensor]
 

@@ -5,10 +5,7 @@ from pathlib import Path
 import pooch
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from torch import Generator, Tensor
-
-install_import_hook("drift_sphere", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,7 @@ from pathlib import Path
 import pooch
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from torch import Generator
-
-install_import_hook("drift_synthetic", "shape_checks.checked")
 
 
 @pytest.fixture(autouse=True)
