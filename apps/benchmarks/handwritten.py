@@ -58,7 +58,7 @@ def _library() -> ctypes.CDLL:
         path = str(Path(folder) / "sphere_laplace.so")
         source = str(Path(__file__).with_name("sphere_laplace.c"))
         compiled = subprocess.run(
-            [compiler, *FLAGS, "-fopenmp-simd", source, "-o", path, "-lm"],
+            [compiler, *FLAGS, "-shared", "-fopenmp-simd", source, "-o", path, "-lm"],
             capture_output=True,
             text=True,
             check=False,

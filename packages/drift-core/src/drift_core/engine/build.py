@@ -8,7 +8,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 
 from drift_core.files import atomic_path
@@ -19,13 +20,13 @@ _COMPILERS = "cc", "gcc", "clang"
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "--param=avoid-fma-max-bits=0"),
-    *("-shared", "-fPIC", "-pthread"),
+    *("-fPIC", "-pthread"),
 )
-"""Flags of the compiler. Without the parameter, GCC splits some multiply-adds into two operations on AMD's
-processors, and others not, so that the last bits of a query's result would depend on which loop computed it;
-Clang ignores it."""
+"""Flags of the compiler, but for linking. Without the parameter, GCC splits some multiply-adds into two
+operations on AMD's processors, and others not, so that the last bits of a query's result would depend on
+which loop computed it; Clang ignores it."""
 _TIMEOUT = 120
-"""Seconds that the compiler may take; it needs about two."""
+"""Seconds that the compiler may take for a file; it needs one to four."""
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,14 @@ def _processor() -> str:
 
 
 def _compile(compiler: str, path: Path) -> ctypes.CDLL:
-    """Compile and load the library. Its file appears whole or not at all, and only if it can be loaded."""
-    with atomic_path(path) as part:
-        command = [compiler, *FLAGS, *(str(_FOLDER / name) for name in _SOURCES), "-o", str(part), "-lm"]
-        subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True)
+    """Compile the sources side by side, link and load them.
+
+    The library's file appears whole or not at all, and only if it can be loaded.
+    """
+    run = partial(subprocess.run, capture_output=True, timeout=_TIMEOUT, check=True)
+    with atomic_path(path) as part, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        objects = [str(Path(folder) / f"{name}.o") for name in _SOURCES]
+        pairs = zip(_SOURCES, objects, strict=True)
+        list(pool.map(run, ([compiler, *FLAGS, "-c", str(_FOLDER / name), "-o", to] for name, to in pairs)))
+        run([compiler, "-shared", "-pthread", *objects, "-o", str(part), "-lm"])
         return ctypes.CDLL(str(part))  # stays mapped when the file is renamed or removed
