@@ -8,11 +8,10 @@ dtypes, and where they are integers or strings of the same values.
 import ast
 import functools
 import sys
-import threading
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from inspect import unwrap
 from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
@@ -23,7 +22,8 @@ from torch import Tensor
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-_HERE = __name__
+_called: ContextVar[Callable[..., Any]] = ContextVar("_called")
+"""The function whose call is checked."""
 _checks: dict[Hashable, "_Check"] = {}
 """Checks of functions within functions, which are decorated whenever the outer one is called."""
 
@@ -56,48 +56,38 @@ def checked(function: Decorated) -> Decorated:
     return call
 
 
-class _Waiting(threading.local):
-    """Functions to be called, the last one first."""
-
-    def __init__(self) -> None:
-        self.functions: list[Callable[..., Any]] = []
-
-
 class _Check:
     """Calls any function as if it had the annotations of `function`."""
 
     def __init__(self, function: FunctionType) -> None:
         self.arguments: set[Hashable] = set()
         self.results: set[Hashable] = set()
-        self.waiting = _Waiting()
         self.function = function
 
     @functools.cached_property
     def checked(self) -> Callable[..., Any]:
-        """Calls the function that waits."""
-        waiting = self.waiting
+        """Calls the function of `_called`."""
+        called = _called
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return waiting.functions.pop()(*args, **kwargs)
+            return called.get()(*args, **kwargs)
 
         # In the module of the function, whose names its annotations may be written with.
         there = FunctionType(call.__code__, self.function.__globals__, closure=call.__closure__)
         return jaxtyped(functools.wraps(self.function)(there), typechecker=beartype)
 
     def __call__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        waiting = self.waiting.functions
-        depth = len(waiting)
-        waiting.append(function)
+        before = _called.set(function)
         try:
             return self.checked(*args, **kwargs)
         finally:
-            del waiting[depth:]
+            _called.reset(before)
 
 
 def _check_of(function: FunctionType) -> _Check:
     if "<locals>" not in function.__qualname__:
         return _Check(function)
-    key = unwrap(function).__code__, str(function.__annotations__)
+    key = function.__code__, str(function.__annotations__)
     if key not in _checks:
         _checks[key] = _Check(function)
     return _checks[key]
@@ -139,7 +129,7 @@ class _Loader(SourceFileLoader):
         tree = ast.parse(self.get_data(path), path)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                decorator = ast.parse(f"__import__({_HERE!r}).checked", mode="eval").body
+                decorator = ast.parse(f"__import__({__name__!r}).checked", mode="eval").body
                 for part in ast.walk(decorator):
                     ast.copy_location(part, node)
                 innermost = isinstance(node, ast.FunctionDef)

@@ -69,7 +69,7 @@ has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devi
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, list[str]]:
     """Faults in Triton's interpreter, by geometry, and at the edges; one process runs all checks."""
-    rows = {geometry: "18" if geometry == "SPHERES" else "6" for geometry in GEOMETRIES}  # two blocks
+    rows = {geometry: "18" if geometry == "SPHERES" else "6" for geometry in GEOMETRIES}  # two blocks of them
     calls = {geometry: ["compare", geometry, "cpu", "24", m] for geometry, m in rows.items()}
     calls["edges"] = ["edges", "cpu"]
     return dict(zip(calls, in_process(*calls.values(), TRITON_INTERPRET="1"), strict=True))

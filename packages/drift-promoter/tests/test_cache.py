@@ -73,7 +73,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_a_killed_extraction_continues_and_ends_with_the_same_bytes(many, tmp_path, monkeypatch, empty_cache):
     process = start(tmp_path, many, tmp_path / "cache", workers=2)
     wait_for(lambda: len(list(empty_cache.glob(BLOCKS))) > 4, process)

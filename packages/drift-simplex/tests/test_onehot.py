@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -334,7 +333,6 @@ def test_reduced_precision_matmuls_do_not_reach_the_score(soft, strings):
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory as Linux reports it")
 def test_a_whole_training_set_fits_in_a_step():
     """127,000 strings of QM9's size as references of 256 queries: peak memory beyond the tokens."""
     code = """
