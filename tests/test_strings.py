@@ -133,6 +133,11 @@ def test_generalisation_counted_by_hand_and_of_perfect_draws(grammar):
 def test_a_network_finds_strings_that_it_has_not_seen(grammar):
     parts = grammar.halves(grammar.language(6))
     model = grammar.fit(parts, steps=150, batch_size=64)
-    scores = grammar.generalisation(model.sample(2_000, torch.Generator().manual_seed(1)), parts)
+    scores, best = (
+        grammar.generalisation(model.sample(2_000, torch.Generator().manual_seed(1), best_of), parts)
+        for best_of in (1, 4)
+    )
     assert scores["valid"] > 0.7  # 260 of 5^6 strings are, 0.017
     assert scores["found"] > 0.1
+    assert best["valid"] > scores["valid"] + 0.1  # those of which the network is surer
+    assert best["found"] > 0.1

@@ -77,6 +77,34 @@ def test_samples_depend_on_the_generator_alone(model):
     assert torch.equal(tokens, model(model.latent(100, Generator().manual_seed(3))).argmax(-1))
 
 
+def test_of_candidates_the_surest_is_taken(model):
+    """Written out one sample at a time; the batch does not matter."""
+    model.best_of = 3
+    tokens = model.sample(20, Generator().manual_seed(3))
+    assert torch.equal(model.sample(20, Generator().manual_seed(3), batch_size=7), tokens)
+    assert torch.equal(model.sample(20, Generator().manual_seed(3), batch_size=1), tokens)
+    x = model(model.latent(60, Generator().manual_seed(3))).detach().double()
+    p = x.square() if model.geometry == "spherical" else x
+    for i, found in enumerate(tokens):
+        candidates = p[3 * i : 3 * i + 3]
+        sure = [float(candidate.amax(-1).prod()) for candidate in candidates]
+        assert torch.equal(found, candidates[sure.index(max(sure))].argmax(-1))
+
+
+def test_candidates_have_the_composition_of_their_sample(generator):
+    """A network that says nothing but the composition."""
+
+    class Echo(MoleculeGenerator):
+        def forward(self, z, composition=None):
+            return F.one_hot(composition[:, :1].expand(-1, self.length), 7).float()
+
+    model = Echo(length=6, vocab_size=7, compositions=(3, 2), best_of=4)
+    model.learn_compositions(torch.tensor([[1, 0], [2, 1], [4, 0]]))
+    given = torch.tensor([[1, 0], [4, 0], [4, 0], [2, 1]])
+    assert model.sample(4, generator, given).tolist() == [[n] * 6 for n in (1, 4, 4, 2)]
+    assert {row[0] for row in model.sample(100, generator).tolist()} == {1, 2, 4}
+
+
 def test_latents_are_fair_signs_or_standard_normal(generator):
     bernoulli = tiny().latent(4000, generator)
     assert bernoulli.shape == (4000, 3 + 6 * 4)
@@ -238,6 +266,7 @@ def test_double_weights_give_double_points(generator):
         ({"position_channels": -1}, "position_channels at least 0, got 3 and -1"),
         ({"codebook_size": -1}, r"codebook size must lie in 1\.\.16777216, got -1"),
         ({"codebook_size": 2**24 + 1}, "got 16777217"),
+        ({"best_of": 0}, "best_of must be at least 1, got 0"),
         ({"heads": 3}, "3 heads do not divide the width 16"),
     ],
 )

@@ -1,5 +1,6 @@
 """The isometry between simplex and orthant, the laws of the geometry, and the rule at its border."""
 
+import itertools
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from drift_simplex import (
     FisherRao,
     abs_normalize,
     decode,
+    decode_best,
     onehot_to_sphere,
     sample_tokens,
     to_simplex,
@@ -107,6 +109,23 @@ def test_letters_are_drawn_as_often_as_their_squares_say(soft):
     again = sample_tokens(x.expand(n, -1, -1), torch.Generator().manual_seed(0))
     assert torch.equal(again, drawn)
     assert not torch.equal(sample_tokens(x.expand(n, -1, -1), random), drawn)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_best_candidate_is_the_likeliest_of_all_strings(soft, dtype):
+    """Brute force: of all strings, the one that any of the candidates gives the highest probability."""
+    p = to_simplex(soft(5 * 3, 2, 4, 0)).unflatten(0, (5, 3))
+    strings = list(itertools.product(range(4), repeat=2))
+    for row, found in zip(p.tolist(), decode_best(p.to(dtype)).tolist(), strict=True):
+        likelihood = {
+            string: max(
+                math.prod(q[letter] for q, letter in zip(candidate, string, strict=True)) for candidate in row
+            )
+            for string in strings
+        }
+        assert tuple(found) == max(likelihood, key=likelihood.__getitem__)
+    assert torch.equal(decode_best(p[:, :1]), decode(p[:, 0]))
+    assert torch.equal(decode_best(p.flatten(0, 1)), decode_best(p.flatten(0, 1)[None])[0])
 
 
 @pytest.mark.parametrize("tokens", [[[0, 4]], [[-1, 2]]])

@@ -53,6 +53,7 @@ _PAPER: dict[str, Any] = {
     "class_weight": 0.0,
     "given": "nothing",
     "global_channels": 32,
+    "best_of": 1,
 }
 
 MoleculeRun = Run[MoleculeConfig, Molecules, MoleculeGenerator]
@@ -78,12 +79,13 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         " by RDKit), an enumerated space of up to six atoms (`toy`), or the user's file: the "
         "setting `dataset` or `data` says which.",
         limits="For research. A sample need not be a molecule (`valid`), new (`novel`), stable or "
-        "possible to make. A generator with a codebook (the setting `codebook_size`) recites "
-        "training molecules.",
+        "possible to make. Each is the one of several candidates that the network is surest of, as many as "
+        "`best_of` in this folder's config.json. A generator with a codebook (the setting `codebook_size`) "
+        "recites training molecules.",
         sampling="generator.to_smiles(generator.sample(1_000, torch.Generator().manual_seed(0)))",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {**_SMALL, "steps": 1_000, "global_channels": 14},
+        "toy": {**_SMALL, "steps": 1_200, "global_channels": 14, "class_weight": 0.0},
         "quick": {**_SMALL, "steps": 800},
         "qm9": {"lengthscale": "1.5:0.8"},
         "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},

@@ -5,7 +5,7 @@ from typing import get_args
 
 import torch
 from drift_core.training.network import in_batches
-from drift_simplex import Codebook, decode
+from drift_simplex import Codebook, decode_best, to_simplex
 from drift_simplex.generator import (
     LOGIT_STD,
     Geometry,
@@ -110,10 +110,13 @@ class MoleculeGenerator(
     Points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
+    `sample` draws `best_of` candidates for every sequence, each with latents of its own, and takes the one
+    that the network is surest of (`drift_simplex.decode_best`).
+
     `notation` is what the tokens are written in, and `to_smiles` reads them.
 
     Raises ValueError for an unknown geometry, output, notation or kind of latents, no global channels, a
-    codebook that is too large or has compositions, or a width that the heads do not divide.
+    codebook that is too large or has compositions, a width that the heads do not divide, or no candidates.
     """
 
     compositions: Int64[Tensor, "rows counts"]
@@ -140,6 +143,7 @@ class MoleculeGenerator(
         mlp_blocks: int = 4,
         compositions: Sequence[int] = (0, 0),
         notation: NotationName = "smiles",
+        best_of: int = 1,
     ) -> None:
         super().__init__()
         choices = {"geometry": Geometry, "latents": Latents, "output": Output, "notation": NotationName}
@@ -152,7 +156,10 @@ class MoleculeGenerator(
             raise ValueError(f"{heads} heads do not divide the width {width}")
         if (rows := compositions[0]) and codebook_size:
             raise ValueError("the compositions of codebook entries cannot be given")
+        if best_of < 1:
+            raise ValueError(f"best_of must be at least 1, got {best_of}")
         self.length, self.position_channels, self.notation = length, position_channels, notation
+        self.best_of = best_of
         self.register_buffer("compositions", torch.zeros(*compositions, dtype=torch.long))
         self.register_buffer("frequencies", torch.zeros(rows))
         self.global_channels = 1 if codebook_size else global_channels
@@ -257,11 +264,21 @@ class MoleculeGenerator(
         largest = self.length - 2
         if compositions is not None and not bool(((compositions >= 0) & (compositions <= largest)).all()):
             raise ValueError(f"counts of compositions must lie in [0, {largest}]")
-        z, device = self.latent(n, generator), self.position.device
+        z = rearrange(self.latent(n * self.best_of, generator), "(n k) c -> n k c", k=self.best_of)
         if self.conditional and compositions is None:
             compositions = self.draw_compositions(n, generator)
         inputs = [z] if compositions is None else [z, compositions]
-        return in_batches(lambda *part: decode(self(*part)), *inputs, batch_size=batch_size, device=device)
+        rows, device = max(1, batch_size // self.best_of), self.position.device
+        return in_batches(self._sample_batch, *inputs, batch_size=rows, device=device)
+
+    def _sample_batch(
+        self, z: Float[Tensor, "n best_of latent"], composition: Int64[Tensor, "n counts"] | None = None
+    ) -> Int64[Tensor, "n length"]:
+        """Tokens of the best candidate of each row."""
+        if composition is not None:
+            composition = composition.repeat_interleave(self.best_of, 0)
+        points = rearrange(self(z.flatten(0, 1), composition), "(n k) l a -> n k l a", k=self.best_of)
+        return decode_best(to_simplex(points) if self.geometry == "spherical" else points)
 
     def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:
         """SMILES of sampled tokens, molecule or not."""

@@ -51,6 +51,16 @@ def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
     return x.argmax(-1)
 
 
+def decode_best(p: Float[Tensor, "*batch k L K"]) -> Int64[Tensor, "*batch L"]:
+    """Tokens of the likeliest of k candidates, given as distributions p (best-of-k sampling).
+
+    Each candidate is decoded to its likeliest tokens, of log-probability sum_l log max_k p_lk: the candidate
+    is taken that is surest of what it is decoded to.
+    """
+    best = p.amax(-1).log().sum(-1).argmax(-1)
+    return decode(p.take_along_dim(best[..., None, None, None], -3).squeeze(-3))
+
+
 def sample_tokens(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
     """Sample tokens from the distributions p = x^2 / sum_k x_k^2 of points x on the sphere.
 

@@ -34,7 +34,7 @@ METRICS = (
     Shown("samples_per_second", "Samples a second, one core or GPU", "", digits=0, ratio=False),
 )
 
-_TIMED = 50_000
+_TIMED = 10_000
 
 
 def compute(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
