@@ -112,6 +112,20 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
     assert after["tokens_tv"]["value"] == pytest.approx(before["tokens_tv"]["value"], rel=0.1)
 
 
+def test_candidates_are_as_many_as_asked_for(finished, tmp_path, app_inside):
+    drawn = {}
+    for name, flags in (("run", ()), ("four", ("--best-of", 4)), ("one", ("--best-of", 1))):
+        result = app_inside("sample", finished, "--n", 50, "--out", tmp_path / name, *flags)
+        assert result.returncode == 0, result.stderr
+        drawn[name] = (tmp_path / name).read_text()
+    assert drawn["run"] == drawn["four"] != drawn["one"]  # the recipe of toy has four
+    before = (finished / "metrics.json").read_bytes()
+    result = app_inside("evaluate", finished, "--draws", 1, "--best-of", 1)
+    assert result.returncode == 0, result.stderr
+    assert (finished / "metrics.json").read_bytes() == before
+    refused(app_inside("evaluate", finished, "--best-of", 0), "--best-of must be at least 1, got 0")
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path, app_inside):
     """Cut back to step 3, the run goes on to the same samples and the same log, bit for bit."""

@@ -265,6 +265,12 @@ def test_the_best_weights_are_sampled_and_scored_on_request(finished, tmp_path, 
     assert (finished / "metrics.json").read_bytes() == before
 
 
+def test_points_are_not_chosen_among_candidates(finished, tmp_path, app_inside):
+    result = app_inside("sample", finished, "--best-of", 2, "--out", tmp_path / "points.csv")
+    assert result.returncode == 2
+    assert "error: --best-of is for sequences" in result.stderr
+
+
 def test_help_fits_on_two_screens(app_inside):
     for name in ("train_sphere", "train_synthetic", "train_qm9", "train_promoter"):
         result = app_inside(name, "--help")

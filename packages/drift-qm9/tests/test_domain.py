@@ -158,10 +158,7 @@ def test_settings_that_are_none_suit_the_others():
     assert channels == [0, 0, 4, 0]
     assert arguments(position_channels=2)["position_channels"] == 2
     assert arguments(**small, position_channels=0)["position_channels"] == 0
-    best_of = [
-        arguments(**s)["best_of"] for s in ({}, small, coded, {"geometry": "euclidean"}, {"best_of": 2})
-    ]
-    assert best_of == [4, 4, 1, 1, 2]
+    assert [checked(**DOMAIN.recipes[name]).network.best_of for name in ("toy", "qm9", "paper")] == [4, 1, 1]
     sizes = [arguments(preset=name)["width"] for name in ("mlp", "small", "base")]
     assert sizes == [64, 128, 768]
     assert [arguments(**s).get("mlp_width", 0) for s in ({}, {"preset": "mlp-large"}, small)] == [

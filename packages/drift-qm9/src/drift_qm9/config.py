@@ -80,9 +80,9 @@ class MoleculeNetworkConfig(Settings):
     """What of a string is drawn first, as often as it occurs in the data: nothing, its length, or its
     composition: its numbers of tokens, nitrogen, oxygen, ring and branch letters; none: composition with
     fresh latents on the sphere, else nothing."""
-    best_of: FromFile[Annotated[int, at_least(1)] | None] = None
-    """Candidates of which each sample is the one that the network is surest of (best-of-k sampling); none: 4
-    with fresh latents on the sphere, else 1. Training does not depend on it."""
+    best_of: FromFile[Annotated[int, at_least(1)]] = 1
+    """Candidates of which each sample is the one that the network is surest of (best-of-k sampling); 1, as
+    published: it has no choice. Training does not depend on it."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 
@@ -114,8 +114,6 @@ class MoleculeNetworkConfig(Settings):
         del given["given"]
         if self.position_channels is None:
             given["position_channels"] = 4 if size["blocks"] and not coded else 0
-        if self.best_of is None:
-            given["best_of"] = 4 if self._fresh else 1
         return size | given
 
 

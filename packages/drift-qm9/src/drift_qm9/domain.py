@@ -53,7 +53,6 @@ _PAPER: dict[str, Any] = {
     "class_weight": 0.0,
     "given": "nothing",
     "global_channels": 32,
-    "best_of": 1,
 }
 
 MoleculeRun = Run[MoleculeConfig, Molecules, MoleculeGenerator]
@@ -79,13 +78,13 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         " by RDKit), an enumerated space of up to six atoms (`toy`), or the user's file: the "
         "setting `dataset` or `data` says which.",
         limits="For research. A sample need not be a molecule (`valid`), new (`novel`), stable or "
-        "possible to make. Each is the one of several candidates that the network is surest of, as many as "
-        "`best_of` in this folder's config.json. A generator with a codebook (the setting `codebook_size`) "
+        "possible to make. Of the candidates `best_of` in this folder's config.json each is the one that "
+        "the network is surest of. A generator with a codebook (the setting `codebook_size`) "
         "recites training molecules.",
         sampling="generator.to_smiles(generator.sample(1_000, torch.Generator().manual_seed(0)))",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {**_SMALL, "steps": 1_200, "global_channels": 14, "class_weight": 0.0},
+        "toy": {**_SMALL, "steps": 1_200, "global_channels": 14, "class_weight": 0.0, "best_of": 4},
         "quick": {**_SMALL, "steps": 800},
         "qm9": {"lengthscale": "1.5:0.8"},
         "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},

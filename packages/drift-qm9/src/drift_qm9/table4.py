@@ -110,8 +110,7 @@ def _about(budget: Budget) -> str:
     )
     novel = (
         "Novel: distinct molecules that are not in the training data, among the valid. "
-        "In SELFIES every string is a molecule. Each sample of ours is the surest of four candidates; the "
-        "paper's rows have one."
+        "In SELFIES every string is a molecule."
     )
     if budget == "full":
         return (

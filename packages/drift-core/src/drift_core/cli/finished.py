@@ -2,28 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import tyro
 
 from drift_core.cli.arguments import parse, with_examples
 from drift_core.cli.errors import run
 from drift_core.runs.card import write_card
-from drift_core.runs.domain import Split
+from drift_core.runs.domain import Run, Split
 from drift_core.runs.folder import read_config, restore_config
 from drift_core.runs.installed import AnyDomain, Domains
 from drift_core.runs.main import load_run
 from drift_core.runs.metrics import metrics_table, read_metrics, write_metrics
 from drift_core.runs.report_page import REPORT, write_report
+from drift_core.training.config import check_range
 
 _SAMPLING = {
     "RUN --out FILE": "1,000 samples",
     "RUN --n 100000 --seed 1 --out FILE": "others, and more of them",
     "RUN --best --out FILE": "by the weights that did best on validation data",
+    "RUN --best-of 8 --out FILE": "of sequences: of eight candidates the one that the network is surest of",
 }
 _EVALUATING = {
     "RUN --draws 100": "averages of 100 draws",
     "RUN --on val": "on validation data, to choose settings by",
     "RUN --on val --best": "of the weights that did best on them",
+    "RUN --on val --best-of 8": "of sequences, with eight candidates for each sample",
 }
 
 
@@ -38,6 +42,7 @@ def sample(domains: Domains) -> None:
             raise ValueError(f"`out` {command.out} exists; name a new file")
         domain = domain_of(command.run, domains)
         finished = load_run(domain, command.run, best=command.best)
+        choose_best_of(finished, command.best_of)
         domain.write(command.out, domain.sample(finished, command.n, command.seed))
         print(f"{command.n:,} samples: {command.out}")
 
@@ -51,9 +56,10 @@ def evaluate(domains: Domains) -> None:
         command = parse(EvaluateCommand, with_examples(EvaluateCommand.__doc__, _EVALUATING))
         domain = domain_of(command.run, domains)
         finished = load_run(domain, command.run, best=command.best)
+        choose_best_of(finished, command.best_of)
         draws = finished.config.run.eval_draws if command.draws is None else command.draws
         metrics = domain.metrics(finished, draws, command.on)
-        if command.on == "test" and not command.best:
+        if command.on == "test" and not command.best and command.best_of is None:
             write_metrics(command.run, metrics)
             write_report(domain, command.run, finished.config, metrics)
             write_card(domain, command.run, finished.config, metrics)
@@ -91,6 +97,8 @@ class SampleCommand:
     """Seed; the same seed draws the same samples."""
     best: bool = False
     """Use the weights with the best validation score instead of the final ones."""
+    best_of: int | None = None
+    """Candidates, of which each sequence is the one that the network is surest of; none: as in training."""
 
 
 @dataclass(kw_only=True)
@@ -105,6 +113,9 @@ class EvaluateCommand:
     """Held-out data; the metrics of val, for choosing settings, are printed but not saved."""
     best: bool = False
     """Score the weights with the best validation score; their metrics are printed but not saved."""
+    best_of: int | None = None
+    """Candidates, of which each sequence is the one that the network is surest of; their metrics are printed
+    but not saved; none: as in training."""
 
 
 @dataclass(kw_only=True)
@@ -113,6 +124,27 @@ class ReportCommand:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
+
+
+@runtime_checkable
+class _Chooses(Protocol):
+    """A generator that draws `best_of` candidates for each sample."""
+
+    best_of: int
+
+
+def choose_best_of(finished: Run[Any, Any, Any], best_of: int | None) -> None:
+    """Let the generator of a run draw another number of candidates, unless it is None.
+
+    Raises:
+        ValueError: it is less than 1, or the generator draws no candidates.
+    """
+    if best_of is None:
+        return
+    check_range("best_of", best_of, 1)
+    if not isinstance(finished.generator, _Chooses):
+        raise ValueError("`best_of` is for sequences; samples of this run are not chosen among candidates")
+    finished.generator.best_of = best_of
 
 
 def domain_of(folder: Path, domains: Domains) -> AnyDomain:
