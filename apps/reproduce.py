@@ -36,7 +36,7 @@ TABLES: dict[What, Callable[[Budget, Path | None], Table]] = {
 """Tables of real data."""
 
 EXAMPLES = {
-    "all": "everything, within an hour on two cores",
+    "all": "everything, about an hour on two cores",
     "table1": "on two cores, five minutes",
     "table2 --budget full": "the paper's scale",
     "figure4 --codebook-size 0": "with generators as published",
@@ -56,7 +56,7 @@ class Command:
     one step against a flow of many, and ablation, one change of our default at a time; all: every one whose
     data are found."""
     budget: Budget = "quick"
-    """quick: all within an hour on two cores, tables 3 and 4 as smoke tests; full: the paper's scale, a day
+    """quick: all in about an hour on two cores, tables 3 and 4 as smoke tests; full: the paper's scale, a day
     on two cores for table1 and figure4, the others on a GPU."""
     out: Path = Path("runs/reproduce")
     """Folder in which <what>-<budget> holds the runs, the tables and the figures."""
