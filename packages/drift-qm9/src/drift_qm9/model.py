@@ -149,15 +149,9 @@ class MoleculeGenerator(
         choices = {"geometry": Geometry, "latents": Latents, "output": Output, "notation": NotationName}
         for name, value in zip(choices, (geometry, latents, output, notation), strict=True):
             check_choice(name, value, get_args(choices[name]))
-        if global_channels < 1 or position_channels < 0:
-            needs = "global_channels must be at least 1 and position_channels at least 0"
-            raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide the width {width}")
+        _check_numbers(global_channels, position_channels, width, heads, best_of)
         if (rows := compositions[0]) and codebook_size:
             raise ValueError("the compositions of codebook entries cannot be given")
-        if best_of < 1:
-            raise ValueError(f"best_of must be at least 1, got {best_of}")
         self.length, self.position_channels, self.notation = length, position_channels, notation
         self.best_of = best_of
         self.register_buffer("compositions", torch.zeros(*compositions, dtype=torch.long))
@@ -283,6 +277,19 @@ class MoleculeGenerator(
     def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:
         """SMILES of sampled tokens, molecule or not."""
         return NOTATIONS[self.notation].to_smiles(tokens)
+
+
+def _check_numbers(
+    global_channels: int, position_channels: int, width: int, heads: int, best_of: int
+) -> None:
+    """Raise ValueError for numbers that make no generator."""
+    if global_channels < 1 or position_channels < 0:
+        needs = "global_channels must be at least 1 and position_channels at least 0"
+        raise ValueError(f"{needs}, got {global_channels} and {position_channels}")
+    if width % heads:
+        raise ValueError(f"{heads} heads do not divide the width {width}")
+    if best_of < 1:
+        raise ValueError(f"best_of must be at least 1, got {best_of}")
 
 
 def _codebook_mlp(hidden: int, width: int) -> nn.Sequential:
