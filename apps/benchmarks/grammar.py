@@ -17,7 +17,6 @@ from drift_simplex import (
     abs_normalize,
     class_field,
     decode_best,
-    to_simplex,
     window_field,
 )
 from drift_simplex.generator import LOGIT_STD, ResidualMLP, draw_latents, init_layer
@@ -131,7 +130,7 @@ class GrammarGenerator(nn.Module):
         """Draw `n` strings, each the best of some candidates (`decode_best`)."""
         parts = torch.split(self.latent(n * best_of, generator), _SAMPLED_AT_ONCE * best_of)
         points = (rearrange(self(part), "(n k) l a -> n k l a", k=best_of) for part in parts)
-        return torch.cat([decode_best(to_simplex(candidates)) for candidates in points])
+        return torch.cat(list(map(decode_best, points)))
 
 
 def field_of(strings: Int64[Tensor, "count length"]) -> Field:

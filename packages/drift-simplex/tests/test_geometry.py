@@ -112,7 +112,7 @@ def test_letters_are_drawn_as_often_as_their_squares_say(soft):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_best_candidate_is_the_likeliest_of_all_strings(soft, dtype):
+def test_the_best_candidate_is_the_most_probable_of_all_strings(soft, dtype):
     """Brute force: of all strings, the one that any of the candidates gives the highest probability."""
     p = to_simplex(soft(5 * 3, 2, 4, 0)).unflatten(0, (5, 3))
     strings = list(itertools.product(range(4), repeat=2))
@@ -124,6 +124,7 @@ def test_the_best_candidate_is_the_likeliest_of_all_strings(soft, dtype):
             for string in strings
         }
         assert tuple(found) == max(likelihood, key=likelihood.__getitem__)
+    assert torch.equal(decode_best(to_sphere(p)), decode_best(p))
     assert torch.equal(decode_best(p[:, :1]), decode(p[:, 0]))
     assert torch.equal(decode_best(p.flatten(0, 1)), decode_best(p.flatten(0, 1)[None])[0])
 

@@ -5,7 +5,7 @@ from typing import get_args
 
 import torch
 from drift_core.training.network import in_batches
-from drift_simplex import Codebook, decode_best, to_simplex
+from drift_simplex import Codebook, decode_best
 from drift_simplex.generator import (
     LOGIT_STD,
     Geometry,
@@ -271,8 +271,8 @@ class MoleculeGenerator(
         """Tokens of the best candidate of each row."""
         if composition is not None:
             composition = composition.repeat_interleave(self.best_of, 0)
-        points = rearrange(self(z.flatten(0, 1), composition), "(n k) l a -> n k l a", k=self.best_of)
-        return decode_best(to_simplex(points) if self.geometry == "spherical" else points)
+        points = self(z.flatten(0, 1), composition)
+        return decode_best(rearrange(points, "(n k) l a -> n k l a", k=self.best_of))
 
     def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:
         """SMILES of sampled tokens, molecule or not."""

@@ -51,14 +51,14 @@ def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
     return x.argmax(-1)
 
 
-def decode_best(p: Float[Tensor, "*batch k L K"]) -> Int64[Tensor, "*batch L"]:
-    """Tokens of the likeliest of k candidates, given as distributions p (best-of-k sampling).
+def decode_best(x: Float[Tensor, "*batch k L K"]) -> Int64[Tensor, "*batch L"]:
+    """Tokens of the best of k candidates, given as points of the orthant or as distributions.
 
-    Each candidate is decoded to its likeliest tokens, of log-probability sum_l log max_k p_lk: the candidate
-    is taken that is surest of what it is decoded to.
+    It is the candidate that gives its own argmax (`decode`) the highest probability, the product over
+    positions of max_k p_lk (best-of-k sampling). Products of max_k x_lk, x = sqrt(p), have the same order.
     """
-    best = p.amax(-1).log().sum(-1).argmax(-1)
-    return decode(p.take_along_dim(best[..., None, None, None], -3).squeeze(-3))
+    best = x.amax(-1).log().sum(-1).argmax(-1)
+    return decode(x.take_along_dim(best[..., None, None, None], -3).squeeze(-3))
 
 
 def sample_tokens(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:

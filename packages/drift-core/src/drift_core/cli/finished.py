@@ -40,9 +40,7 @@ def sample(domains: Domains) -> None:
             raise ValueError(f"`n` must be at least 1, got {command.n}")
         if command.out.exists():
             raise ValueError(f"`out` {command.out} exists; name a new file")
-        domain = domain_of(command.run, domains)
-        finished = load_run(domain, command.run, best=command.best)
-        choose_best_of(finished, command.best_of)
+        domain, finished = load_generator(command, domains)
         domain.write(command.out, domain.sample(finished, command.n, command.seed))
         print(f"{command.n:,} samples: {command.out}")
 
@@ -54,9 +52,7 @@ def evaluate(domains: Domains) -> None:
 
     def main() -> None:
         command = parse(EvaluateCommand, with_examples(EvaluateCommand.__doc__, _EVALUATING))
-        domain = domain_of(command.run, domains)
-        finished = load_run(domain, command.run, best=command.best)
-        choose_best_of(finished, command.best_of)
+        domain, finished = load_generator(command, domains)
         draws = finished.config.run.eval_draws if command.draws is None else command.draws
         metrics = domain.metrics(finished, draws, command.on)
         if command.on == "test" and not command.best and command.best_of is None:
@@ -133,18 +129,26 @@ class _Chooses(Protocol):
     best_of: int
 
 
-def choose_best_of(finished: Run[Any, Any, Any], best_of: int | None) -> None:
-    """Let the generator of a run draw another number of candidates, unless it is None.
+def load_generator(
+    command: SampleCommand | EvaluateCommand, domains: Domains
+) -> tuple[AnyDomain, Run[Any, Any, Any]]:
+    """Domain and run of a command, whose generator draws as many candidates as the command says.
 
     Raises:
-        ValueError: it is less than 1, or the generator draws no candidates.
+        ValueError: as `domain_of` and `load_run`, or for fewer candidates than 1, or a generator that draws
+            none.
     """
-    if best_of is None:
-        return
-    check_range("best_of", best_of, 1)
-    if not isinstance(finished.generator, _Chooses):
-        raise ValueError("`best_of` is for sequences; samples of this run are not chosen among candidates")
-    finished.generator.best_of = best_of
+    if command.best_of is not None:
+        check_range("best_of", command.best_of, 1)
+    domain = domain_of(command.run, domains)
+    finished = load_run(domain, command.run, best=command.best)
+    if command.best_of is not None:
+        if not isinstance(finished.generator, _Chooses):
+            raise ValueError(
+                "`best_of` is for sequences; samples of this run are not chosen among candidates"
+            )
+        finished.generator.best_of = command.best_of
+    return domain, finished
 
 
 def domain_of(folder: Path, domains: Domains) -> AnyDomain:
