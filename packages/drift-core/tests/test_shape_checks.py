@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from shape_checks import check_shapes
+from shape_checks import ENOUGH, check_shapes
 
 SOURCE = """
 from dataclasses import dataclass
@@ -73,6 +73,16 @@ def test_arguments_are_checked_together_before_the_call(module):
         assert module.calls == [2] * len(module.calls)  # those that fail are not made
     with pytest.raises(TypeError, match="missing"):
         module.add(torch.zeros(2, 3))
+
+
+def test_a_function_of_very_many_kinds_of_calls_is_checked_in_the_first_of_them(module):
+    for n in range(ENOUGH - 1):
+        module.scale(torch.zeros(n))
+    with pytest.raises(TypeCheckError):
+        module.scale(torch.zeros(ENOUGH), wrong=1.0)
+    for n in range(ENOUGH, ENOUGH + 2):
+        module.scale(torch.zeros(n))
+    assert len(module.scale(torch.zeros(0), wrong=1.0)) == 1
 
 
 def test_numbers_in_annotations_are_those_of_the_call(module):

@@ -17,7 +17,8 @@ KERNELS = [("laplace", None), ("gaussian", None), ("matern", None), ("matern", 0
 def test_every_kernel_trains_by_default(dataset, geometry, kernel, nu, request, tmp_path):
     data_dir = None if dataset == "toy" else request.getfixturevalue("qm9_dir")
     data_settings = {"dataset": dataset, "data_dir": data_dir}
-    config = MoleculeConfig.of(**data_settings, geometry=geometry, kernel=kernel, nu=nu)
+    settings = {**data_settings, "preset": "mlp-small"}
+    config = MoleculeConfig.of(**settings, geometry=geometry, kernel=kernel, nu=nu)
     config.check()
     domain = MoleculeDomain()
     data = domain.load(config)

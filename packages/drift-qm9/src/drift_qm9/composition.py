@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from drift_core import Batch, Drift, Field, Manifold
 from drift_core.field import diagnostics, observe
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 _BITS = 10
@@ -36,7 +36,7 @@ class Composition:
         first = ends.int().argmax(1).masked_fill(~ends.any(1), last)
         place = torch.arange(last + 1, device=tokens.device)
         inside = (place > 0) & (place < first[:, None])
-        counts = [inside] + [inside & torch.isin(tokens, tokens.new_tensor(kind)) for kind in self.kinds]
+        counts = [inside] + [inside & _is_any(tokens, kind) for kind in self.kinds]
         return torch.stack([count.sum(1) for count in counts], dim=1)
 
     def of_classes(self, classes: Sequence[int]) -> tuple["Composition", list[int]]:
@@ -101,6 +101,14 @@ class CompositionField:
             data_log_weight=_within(codes, data, batch.data_log_weight, batch.x),
             model_log_weight=_within(codes, _codes(there), batch.model_log_weight, batch.x),
         )
+
+
+def _is_any(tokens: Integer[Tensor, "m L"], letters: Sequence[int]) -> Bool[Tensor, "m L"]:
+    """Which tokens are one of a few letters; `torch.isin` takes six times as long."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for letter in letters:
+        found |= tokens == letter
+    return found
 
 
 def _codes(counts: Int64[Tensor, "n counts"]) -> Int64[Tensor, " n"]:
