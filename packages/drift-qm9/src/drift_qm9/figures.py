@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from drift_core.files import atomic_path
 from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR, written_figure
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from rdkit import Chem
 
 from drift_qm9.chemistry import DESCRIPTORS
 from drift_qm9.metrics import descriptors, lengths, molecules
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLUMNS, _ROWS, _PANEL = 6, 4, 220
 
@@ -65,7 +66,7 @@ def properties_figure(data: Sequence[str], strings: Sequence[str], path: str | P
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
 
 
-def _histograms(axes: Axes, real: np.ndarray, generated: np.ndarray) -> None:
+def _histograms(axes: "Axes", real: np.ndarray, generated: np.ndarray) -> None:
     """Shares of both sides: of each value of counts, else of 24 bins over the data's range.
 
     What lies beyond that range is counted in the outer bins.
@@ -73,6 +74,8 @@ def _histograms(axes: Axes, real: np.ndarray, generated: np.ndarray) -> None:
     if (real == real.round()).all():
         both = np.concatenate((real, generated))
         edges = np.arange(both.min() - 0.5, both.max() + 1)
+        from matplotlib.ticker import MaxNLocator
+
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
         edges = np.linspace(real.min(), real.max(), 25)

@@ -4,7 +4,6 @@ import math
 
 from drift_core import Gaussian, Sphere, smoothed_log_density
 from jaxtyping import Float
-from scipy.integrate import quad
 from torch import Tensor
 
 BANDWIDTHS = tuple(0.0025 * 2**k for k in range(8))
@@ -37,5 +36,7 @@ def mean_log_density(points: Float[Tensor, "n 3"], x: Float[Tensor, "m 3"], band
 
 def kernel_mass(bandwidth: float) -> float:
     """Integral of exp(-d^2 / (2 bandwidth^2)) over the unit sphere, d the angle from a point."""
+    from scipy.integrate import quad  # takes half a second to import
+
     far = min(math.pi, 12 * bandwidth)  # e^-72 of the integrand is left beyond
     return 2 * math.pi * quad(lambda d: math.sin(d) * math.exp(-((d / bandwidth) ** 2) / 2), 0, far)[0]

@@ -2,25 +2,28 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
 from drift_sphere.coordinates import sphere_to_latlon, tangent_frame
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MOST_POINTS = 5_000
 """Maximum number of points that a figure shows or smooths."""
 
 
-def world_axes(figure: Figure, index: int, title: str) -> Axes:
+def world_axes(figure: "Figure", index: int, title: str) -> "Axes":
     """Add the left (index 1) or right (2) map of the world, with its graticule every 60 and 30 degrees."""
+    from matplotlib.patheffects import withStroke
+
     axes = figure.add_subplot(1, 2, index, projection="mollweide")
     axes.set_title(title, fontsize=12, pad=10)
     axes.set_axisbelow("line")
@@ -38,8 +41,10 @@ def world_axes(figure: Figure, index: int, title: str) -> Axes:
     return axes
 
 
-def draw_coastlines(axes: Axes, colour: str = "#999999", zorder: float = 0.5) -> None:
+def draw_coastlines(axes: "Axes", colour: str = "#999999", zorder: float = 0.5) -> None:
     """Draw the coastlines, below points by default."""
+    from matplotlib.collections import LineCollection
+
     # Projected here, since matplotlib would refine every edge into sixty.
     projection, affine = axes.transProjection, axes.transAffine  # type: ignore[attr-defined]
     lines = [projection.transform(line) for line in coastlines()]
@@ -64,7 +69,7 @@ def map_coordinates(points: Float[Tensor, "n 3"]) -> tuple[NDArray[np.float64], 
 
 
 def map_arrows(
-    axes: Axes, x: Float[Tensor, "n 3"], v: Float[Tensor, "n 3"]
+    axes: "Axes", x: Float[Tensor, "n 3"], v: Float[Tensor, "n 3"]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Components to the right and up, on the map, of tangent vectors `v` at `x`; they keep their length."""
     tiny = 1e-4

@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from drift_synthetic.chart import ChartSpace
@@ -16,6 +14,9 @@ from drift_synthetic.globes import PlaneView, RotationView, SphereView
 from drift_synthetic.solids import DonutView, MeshView
 from drift_synthetic.space import Space
 from drift_synthetic.targets import Checkerboard, SwissRoll
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 5_000
 """Maximum number of points that a panel shows."""
@@ -46,7 +47,7 @@ class ChartView:
     projection: str | None = None
     size: tuple[float, float] = (2.1, 2.1)
 
-    def draw(self, axes: Axes, problem: Problem, points: Tensor, colour: str) -> None:
+    def draw(self, axes: "Axes", problem: Problem, points: Tensor, colour: str) -> None:
         """Draw at most 5,000 points."""
         chart_axes(axes, problem)
         scatter(axes, problem, points, colour)
@@ -85,7 +86,7 @@ def extent(problem: Problem) -> float:
     return min(chart.limit, 1.1 * half_width)
 
 
-def chart_axes(axes: Axes, problem: Problem) -> None:
+def chart_axes(axes: "Axes", problem: Problem) -> None:
     """Prepare axes: the chart's square, with the black squares or the spiral of the target, or with ticks."""
     reach, target = min(chart_of(problem).limit, 1.1 * extent(problem)), problem.target
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
@@ -97,6 +98,8 @@ def chart_axes(axes: Axes, problem: Problem) -> None:
     for spine in axes.spines.values():
         spine.set_color("#888888")
     if isinstance(target, Checkerboard):
+        from matplotlib.patches import Rectangle
+
         for corner in target.corners().tolist():
             axes.add_patch(
                 Rectangle(corner, target.side, target.side, color=_BACKDROP, linewidth=0, zorder=0)
@@ -107,7 +110,7 @@ def chart_axes(axes: Axes, problem: Problem) -> None:
 
 
 def scatter(
-    axes: Axes, problem: Problem, points: Float[Tensor, "n d"], colour: str, alpha: float = 0.5
+    axes: "Axes", problem: Problem, points: Float[Tensor, "n d"], colour: str, alpha: float = 0.5
 ) -> None:
     """Draw at most 5,000 of the points, evenly spaced in their order, in the chart; larger if few."""
     few = evenly(points)
