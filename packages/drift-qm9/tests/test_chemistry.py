@@ -1,7 +1,9 @@
 import pytest
 from drift_qm9 import DESCRIPTORS, canonical, molecule, read_smi
+from drift_qm9.chemistry import Fingerprints
 from rdkit import Chem
-from rdkit.Chem import Crippen, Descriptors, Lipinski, rdMolDescriptors
+from rdkit.Chem import Crippen, Descriptors, Lipinski, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.DataStructs import BulkTanimotoSimilarity
 
 
 def test_spellings_of_a_molecule_have_one_canonical_form(qm9_dir):
@@ -57,3 +59,16 @@ def test_descriptors_are_those_of_rdkits_other_functions():
 )
 def test_rings(smiles, rings):
     assert molecule(smiles).rings == rings
+
+
+def test_the_nearest_molecule_is_that_of_rdkit(toy_smiles):
+    others, new = toy_smiles[:300], [*toy_smiles[300:340], "C", "c1ccc2ccccc2c1", toy_smiles[0]]
+    morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    every, known = (
+        [morgan.GetFingerprint(Chem.MolFromSmiles(one)) for one in some] for some in (new, others)
+    )
+    expected = [max(BulkTanimotoSimilarity(one, known)) for one in every]
+    assert [Fingerprints(others).nearest(one) for one in new] == expected
+    assert expected[-1] == 1
+    with pytest.raises(ValueError, match="no molecules"):
+        Fingerprints([])

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,10 +13,9 @@ from drift_core.runs.metrics import Measured, Metrics, evaluate_draws, frechet
 from drift_core.seeds import generator_for
 from jaxtyping import Int64
 from numpy.typing import NDArray
-from rdkit.DataStructs import ExplicitBitVect
 from torch import Generator, Tensor
 
-from drift_qm9.chemistry import Molecule, fingerprint, nearest_similarities
+from drift_qm9.chemistry import Molecule, fingerprints_of
 from drift_qm9.data import Molecules
 from drift_qm9.metrics import (
     bigrams,
@@ -137,14 +135,10 @@ class Measure:
         return {"unique_of_10000": quality(strings, self.known)["unique_of_all"]}
 
     def nearest(self, strings: list[str]) -> dict[str, float]:
-        """The similarity of new molecules to training molecules, which takes seconds for all of QM9."""
+        """The similarity of new molecules to training molecules, whose fingerprints take seconds."""
         new = sorted({mol.smiles for mol in molecules(strings)} - self.known)
-        similarities = nearest_similarities(new, self._fingerprints) if new else [math.nan]
+        similarities = list(map(fingerprints_of(self.known).nearest, new)) if new else [math.nan]
         return {"nearest_train": sum(similarities) / len(similarities)}
-
-    @cached_property
-    def _fingerprints(self) -> list[ExplicitBitVect]:
-        return list(map(fingerprint, self.known))
 
     def _scaled(self, mols: Sequence[Molecule]) -> NDArray[np.float64]:
         return (descriptors(mols) - self.mean) / self.std
