@@ -52,10 +52,10 @@ METRICS = (
     Shown("nearest_train", "distance to the nearest training window", "", ratio=False),
 )
 
-_QUICK: dict[str, Any] = {"steps": 30, "batch_size": 16, "eval_draws": 1}
+_QUICK: dict[str, Any] = {"steps": 20, "batch_size": 16, "eval_draws": 1}
 _QUICK_PAPER: dict[str, Any] = {"preset": "small", "num_positives": 2_048}
 _TUNING: dict[Budget, dict[str, Any]] = {
-    "quick": {"steps": 10, "warmup_steps": 3},
+    "quick": {"steps": 6, "warmup_steps": 3},
     "full": {"steps": 1_000},
 }
 """Sizes of the runs that choose a lengthscale."""

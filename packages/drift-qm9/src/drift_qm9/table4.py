@@ -49,7 +49,7 @@ _STRAIGHT = {"geometry": "euclidean", "direction": "displacement", "lengthscale"
 
 _QUICK: dict[str, dict[str, Any]] = {
     "paper": {"steps": 60, "batch_size": 128, "num_positives": 4_096, "eval_draws": 3},
-    "default": {"steps": 100, "batch_size": 256, "eval_draws": 3},
+    "default": {"steps": 60, "batch_size": 256, "eval_draws": 3},
 }
 LENGTHSCALES: dict[Budget, tuple[str, ...]] = {
     "quick": ("auto", "auto:0.15"),

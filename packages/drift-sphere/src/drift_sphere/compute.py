@@ -21,7 +21,7 @@ DATASETS = ("earthquake",)
 
 STEPS = {"quick": (250, 1_000), "full": (1_000, 4_000, 16_000)}
 """Training steps; the smaller numbers of evaluations are those of the most steps."""
-EVALUATIONS = (1, 10, 100)
+EVALUATIONS = {"quick": (1, 10, 50), "full": (1, 10, 100)}
 
 QUALITY = (
     Shown("mmd2_unbiased", "unbiased MMD²", digits=4, ratio=False),
@@ -42,11 +42,11 @@ def compute(budget: Budget = "quick", data_dir: Path | None = None) -> Table:
     cells: dict[tuple[str, str], Cell] = {}
     for dataset in DATASETS:
         data = {"dataset": dataset, "data_dir": data_dir}
-        *shorter, longest = STEPS[budget]
+        (*shorter, longest), evaluated = STEPS[budget], EVALUATIONS[budget]
         for steps in STEPS[budget]:
             row = f"our default, {steps:,} steps, 1 evaluation"
             cells[row, dataset] = _cell(row, steps, data)
-        due = [*((steps, EVALUATIONS[-1]) for steps in shorter), *((longest, k) for k in EVALUATIONS[::-1])]
+        due = [*((steps, evaluated[-1]) for steps in shorter), *((longest, k) for k in evaluated[::-1])]
         for steps, evaluations in due:
             row = f"flow matching, {steps:,} steps, {evaluations:,} evaluation{'s' * (evaluations > 1)}"
             maker = partial(flow_matching, evaluations=evaluations)
