@@ -39,35 +39,37 @@ class OriginalField:
         """Attraction and repulsion at the samples of the batch."""
         whole, rows = batch.pooled()
         model, own = whole.negatives()
-        r, direction_sum = self.manifold.pairs(whole.x, torch.cat([model, whole.data]))
+        sides = [self.manifold.pairs(whole.x, references) for references in (model, whole.data)]
+        r = torch.cat([side.dist for side in sides], dim=1)
         weight = torch.cat(
             [_weights(whole.model_log_weight, model), _weights(whole.data_log_weight, batch.data)]
-        )
-        weight = weight.to(r)
-        unit = (r * weight).mean() / weight.mean()
+        ).to(r)
+        unit = (r @ weight).mean() / weight.sum()
         distance = r / unit
         if own is not None:
             distance[torch.arange(len(own)), own] += _SELF
+        gain = whole.x[0].numel() ** 0.5 / unit
         total = [torch.zeros_like(whole.x) for _ in Drift._fields]
         for temperature in self.temperatures:
-            coefficients = _coefficients(distance / temperature, weight, len(model))
-            parts = [direction_sum(part * r) / unit * whole.x[0].numel() ** 0.5 for part in coefficients]
+            affinity = _affinity(distance / -temperature).mul_(weight)
+            negative, positive = affinity.split([len(model), len(whole.data)], dim=1)
+            repulsion, attraction = (
+                gain * side.direction_sum(part * side.dist)
+                for side, part in zip(sides, (negative, positive), strict=True)
+            )
+            parts = _rowwise(attraction, negative.sum(1)), _rowwise(repulsion, positive.sum(1))
             square = (parts[0] - parts[1]).square().mean().clamp_min(_LEAST_FORCE)
             total = [sum_ + part / square.sqrt() for sum_, part in zip(total, parts, strict=True)]
-        scale = unit / whole.x[0].numel() ** 0.5
-        return Drift(*((scale * part)[rows] for part in total))
+        return Drift(*((part / gain)[rows] for part in total))
 
 
-def _coefficients(distance: Tensor, weight: Tensor, negatives: int) -> tuple[Tensor, Tensor]:
-    """Coefficients of attraction and of repulsion, [n, m], from distances over a temperature."""
-    affinity = (distance.neg().softmax(1) * distance.neg().softmax(0)).clamp_min(_LEAST_AFFINITY).sqrt()
-    affinity = affinity * weight
-    repelling, attracting = affinity[:, :negatives], affinity[:, negatives:]
-    zeros = torch.zeros_like(affinity)
-    attraction, repulsion = zeros.clone(), zeros
-    attraction[:, negatives:] = attracting * repelling.sum(1, keepdim=True)
-    repulsion[:, :negatives] = repelling * attracting.sum(1, keepdim=True)
-    return attraction, repulsion
+def _affinity(logits: Tensor) -> Tensor:
+    """Geometric mean of the softmax over references and over samples, [n, m], but for its least value."""
+    return logits.softmax(1).mul_(logits.softmax(0)).clamp_min_(_LEAST_AFFINITY).sqrt_()
+
+
+def _rowwise(vectors: Tensor, factors: Tensor) -> Tensor:
+    return vectors * factors.view(-1, *[1] * (vectors.ndim - 1))
 
 
 def _weights(log_weight: Tensor | None, references: Tensor) -> Tensor:
