@@ -52,7 +52,7 @@ class OriginalField:
         total = [torch.zeros_like(whole.x) for _ in Drift._fields]
         for temperature in self.temperatures:
             affinity = _affinity(distance / -temperature).mul_(weight)
-            negative, positive = affinity.split([len(model), len(whole.data)], dim=1)
+            negative, positive = torch.split(affinity, [len(model), len(whole.data)], dim=1)
             repulsion, attraction = (
                 gain * side.direction_sum(part * side.dist)
                 for side, part in zip(sides, (negative, positive), strict=True)
