@@ -26,6 +26,10 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 ENOUGH = 1_000
 """Kinds of calls of a function after which it is not checked any more."""
 
+_VALUES = frozenset({bool, int, str})
+_PLAIN = frozenset({"bool", "int", "float", "str", "bytes", "object", "Any", "Self", "Tensor", "Path"})
+"""Names in annotations of which there is nothing to check but what mypy does."""
+
 _called: ContextVar[Callable[..., Any]] = ContextVar("_called")
 """The function whose call is checked."""
 _checks: dict[Hashable, "_Check"] = {}
@@ -33,7 +37,7 @@ _checks: dict[Hashable, "_Check"] = {}
 
 
 def check_shapes(*packages: str) -> None:
-    """Check the annotations of all functions and dataclasses of packages that are imported after this."""
+    """Check dataclasses, and functions whose annotations have shapes, of packages imported after this."""
     sys.meta_path.insert(0, _Finder(packages))
 
 
@@ -42,21 +46,23 @@ def checked(function: Decorated) -> Decorated:
     if isinstance(function, type):
         return jaxtyped(function, typechecker=beartype)
     check = _check_of(function)
+    passed = check.passed
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if len(check.results) >= ENOUGH:
+        if len(passed) >= ENOUGH:
             return function(*args, **kwargs)
-        arguments = _kind(args), _kind(kwargs)
-        if arguments not in check.arguments:
+        arguments = tuple(map(_kind, args)), _kind(kwargs) if kwargs else ()
+        results = passed.get(arguments)
+        if results is None:
             result = check(function, args, kwargs)
-            check.arguments.add(arguments)
-        else:
-            result = function(*args, **kwargs)
-            if (arguments, _kind(result)) in check.results:
-                return result
+            passed[arguments] = {_kind(result)}
+            return result
+        result = function(*args, **kwargs)
+        kind = _kind(result)
+        if kind not in results:
             check(lambda *_, **__: result, args, kwargs)
-        check.results.add((arguments, _kind(result)))
+            results.add(kind)
         return result
 
     return call
@@ -66,8 +72,8 @@ class _Check:
     """Calls any function as if it had the annotations of `function`."""
 
     def __init__(self, function: FunctionType) -> None:
-        self.arguments: set[Hashable] = set()
-        self.results: set[Hashable] = set()
+        self.passed: dict[Hashable, set[Hashable]] = {}
+        """Kinds of results that have passed, by the kind of the arguments."""
         self.function = function
 
     @functools.cached_property
@@ -101,15 +107,28 @@ def _check_of(function: FunctionType) -> _Check:
 
 def _kind(value: Any) -> Hashable:
     """What annotations may tell apart: type, shape and dtype; of small values the value, too."""
-    if isinstance(value, Tensor | np.ndarray):
-        return type(value), tuple(value.shape), value.dtype
+    kind = type(value)
+    if kind in _VALUES:
+        return kind, value
+    if isinstance(value, Tensor):
+        return kind, value.shape, value.dtype
     if isinstance(value, tuple | list):
-        return type(value), tuple(map(_kind, value))
+        return kind, tuple(map(_kind, value))
     if isinstance(value, dict):
-        return type(value), tuple((key, _kind(one)) for key, one in value.items())
-    if isinstance(value, bool | int | str | type):
-        return type(value), value
-    return type(value)
+        return kind, tuple((key, _kind(one)) for key, one in value.items())
+    if isinstance(value, np.ndarray):
+        return kind, value.shape, value.dtype
+    return (kind, value) if isinstance(value, int | str | type) else kind
+
+
+def _has_shapes(function: ast.FunctionDef) -> bool:
+    """Whether annotations may name shapes, themselves or through another name."""
+    arguments = ast.walk(function.args)
+    hints = [argument.annotation for argument in arguments if isinstance(argument, ast.arg)]
+    parts = [part for hint in (*hints, function.returns) if hint is not None for part in ast.walk(hint)]
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    quoted = any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in parts)
+    return quoted or not names <= _PLAIN or any(isinstance(part, ast.Attribute) for part in parts)
 
 
 class _Finder(MetaPathFinder):
@@ -134,7 +153,7 @@ class _Loader(SourceFileLoader):
         path = self.get_filename(fullname)
         tree = ast.parse(self.get_data(path), path)
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and _has_shapes(node)):
                 decorator = ast.parse(f"__import__({__name__!r}).checked", mode="eval").body
                 for part in ast.walk(decorator):
                     ast.copy_location(part, node)

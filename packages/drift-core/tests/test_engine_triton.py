@@ -482,9 +482,9 @@ def _requests() -> Iterator[Request]:
     yield base._replace(y=torch.zeros(4, 4, 3))
     yield base._replace(gradient=False)
     base = base._replace(geometry=Geometry.SPHERES, x=x["S3^3"], y=x["S3^3"])
-    for form in Form:
-        one = base._replace(profiles=[Profile(form, 1.0, 2, 0, 16, table)])
-        yield one._replace(x=base.x - 1, product=True) if form % 2 else one
+    for form, product in ((Form.OCTAVES, False), (Form.GAUSSIAN, True)):  # their code is that of pairs
+        one = base._replace(profiles=[Profile(form, 1.0, 2, 0, 16, table)], product=product)
+        yield one._replace(x=base.x - 1) if product else one
     for space in ("S1^2", "orthant S32^2"):
         yield base._replace(x=x[space], y=x[space])
     weight, own = torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64)

@@ -26,6 +26,9 @@ def add(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], rows: int) -> Float[Te
 def scale(x: Float[Tensor, "n"], name: Literal["a", "b"] = "a", wrong: float = 0.0) -> Float[Tensor, "n"]:
     return zeros(len(x) + int(wrong))
 
+def plain(x: Tensor, rows: int) -> int:
+    return x
+
 def outer(x: Float[Tensor, "n"], wrong: float) -> "list[Later]":
     def inner(y: Float[Tensor, "n d"], wrong: float) -> Float[Tensor, "d"]:
         return zeros(y.shape[1] + int(wrong))
@@ -73,6 +76,10 @@ def test_arguments_are_checked_together_before_the_call(module):
         assert module.calls == [2] * len(module.calls)  # those that fail are not made
     with pytest.raises(TypeError, match="missing"):
         module.add(torch.zeros(2, 3))
+
+
+def test_functions_without_shapes_are_left_to_mypy(module):
+    assert module.plain(3, "4") == 3
 
 
 def test_a_function_of_very_many_kinds_of_calls_is_checked_in_the_first_of_them(module):
