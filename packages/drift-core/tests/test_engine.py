@@ -22,6 +22,7 @@ from drift_core import (
     Sphere,
     SphericalMatern,
     effective_sample_size,
+    smoothed_log_densities,
     smoothed_log_density,
     smoothed_score,
     smoothed_scores,
@@ -306,9 +307,12 @@ def test_log_densities_and_effective_sample_sizes(space):
     manifold = SPACES[space][0]
     x, y = cloud(space, 30, 0), cloud(space, 400, 1)
     weights = torch.randn(400, generator=torch.Generator().manual_seed(2))
-    for kernel in (Laplace(0.5), Matern(0.5, 0.8)):
+    kernels = Laplace(0.5), Matern(0.5, 0.8)
+    together = smoothed_log_densities(manifold, kernels, x, y, log_weight=weights)
+    for kernel, one in zip(kernels, together, strict=True):
         density = smoothed_log_density(manifold, kernel, x, y, log_weight=weights)
         size = effective_sample_size(manifold, kernel, x, y, log_weight=weights)
+        assert torch.equal(density, one)
         assert torch.equal(density, smoothed_score(manifold, kernel, x, y, log_weight=weights).log_density)
         with disabled():
             double = (x.double(), y.double())

@@ -347,6 +347,16 @@ def test_work_is_done_by_processes_of_one_thread_and_without_progress_bars():
     assert found == {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 
 
+def test_one_candidate_is_taken_without_a_comparison(tmp_path):
+    table = Table(
+        "t", "T", "", {("a", "b"): Cell("a", Tiny(), CONFIG, {"fast": {"lr": 0.5}})}, [Shown("distance", "")]
+    )
+    (entry,) = fill_table(table, tmp_path, workers=1).entries
+    assert entry.choice == "fast"
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"seed-0", "seed-1", "seed-2"}
+    assert json.loads((tmp_path / "a/seed-0/config.json").read_text())["optimizer"]["lr"] == 0.5
+
+
 def test_candidates_that_differ_in_their_lengthscale_are_named_as_folders_are():
     expected = {"0.2": {"lengthscale": "0.2"}, "auto-to-0.15": {"lengthscale": "auto:0.15"}}
     assert lengthscale_candidates(["0.2", "auto:0.15"]) == expected

@@ -64,7 +64,13 @@ from drift_core.manifold import (
 )
 from drift_core.reduction import Score, merge_scores
 from drift_core.runs.domain import Domain
-from drift_core.score import effective_sample_size, smoothed_log_density, smoothed_score, smoothed_scores
+from drift_core.score import (
+    effective_sample_size,
+    smoothed_log_densities,
+    smoothed_log_density,
+    smoothed_score,
+    smoothed_scores,
+)
 from drift_core.training.config import TrainConfig
 from drift_core.training.loop import train
 
@@ -126,6 +132,7 @@ __all__ = [
     "merge_scores",
     "rotation_basis",
     "rows_only",
+    "smoothed_log_densities",
     "smoothed_log_density",
     "smoothed_score",
     "smoothed_scores",

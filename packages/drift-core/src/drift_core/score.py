@@ -163,12 +163,28 @@ def smoothed_log_density(
 
     Raises ValueError as `smoothed_score`.
     """
-    weights = _checked_weights(manifold, kernel, x, y, log_weight)
-    result = fused(manifold, (kernel,), x, y, log_weight=weights, self_index=self_index, gradient=False)
+    (log_density,) = smoothed_log_densities(
+        manifold, (kernel,), x, y, log_weight=log_weight, self_index=self_index
+    )
+    return log_density
+
+
+def smoothed_log_densities(
+    manifold: Manifold,
+    kernels: Sequence[RadialKernel],
+    x: Float[Tensor, "n ..."],
+    y: Float[Tensor, "m ..."],
+    *,
+    log_weight: Float[Tensor, "..."] | None = None,
+    self_index: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "kernels n"]:
+    """`smoothed_log_density` for each of several kernels, which share the distances between all pairs."""
+    weights = _checked_weights(manifold, kernels, x, y, log_weight)
+    result = fused(manifold, kernels, x, y, log_weight=weights, self_index=self_index, gradient=False)
     if result is not None:
-        return result.log_density[0]
-    score = smoothed_score(manifold, kernel, x, y, log_weight=log_weight, self_index=self_index)
-    return score.log_density
+        return result.log_density
+    scores = smoothed_scores(manifold, kernels, x, y, log_weight=log_weight, self_index=self_index)
+    return torch.stack([score.log_density for score in scores])
 
 
 def effective_sample_size(
@@ -183,7 +199,7 @@ def effective_sample_size(
 
     Raises ValueError as `smoothed_score`.
     """
-    weights = _checked_weights(manifold, kernel, x, y, log_weight)
+    weights = _checked_weights(manifold, (kernel,), x, y, log_weight)
     if len(x) == 0:
         return x.new_zeros(0)
     result = fused(manifold, (kernel,), x, y, log_weight=weights, gradient=False)
@@ -196,10 +212,10 @@ def effective_sample_size(
 
 
 def _checked_weights(
-    manifold: Manifold, kernel: RadialKernel, x: Tensor, y: Tensor, log_weight: Tensor | None
+    manifold: Manifold, kernels: Sequence[RadialKernel], x: Tensor, y: Tensor, log_weight: Tensor | None
 ) -> Tensor | None:
     """Log-weights as [n, m]. Raises ValueError as `smoothed_score`."""
     check_clouds(manifold, x, y)
-    check_kernels(manifold, (kernel,), x)
+    check_kernels(manifold, kernels, x)
     check_references(y)
     return expand_log_weight(log_weight, x, len(y))

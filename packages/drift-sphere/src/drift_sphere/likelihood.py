@@ -1,8 +1,9 @@
 """Log-likelihood of held-out points under a kernel density estimate of samples."""
 
 import math
+from collections.abc import Sequence
 
-from drift_core import Gaussian, Sphere, smoothed_log_density
+from drift_core import Gaussian, Sphere, smoothed_log_densities
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +23,8 @@ def log_likelihood(
 
 def best_bandwidth(points: Float[Tensor, "n 3"], val: Float[Tensor, "k 3"]) -> float:
     """The one of `BANDWIDTHS` that gives `val` the highest mean log-density around `points`."""
-    return max(BANDWIDTHS, key=lambda bandwidth: mean_log_density(points, val, bandwidth))
+    found = mean_log_densities(points, val, BANDWIDTHS)
+    return max(zip(found, BANDWIDTHS, strict=True))[1]
 
 
 def mean_log_density(points: Float[Tensor, "n 3"], x: Float[Tensor, "m 3"], bandwidth: float) -> float:
@@ -30,8 +32,16 @@ def mean_log_density(points: Float[Tensor, "n 3"], x: Float[Tensor, "m 3"], band
 
     d is the angle; the density integrates to 1 over the sphere. O(n + m) memory.
     """
-    log_sums = smoothed_log_density(Sphere(), Gaussian(bandwidth), x, points)
-    return float(log_sums.double().mean()) - math.log(len(points)) - math.log(kernel_mass(bandwidth))
+    return mean_log_densities(points, x, [bandwidth])[0]
+
+
+def mean_log_densities(
+    points: Float[Tensor, "n 3"], x: Float[Tensor, "m 3"], bandwidths: Sequence[float]
+) -> list[float]:
+    """`mean_log_density` for each of several bandwidths, in one pass over the pairs."""
+    log_sums = smoothed_log_densities(Sphere(), list(map(Gaussian, bandwidths)), x, points)
+    means = log_sums.double().mean(1) - math.log(len(points))
+    return [float(mean) - math.log(kernel_mass(b)) for mean, b in zip(means, bandwidths, strict=True)]
 
 
 def kernel_mass(bandwidth: float) -> float:

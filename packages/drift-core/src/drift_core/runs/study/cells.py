@@ -29,7 +29,8 @@ class Cell:
     config: DomainConfig
     """Settings, whatever their seed."""
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Settings from which those with the best `tuning` score are taken, by label; empty: no choice."""
+    """Settings from which those with the best `tuning` score are taken, by label; with one, or none, there is
+    no choice."""
     tuning: Score = on_validation
     """Scores candidates by one metric, lower is better."""
     score: Score = on_test
@@ -39,7 +40,8 @@ class Cell:
     """Settings of every candidate while it is compared with the others, such as fewer steps."""
 
     def tuning_trials(self) -> dict[str, Trial]:
-        """A trial of each candidate by its label."""
+        """A trial of each candidate by its label; none where there is no choice."""
+        candidates = self.candidates if len(self.candidates) > 1 else {}
         return {
             label: Trial(
                 f"{self.folder}/tuning-{label}",
@@ -47,8 +49,13 @@ class Cell:
                 self.config.replace(seed=TUNING_SEED, **{**self.tuning_settings, **settings}),
                 self.tuning,
             )
-            for label, settings in self.candidates.items()
+            for label, settings in candidates.items()
         }
+
+    @property
+    def only(self) -> "Choice":
+        """The first candidate, or the settings as they are."""
+        return Choice(*next(iter(self.candidates.items()), ("", {})))
 
     def seed_trial(self, choice: "Choice", seed: int) -> Trial:
         """The trial of a seed with the chosen settings."""
@@ -73,12 +80,11 @@ def choose(cells: Mapping[K, Cell], out: Path, workers: int) -> dict[K, Choice]:
     trials = {key: cell.tuning_trials() for key, cell in cells.items()}
     every = list(chain.from_iterable(group.values() for group in trials.values()))
     found = run_trials(every, out, workers, "tuning") if every else {}
-    chosen = dict.fromkeys(cells, Choice())
-    for key, group in trials.items():
-        scores = {label: _only(found[trial.name]) for label, trial in group.items()}
-        if scores:
-            best = min(scores, key=scores.__getitem__)
-            chosen[key] = Choice(best, cells[key].candidates[best], scores[best])
+    chosen = {}
+    for key, cell in cells.items():
+        scores = {label: _only(found[trial.name]) for label, trial in trials[key].items()}
+        best = min(scores, key=scores.__getitem__, default=None)
+        chosen[key] = cell.only if best is None else Choice(best, cell.candidates[best], scores[best])
     return chosen
 
 
