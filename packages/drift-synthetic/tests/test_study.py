@@ -47,9 +47,10 @@ def test_higher_tile_accuracy_wins():
 def test_a_metric_is_scored_on_a_stream(tmp_path):
     """By trials as other processes receive them; drift-core's tests start some."""
     point = figure4.Point("0.4:0.3", 0.5, "gradient")
-    cell = make_cell(point, TINY, ("sliced_wasserstein",), "sliced_wasserstein", tuning_draws=1)
+    budget = replace(TINY, step_sizes=(0.05, 0.1))
+    cell = make_cell(point, budget, ("sliced_wasserstein",), "sliced_wasserstein", tuning_draws=1)
     assert cell.folder == "nu-0.5-gradient-0.4-to-0.3"
-    (tuning,) = cell.tuning_trials().values()
+    tuning, _ = cell.tuning_trials().values()
     assert tuning.name == f"{cell.folder}/tuning-step-0.05"
     seed = cell.seed_trial(Choice("step-0.05", {"step_size": 0.05}), 0)
     tuning, seed = pickle.loads(pickle.dumps((tuning, seed)))
