@@ -52,11 +52,6 @@ class Cell:
             for label, settings in candidates.items()
         }
 
-    @property
-    def only(self) -> "Choice":
-        """The first candidate, or the settings as they are."""
-        return Choice(*next(iter(self.candidates.items()), ("", {})))
-
     def seed_trial(self, choice: "Choice", seed: int) -> Trial:
         """The trial of a seed with the chosen settings."""
         config = self.config.replace(seed=seed, **choice.settings)
@@ -83,8 +78,8 @@ def choose(cells: Mapping[K, Cell], out: Path, workers: int) -> dict[K, Choice]:
     chosen = {}
     for key, cell in cells.items():
         scores = {label: _only(found[trial.name]) for label, trial in trials[key].items()}
-        best = min(scores, key=scores.__getitem__, default=None)
-        chosen[key] = cell.only if best is None else Choice(best, cell.candidates[best], scores[best])
+        best = min(cell.candidates, key=lambda label: scores.get(label, math.inf), default="")
+        chosen[key] = Choice(best, cell.candidates.get(best, {}), scores.get(best, math.nan))
     return chosen
 
 
