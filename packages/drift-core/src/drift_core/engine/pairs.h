@@ -366,12 +366,16 @@ INLINE void euclidean_pairs(int form, const Kernel *kernel, int count, Scratch *
 
 /* With e the chord to y, or to -y beyond a right angle, sin(theta) = e sqrt(1 - e^2/4), and theta, or pi less
    it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 1e-7). Vectors are
-   not exactly of length one: a radial difference is removed. Of the squares in s->r, and sides. */
+   not exactly of length one: a radial difference is removed. Of the squares in s->r, and sides. Two loops, whose
+   constants fit into the registers. */
 INLINE void sphere_pairs(int form, const Kernel *kernel, const Tile *tile, const Query *q, Scratch *restrict s) {
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector radial = load(tile->excess + j) - q->excess, norm = load(tile->inverse + j);
-        Vector square = (load(s->r + j) - radial * radial) * (norm * q->inverse), side = load(s->side + j);
-        square = (Vector)((Ints)square & ~(square < 0));
+        Vector radial = load(tile->excess + j) - q->excess;
+        Vector square = (load(s->r + j) - radial * radial) * (load(tile->inverse + j) * q->inverse);
+        store(s->r + j, (Vector)((Ints)square & ~(square < 0)));
+    }
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector square = load(s->r + j), norm = load(tile->inverse + j), side = load(s->side + j);
         Vector sine2 = square - square * square * 0.25f, inverse = inverse_root(sine2);
         Vector p = square * 7.086433702e-5f - 3.531997378e-4f;
         p = p * square + 1.014450404e-3f;
@@ -542,26 +546,6 @@ INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch 
 
 /* ------------------------------------------------------------------ sums */
 
-/* `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side is 1. */
-INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, const Scratch *s,
-                      float largest, double *sums) {
-    Vector total = {0}, squares = {0}, parts[SMALL] = {{0}};
-    for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector w = exp_of(load(s->logit + j) - largest), a = w * load(s->slope + j);
-        total += w;
-        squares += w * w;
-        for (int k = 0; k < dim; k++) {
-            Vector d = load(tile->columns + k * tile->size + j);
-            if (sided) d -= signed_by(load(s->side + j), (Vector){0} + x[k]);
-            else d -= x[k];
-            parts[k] += a * d;
-        }
-    }
-    sums[1] += sum_of(total);
-    sums[2] += sum_of(squares);
-    for (int k = 0; k < dim; k++) sums[3 + k] += sum_of(parts[k]);
-}
-
 /* Weights, and their products with the slopes in s->weight. */
 INLINE void add_weights(int count, Scratch *restrict s, float largest, double *sums) {
     Vector total = {0}, squares = {0};
@@ -573,6 +557,23 @@ INLINE void add_weights(int count, Scratch *restrict s, float largest, double *s
     }
     sums[1] += sum_of(total);
     sums[2] += sum_of(squares);
+}
+
+/* `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side is 1. */
+INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, Scratch *restrict s,
+                      float largest, double *sums) {
+    Vector parts[SMALL] = {{0}};
+    add_weights(tile->padded, s, largest, sums);
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector a = load(s->weight + j);
+        for (int k = 0; k < dim; k++) {
+            Vector d = load(tile->columns + k * tile->size + j);
+            if (sided) d -= signed_by(load(s->side + j), (Vector){0} + x[k]);
+            else d -= x[k];
+            parts[k] += a * d;
+        }
+    }
+    for (int k = 0; k < dim; k++) sums[3 + k] += sum_of(parts[k]);
 }
 
 /* Products of weights and `count` vectors of coordinates of references, less the centre, of some queries;
