@@ -38,6 +38,19 @@ def test_rows_may_differ_in_problem_and_length(generator, tmp_path):
     assert_is_picture(tmp_path / "new" / "grid.png")
 
 
+def test_rows_are_named_and_columns_have_titles_once(generator, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, part, **_: (drawn.append(figure), part.touch()))
+    panels = {DATA: BOARD.sample(9, generator), "Samples": BOARD.sample(9, generator)}
+    torus = make_problem("checkerboard", "torus")  # which has two views
+    last = {DATA: torus.sample(9, generator)}
+    rows = [Row("first", BOARD, panels), Row("second", BOARD, panels), Row("third", torus, last)]
+    grid_figure(rows, tmp_path / "grid.png")
+    axes = drawn[0].axes
+    assert [a.get_ylabel() for a in axes] == ["first", "", "second", "", "third", ""]
+    assert [a.get_title() for a in axes] == [DATA, "Samples", "", "", DATA, ""]
+
+
 @pytest.mark.parametrize("problem", [BOARD, ROLL], ids=["board", "roll"])
 def test_fields(problem, generator, tmp_path):
     x, data = lattice(problem, 8), problem.sample(200, generator)

@@ -34,22 +34,20 @@ def grid_figure(rows: Sequence[Row], path: str | Path) -> None:
     column for each step) and of a particle flow (one row).
     """
     columns = max(len(row.panels) for row in rows)
-    lines = [(row, view) for row in rows for view in views_of(row.problem.space)]
-    widths, heights = zip(*(view.size for _, view in lines), strict=True)
+    lines = [(row, k, view) for row in rows for k, view in enumerate(views_of(row.problem.space))]
+    widths, heights = zip(*(view.size for _, _, view in lines), strict=True)
     with written_figure(path, sum(heights) + 0.3, max(widths) * columns + 0.3) as figure:
         grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
-        shown: list[str] = []
-        for i, (row, view) in enumerate(lines):
-            titles, shown = (
-                [title if list(row.panels) != shown else "" for title in row.panels],
-                list(row.panels),
-            )
+        above: list[str] = []
+        for i, (row, k, view) in enumerate(lines):
+            titles = list(row.panels)
             for j, (title, points) in enumerate(row.panels.items()):
                 axes = figure.add_subplot(grid[i, j], projection=view.projection)
                 view.draw(axes, row.problem, points, DATA_COLOUR if title == DATA else MODEL_COLOUR)
-                axes.set_title(titles[j], fontsize=10)
-                if j == 0 and view is views_of(row.problem.space)[0]:
+                axes.set_title("" if titles == above else title, fontsize=10)
+                if j == 0 and k == 0:
                     axes.set_ylabel(row.title, fontsize=9)
+            above = titles
 
 
 def field_figure(
