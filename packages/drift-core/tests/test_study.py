@@ -14,6 +14,7 @@ import torch
 from drift_core import Domain, Euclidean, KernelField, Laplace
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.runs import DomainConfig, Measured, Metric, evaluate_draws
+from drift_core.runs.figures import DATA_COLOUR, MODEL_COLOUR
 from drift_core.runs.study import (
     Cell,
     Choice,
@@ -39,6 +40,7 @@ from drift_core.runs.study import (
     write_study,
 )
 from drift_core.runs.study.figure import table_figure
+from drift_core.runs.study.grids import number
 from drift_core.runs.study.processes import mapped, visible_devices
 from drift_core.runs.study.table import Entry
 from drift_core.runs.study.trials import DIVERGED, by_variant
@@ -319,10 +321,48 @@ def test_the_legend_explains_the_marks_that_are_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "legend", legend)
     table = make_table(near=anchored("near", 2.5), far=anchored("far", 1.0))
-    for shown in (table, replace(table, published={}, anchors=("far",))):
+    compared = replace(table, metrics=table.metrics[:1])  # "plain" is neither better nor worse
+    for shown in (table, replace(table, published={}, anchors=("far",)), compared):
         table_figure(Findings(shown, []), tmp_path / "table.png")
     assert labels[0] ^ labels[1] == {"published", "anchor"}
     assert "published" in labels[0]
+    assert labels[0] - labels[2] == {"neither"}
+
+
+def test_only_values_of_compared_metrics_have_the_colours_of_better_and_worse(tmp_path, monkeypatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, part, **_: (drawn.append(figure), part.touch()))
+    table = make_table(near=anchored("near", 2.5))
+    entries = [
+        Entry(
+            row,
+            "here",
+            "",
+            {name: Estimate(x, 0.1, None, 2, (x, x)) for name in ("distance", "plain")},
+            Cost(),
+        )
+        for row, x in (("near", 1.0), ("far", 2.0))
+    ]
+    table_figure(Findings(table, entries), tmp_path / "table.png")
+    distance, _, plain, _ = (
+        [line.get_color() for line in axes.lines if line.get_marker() == "o"] for axes in drawn[0].axes
+    )
+    assert distance == [MODEL_COLOUR, DATA_COLOUR]
+    assert plain == ["#777777"] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (-0.0004, 3, "0.000"),
+        (-0.04, 2, "-0.04"),
+        (207_164.4, 0, "207,164"),
+        (float("nan"), 2, "nan"),
+        (None, 2, ""),
+    ],
+)
+def test_numbers_have_separators_and_no_negative_zero(value, digits, text):
+    assert number(value, digits).text == text
 
 
 def test_missing_data_are_said_before_anything_is_trained(tmp_path):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _PUBLISHED, _FLOOR = "#222222", "#888888"
 _ANCHOR = THIRD_COLOUR
+_NEITHER = "#777777"
+"""Of metrics whose values are neither better nor worse."""
 
 
 def table_figure(findings: Findings, path: Path) -> None:
@@ -44,7 +46,8 @@ def _draw_panel(axes: "Axes", findings: Findings, shown: Shown, column: str) -> 
     seen: list[float] = []
     for y, row in enumerate(rows_of(table)):
         if row in found:
-            colour = MODEL_COLOUR if row in leaders else _ANCHOR if row in table.anchors else DATA_COLOUR
+            other = DATA_COLOUR if shown.best else _NEITHER
+            colour = MODEL_COLOUR if row in leaders else _ANCHOR if row in table.anchors else other
             e = found[row]
             axes.errorbar(e.mean, y, xerr=e.sd, color=colour, marker="o", markersize=4, capsize=2)
             seen += [] if row in table.anchors else [e.mean - e.sd, e.mean + e.sd]
@@ -65,6 +68,9 @@ def _finish(axes: "Axes", title: str, seen: Sequence[float]) -> None:
         axes.set_xlim(min(seen) - margin, max(seen) + margin)
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
+    axes.locator_params(axis="x", nbins=4)
+    axes.ticklabel_format(axis="x", scilimits=(-3, 4))
+    axes.xaxis.offsetText.set_fontsize(8)
     axes.grid(True, axis="y", color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -79,6 +85,7 @@ def _legend(table: Table) -> dict[str, "Line2D"]:
     return {
         "best, or not significantly worse": mark(MODEL_COLOUR),
         "worse": mark(DATA_COLOUR),
+        **({} if all(shown.best for shown in table.metrics) else {"neither": mark(_NEITHER)}),
         **({"anchor": mark(_ANCHOR)} if table.anchors else {}),
         **({"published": mark(_PUBLISHED, "x")} if table.published else {}),
         "floor ± 1 sd of a draw": Line2D([], [], color=_FLOOR),

@@ -44,8 +44,8 @@ def number(value: float | None, digits: int) -> page.Cell:
     """A number, or nothing; no minus before a zero."""
     if value is None:
         return _NOTHING
-    text = f"{value:.{digits}f}"
-    return page.Cell(text.removeprefix("-") if float(text) == 0 else text, value)
+    text = f"{value:,.{digits}f}"
+    return page.Cell(text if text.strip("-0.") else text.removeprefix("-"), value)
 
 
 def described(estimate: Estimate | None, shown: Shown, strong: bool) -> page.Cell:
