@@ -120,6 +120,8 @@ def test_charts_of_few_or_odd_values(values, logarithmic):
         assert 2 <= len(axis.ticks) <= 6
         assert all(low - 0.1 <= tick.position <= high + 0.1 for tick in axis.ticks)
     assert bool(chart.paths) == any(map(math.isfinite, values))
+    if min(values, default=0.0) >= 0 and not chart.y.logarithmic:
+        assert chart.y.low == 0  # a fraction that is 0 throughout is not between -0.5 and 0.5
     assert "nan" not in str(chart.paths)
 
 

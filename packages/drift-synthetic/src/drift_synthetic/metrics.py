@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import torch
 from drift_core import Euclidean, Laplace, smoothed_log_density
 from jaxtyping import Float, Float64
 from threadpoolctl import threadpool_limits
@@ -28,11 +29,14 @@ def sliced_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> floa
     uniformly with a fixed seed. Source: Bonneel et al. (2015); equal to POT's to rounding.
     """
     n, m = len(x), len(y)
-    a, b = (np.sort(_directions(x.shape[1]) @ side.double().numpy().T, axis=1) for side in (x, y))
+    directions = torch.from_numpy(_directions(x.shape[1]))
+    a, b = (np.sort((directions @ side.double().T).numpy(), axis=1) for side in (x, y))
     # Both quantile functions are constant between these multiples of 1 / (n m).
     ends = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
-    gaps = np.square(a[:, (ends - 1) // m] - b[:, (ends - 1) // n]) @ np.diff(ends, prepend=0)
-    return float(np.sqrt(gaps.mean() / (n * m)))
+    gaps = np.take(a, (ends - 1) // m, axis=1)
+    gaps -= np.take(b, (ends - 1) // n, axis=1)
+    gaps *= gaps
+    return float(np.sqrt((gaps @ np.diff(ends, prepend=0)).mean() / (n * m)))
 
 
 def _directions(d: int) -> Float64[np.ndarray, "500 d"]:

@@ -52,7 +52,7 @@ FLOW_STEPS = (0, 20, 100, 300)
 """Steps at which the particle flow is drawn, which has its own lengthscale and step size."""
 
 BUDGETS = {
-    "quick": Budget(400, 512, 3, 3, ("0.2", "0.6"), tuning_settings={"steps": 80, "warmup_steps": 20}),
+    "quick": Budget(300, 512, 3, 3, ("0.2", "0.6"), tuning_settings={"steps": 80, "warmup_steps": 20}),
     "full": Budget(6_000, 1_024, 5, 20, ("0.1", "0.2", "0.4", "0.6", "0.6:0.02"), (0.05, 1.0, 10.0)),
 }
 """Budgets by name: minutes on two cores, and a day. Lengthscales are in units of `median_distance`."""

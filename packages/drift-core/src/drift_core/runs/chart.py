@@ -47,7 +47,8 @@ class Axis(NamedTuple):
 class Chart:
     """Curves over a common axis; values that are not finite are left out.
 
-    The y axis is logarithmic if asked for and all values are positive, and else starts at 0 or below.
+    The y axis is logarithmic if asked for and all values are positive, and else starts at 0 or below; without
+    other values it ends at 1.
     """
 
     title: str
@@ -86,8 +87,8 @@ class Chart:
             low, high = min(values), max(values)
             margin = (high / low) ** 0.05 if high > low else 2.0
             return Axis(low / margin, high * margin, self.bottom, self.top, logarithmic=True)
-        low, high = _range([0.0, *values])
-        return Axis(low, high + 0.05 * (high - low), self.bottom, self.top)
+        low, high = min([0.0, *values]), max([0.0, *values])
+        return Axis(low, high + 0.05 * (high - low) if high > low else 1.0, self.bottom, self.top)
 
     @property
     def paths(self) -> dict[str, str]:
