@@ -23,9 +23,11 @@
 #define FEW 12      /* keys that are sorted by insertion */
 #define BUCKETS 128 /* to which keys are distributed, as the first step of sorting them */
 
-/* Numbers, and an index of each. They are ordered by number and then by index, and no two are equal. */
+/* Numbers, and an index of each. They are ordered by number and then by index, and no two are equal. Numbers are
+   integers in the order of the floats that they stand for, since integers are compared faster: with `ordered` of
+   a float, or with the bits of a squared distance. */
 typedef struct {
-    double *value;
+    int64_t *value;
     int32_t *index;
 } Keys;
 
@@ -41,12 +43,30 @@ typedef struct {
 
 INLINE Keys from(Keys keys, int64_t i) { return (Keys){keys.value + i, keys.index + i}; }
 
-INLINE int less(double value, int32_t index, double pivot, int32_t pivot_index) {
-    return (value < pivot) | ((value == pivot) & (index < pivot_index));
+INLINE int64_t ordered(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits ^ ((bits >> 31) & INT32_MAX);
+}
+
+INLINE int64_t bits_of(double square) {
+    int64_t bits;
+    memcpy(&bits, &square, sizeof bits);
+    return bits;
+}
+
+INLINE double square_of_bits(int64_t bits) {
+    double square;
+    memcpy(&square, &bits, sizeof square);
+    return square;
+}
+
+INLINE int less(int64_t value, int32_t index, int64_t pivot, int32_t pivot_index) {
+    return value < pivot + (index < pivot_index);
 }
 
 INLINE void swap(Keys keys, int64_t i, int64_t j) {
-    double value = keys.value[i];
+    int64_t value = keys.value[i];
     int32_t index = keys.index[i];
     keys.value[i] = keys.value[j];
     keys.index[i] = keys.index[j];
@@ -66,7 +86,7 @@ INLINE int64_t partition(Keys keys, int64_t n) {
     swap_unless_ordered(keys, a, b);
     swap_unless_ordered(keys, a, last);
     swap_unless_ordered(keys, last, b);
-    double pivot = keys.value[last];
+    int64_t pivot = keys.value[last];
     int32_t pivot_index = keys.index[last];
     for (int64_t i = 0; i < last; i++) {
         int smaller = less(keys.value[i], keys.index[i], pivot, pivot_index);
@@ -94,9 +114,8 @@ static void select_smallest(Keys keys, int64_t n, int64_t count) {
 /* By insertion: fast if no key is far from its place. */
 INLINE void sort_nearly_sorted(Keys keys, int64_t n) {
     for (int64_t i = 1; i < n; i++) {
-        double value = keys.value[i];
+        int64_t value = keys.value[i], j = i;
         int32_t index = keys.index[i];
-        int64_t j = i;
         for (; j > 0 && less(value, index, keys.value[j - 1], keys.index[j - 1]); j--) {
             keys.value[j] = keys.value[j - 1];
             keys.index[j] = keys.index[j - 1];
@@ -117,16 +136,19 @@ static void sort(Keys keys, int64_t n) {
     sort_nearly_sorted(keys, n);
 }
 
-/* Distribute n keys, none below 0 or above `largest`, to buckets of equal width, one after another in `to`.
-   Returns the end of the bucket with the `count`-th smallest; `ends` are those of all buckets. */
+/* The bucket of a squared distance; buckets are of equal width. */
+INLINE int bucket_of(int64_t value, double scale) { return (int)(square_of_bits(value) * scale); }
+
+/* Distribute n squared distances, none above `largest`, to buckets, one after another in `to`. Returns the end of
+   the bucket with the `count`-th smallest; `ends` are those of all buckets. */
 INLINE int64_t distribute(Keys keys, int64_t n, int64_t count, double largest, Keys to, int32_t *ends) {
     int32_t total = 0;
     double scale = largest > 1e-200 ? (BUCKETS - 1) / largest : 0;
     memset(ends, 0, (BUCKETS + 1) * sizeof *ends);
-    for (int64_t i = 0; i < n; i++) ends[(int)(keys.value[i] * scale) + 1]++;
+    for (int64_t i = 0; i < n; i++) ends[bucket_of(keys.value[i], scale) + 1]++;
     for (int c = 0; c < BUCKETS; c++) ends[c] = total += ends[c];
     for (int64_t i = 0; i < n; i++) {
-        int32_t place = ends[(int)(keys.value[i] * scale)]++;
+        int32_t place = ends[bucket_of(keys.value[i], scale)]++;
         to.value[place] = keys.value[i];
         to.index[place] = keys.index[i];
     }
@@ -135,10 +157,10 @@ INLINE int64_t distribute(Keys keys, int64_t n, int64_t count, double largest, K
     return ends[last];
 }
 
-INLINE double largest_of(const double *values, int64_t n) {
-    double largest = values[0];
-    for (int64_t i = 1; i < n; i++) largest = values[i] > largest ? values[i] : largest;
-    return largest;
+INLINE double largest_of(const int64_t *squares, int64_t n) {
+    int64_t largest = squares[0];
+    for (int64_t i = 1; i < n; i++) largest = squares[i] > largest ? squares[i] : largest;
+    return square_of_bits(largest);
 }
 
 /* ------------------------------------------------------------------ the tree */
@@ -216,7 +238,7 @@ static void *divide(void *range) {
     const float *column = tree->columns + axis * tree->stride + begin;
     Keys keys = from(b->keys, begin);
     for (int64_t i = 0; i < n; i++) {
-        keys.value[i] = column[i];
+        keys.value[i] = ordered(column[i]);
         keys.index[i] = (int32_t)i;
     }
     select_smallest(keys, n, half * LEAF);
@@ -360,16 +382,16 @@ INLINE void sort_nearest(Search *s) {
 }
 
 /* Append the keys of a leaf below the bound, and return how many they are. */
-INLINE int64_t append(const double *squares, const int32_t *index, double bound, int32_t tie, Keys to) {
+INLINE int64_t append(const int64_t *squares, const int32_t *index, int64_t bound, int32_t tie, Keys to) {
     int64_t count = 0;
 #if defined __AVX512F__ && defined __AVX512VL__
     for (int j = 0; j < LEAF; j += 8) {
-        __m512d value = _mm512_loadu_pd(squares + j);
+        __m512i value = _mm512_loadu_si512(squares + j);
         __m256i place = _mm256_loadu_si256((const void *)(index + j));
-        __mmask8 below = _mm512_cmp_pd_mask(value, _mm512_set1_pd(bound), _CMP_LT_OQ);
-        __mmask8 equal = _mm512_cmp_pd_mask(value, _mm512_set1_pd(bound), _CMP_EQ_OQ);
+        __mmask8 below = _mm512_cmplt_epi64_mask(value, _mm512_set1_epi64(bound));
+        __mmask8 equal = _mm512_cmpeq_epi64_mask(value, _mm512_set1_epi64(bound));
         below |= _mm256_mask_cmplt_epi32_mask(equal, place, _mm256_set1_epi32(tie));
-        _mm512_storeu_pd(to.value + count, _mm512_maskz_compress_pd(below, value));
+        _mm512_storeu_si512(to.value + count, _mm512_maskz_compress_epi64(below, value));
         _mm256_storeu_si256((void *)(to.index + count), _mm256_maskz_compress_epi32(below, place));
         count += __builtin_popcount(below);
     }
@@ -387,7 +409,7 @@ INLINE int64_t append(const double *squares, const int32_t *index, double bound,
 INLINE void scan(int dim, Search *s, int64_t leaf) {
     const Tree *tree = s->tree;
     const float *columns = tree->columns + leaf * LEAF;
-    double squares[LEAF];
+    int64_t squares[LEAF];
     for (int j = 0; j < LEAF; j += WIDTH / 2) {
         Doubles square = {0};
         for (int k = 0; k < dim; k++) {
@@ -396,12 +418,13 @@ INLINE void scan(int dim, Search *s, int64_t leaf) {
         }
         memcpy(squares + j, &square, sizeof square);
     }
-    s->count += append(squares, tree->index + leaf * LEAF, s->bound, s->tie, from(s->keys, s->count));
+    const int32_t *index = tree->index + leaf * LEAF;
+    s->count += append(squares, index, bits_of(s->bound), s->tie, from(s->keys, s->count));
     if (s->count >= s->limit) tighten(s);
 }
 
 /* Squared distances of the boxes of a node, less a rounding error. */
-INLINE void approach(int dim, const Search *s, int64_t node, double *squares) {
+INLINE void approach(int dim, const Search *s, int64_t node, int64_t *squares) {
     const float *box = s->tree->boxes + node * dim * 2 * FAN;
     for (int j = 0; j < FAN; j += WIDTH / 2) {
         Doubles square = {0};
@@ -419,15 +442,15 @@ INLINE void approach(int dim, const Search *s, int64_t node, double *squares) {
 /* Find points below a node, whose children are leaves at level 0. */
 static void visit(Search *s, int level, int64_t node) {
     int dim = s->tree->dim;
-    double squares[FAN];
+    int64_t squares[FAN];
     if (dim == 2) approach(2, s, s->first[level] + node, squares);
     else if (dim == 3) approach(3, s, s->first[level] + node, squares);
     else approach(dim, s, s->first[level] + node, squares);
     for (;;) {
         int nearest = 0;
         for (int c = 1; c < FAN; c++) nearest = squares[c] < squares[nearest] ? c : nearest;
-        if (!(squares[nearest] <= s->bound)) return;
-        squares[nearest] = INFINITY;
+        if (!(squares[nearest] <= bits_of(s->bound))) return;
+        squares[nearest] = INT64_MAX;
         int64_t child = node * FAN + nearest;
         if (level > 0) visit(s, level - 1, child);
         else if (dim == 2) scan(2, s, child);
@@ -469,7 +492,7 @@ static void *find_blocks(void *argument) {
     Search s = {.tree = tree, .k = q->k < tree->finite ? q->k : tree->finite};
     s.levels = find_levels(parts(tree->finite, LEAF), s.first);
     int64_t room = limit_of(s.k) + LEAF;
-    double *values = malloc(2 * room * sizeof *values);
+    int64_t *values = malloc(2 * room * sizeof *values);
     int32_t *indices = malloc(2 * room * sizeof *indices);
     s.keys = (Keys){values, indices};
     s.spare = from(s.keys, room);

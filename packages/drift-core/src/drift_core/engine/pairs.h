@@ -817,33 +817,69 @@ INLINE void find_centre(int dim, const float *y, int64_t m, int64_t stride, floa
         for (int k = 0; k < dim; k++) centre[k] += y[j * m / count * stride + k] / count;
 }
 
-/* `count` references, `stride` numbers apart, from the one with index `first` on. */
-INLINE void pack(const Request *q, Tile *tile, const float *y, int64_t stride, const float *centre, int64_t first,
-                 int count) {
-    int dim = q->dim, width = width_of(dim), many = dim > SMALL;
-    tile->first = first;
-    tile->count = count;
-    tile->padded = width_of(count);
+/* Points of the hyperboloid. */
+INLINE void pack_lifted(int dim, Tile *tile, const float *y, int64_t stride) {
     for (int j = 0; j < tile->padded; j++) {
-        const float *point = y + (first + (j < count ? j : 0)) * stride; /* padding: any point, without weight */
-        if (q->geometry == HYPERBOLOID) {
-            lift(dim, point, tile->lifted + j, tile->size);
-            if (j == 0 || tile->lifted[j] > tile->farthest) tile->farthest = tile->lifted[j];
-            continue;
+        lift(dim, y + (j < tile->count ? j : 0) * stride, tile->lifted + j, tile->size);
+        if (j == 0 || tile->lifted[j] > tile->farthest) tile->farthest = tile->lifted[j];
+    }
+}
+
+/* Points of few dimensions, in loops that compilers vectorise; `dim` is a constant. */
+INLINE void pack_few(int dim, int sphere, Tile *tile, const float *y, int64_t stride) {
+    double norm[TILE];
+    for (int k = 0; k < dim; k++) {
+        float *column = tile->columns + k * tile->size;
+        for (int j = 0; j < tile->count; j++) column[j] = y[j * stride + k];
+        for (int j = tile->count; j < tile->padded; j++) column[j] = y[k];
+    }
+    if (!sphere) return;
+    for (int j = 0; j < tile->padded; j++) {
+        double square = 0;
+        for (int k = 0; k < dim; k++) {
+            double at = tile->columns[k * tile->size + j];
+            square += at * at;
         }
-        for (int k = 0; k < dim; k++) tile->columns[k * tile->size + j] = point[k] - centre[k];
-        if (many) {
-            float *row = tile->rows + (int64_t)j * width;
-            for (int k = 0; k < dim; k++) row[k] = point[k] - centre[k];
-            memcpy(tile->points + (int64_t)j * width, point, dim * sizeof *point);
-            tile->square[j] = square_of(width, row);
-        }
-        if (q->geometry == SPHERE) {
+        norm[j] = sqrt(square);
+    }
+    for (int j = 0; j < tile->padded; j++) {
+        tile->excess[j] = (float)(norm[j] - 1);
+        tile->inverse[j] = (float)(1 / norm[j]);
+    }
+}
+
+/* Points of many dimensions, and less their centre. */
+INLINE void pack_many(int dim, int sphere, Tile *tile, const float *y, int64_t stride, const float *centre) {
+    int width = width_of(dim);
+    for (int j = 0; j < tile->padded; j++) {
+        const float *point = y + (j < tile->count ? j : 0) * stride;
+        float *row = tile->rows + (int64_t)j * width;
+        for (int k = 0; k < dim; k++) tile->columns[k * tile->size + j] = row[k] = point[k] - centre[k];
+        memcpy(tile->points + (int64_t)j * width, point, dim * sizeof *point);
+        tile->square[j] = square_of(width, row);
+        if (sphere) {
             double norm = norm_of(dim, point);
             tile->excess[j] = (float)(norm - 1);
             tile->inverse[j] = (float)(1 / norm);
         }
     }
+}
+
+/* `count` references, `stride` numbers apart, from the one with index `first` on. Padding is the first of them,
+   without weight. */
+INLINE void pack(const Request *q, Tile *tile, const float *y, int64_t stride, const float *centre, int64_t first,
+                 int count) {
+    int dim = q->dim, sphere = q->geometry == SPHERE;
+    tile->first = first;
+    tile->count = count;
+    tile->padded = width_of(count);
+    y += first * stride;
+    if (q->geometry == HYPERBOLOID) pack_lifted(dim, tile, y, stride);
+    else if (dim > SMALL) pack_many(dim, sphere, tile, y, stride, centre);
+    else if (dim == 1) pack_few(1, sphere, tile, y, stride);
+    else if (dim == 2) pack_few(2, sphere, tile, y, stride);
+    else if (dim == 3) pack_few(3, sphere, tile, y, stride);
+    else pack_few(4, sphere, tile, y, stride);
 }
 
 /* A query whose references have this centre; in memory of its own, where the centre may already be. */
