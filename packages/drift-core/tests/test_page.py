@@ -23,6 +23,7 @@ from drift_core.runs.figures import written_figure
 from drift_core.runs.metrics import Metric
 from drift_core.runs.page import Cell, Figure, Section, Table, Text, write_page
 from drift_core.runs.report_page import REPORT, write_report
+from drift_core.runs.study import StudyReport, write_study
 from drift_core.training.config import Settings
 
 HOSTILE = '"\'><script src="http://example.invalid/a.js">alert(1)</script><img src=x onerror=alert(1)>&amp;'
@@ -218,6 +219,13 @@ frame.onload = () => {
     heads[column].firstChild.click();
     return Array.from(page.querySelector("tbody").rows, row => row.cells[0].textContent);
   });
+  const scroll = page.querySelector(".scroll");
+  if (scroll) {
+    frame.style.width = "390px";
+    scroll.scrollLeft = 1e4;
+    const left = part => part.getBoundingClientRect().left;
+    found.scrolled = [scroll.scrollLeft > 0, left(page.querySelector("td")) - left(scroll)];
+  }
   found.back = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
   document.getElementById("found").textContent = JSON.stringify(found);
 };
@@ -270,6 +278,20 @@ def test_in_a_browser_a_report_fits_sorts_and_asks_for_nothing(run, proxy, dark)
     assert found["back"] == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
     assert [name for name in found["fetched"] if not name.startswith("data:")] == []
     assert not any("example.invalid" in address for address in asked)  # Chromium's own requests are others
+
+
+def test_in_a_browser_a_study_fits_and_its_rows_keep_their_names_in_sight(tmp_path, proxy):
+    port, asked = proxy
+    columns = ["method", *(f"data set {k}" for k in range(12))]
+    cell = Cell("0.125 ± 0.003 (1.14)", 0.125, strong=True)
+    rows = [[f"a method with a long name, {k}", *[cell] * 12] for k in range(3)]
+    study = StudyReport("Table 9", ["About."], [Table(columns, rows, "MMD (lower is better)")])
+    write_study(tmp_path / "study.html", [study], {"table8": "no data"}, "uv run apps/reproduce.py all")
+    found = browse(tmp_path / "study.html", port, dark=False)
+    assert found["overflow"] == {str(width): [False] for width in (320, 390, 768, 1280)}
+    assert found["scrolled"] == [True, 0]
+    assert [name for name in found["fetched"] if not name.startswith("data:")] == []
+    assert not any("example.invalid" in address for address in asked)
 
 
 def test_what_is_measured_in_the_browser_would_be_seen(tmp_path, proxy):
