@@ -43,6 +43,7 @@ typedef struct {
 
 INLINE Keys from(Keys keys, int64_t i) { return (Keys){keys.value + i, keys.index + i}; }
 
+/* Negative floats are in the reverse order of their bits. */
 INLINE int64_t ordered(float value) {
     int32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -416,7 +417,8 @@ INLINE void scan(int dim, Search *s, int64_t leaf) {
             Doubles d = load_half(columns + k * tree->stride + j) - s->x[k];
             square += d * d;
         }
-        memcpy(squares + j, &square, sizeof square);
+        Longs bits = (Longs)square & INT64_MAX; /* a NaN of either sign is above every bound */
+        memcpy(squares + j, &bits, sizeof bits);
     }
     const int32_t *index = tree->index + leaf * LEAF;
     s->count += append(squares, index, bits_of(s->bound), s->tie, from(s->keys, s->count));
