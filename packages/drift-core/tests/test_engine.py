@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -602,6 +603,48 @@ def test_processes_that_compile_at_once_do_not_disturb_one_another(tmp_path):
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     assert subprocess.run([sys.executable, "-c", _USE], env=environment, check=False).returncode == 0
     assert [path.suffix for path in (tmp_path / "drift-core").iterdir()] == [".so"]
+
+
+_THREADS = """
+import ctypes, os, threading, torch
+torch.set_num_threads(2)
+from drift_core import Laplace, Sphere, smoothed_score
+from drift_core.engine import disabled, tree
+from drift_core.engine.build import compiled
+x = torch.nn.functional.normalize(torch.randn(2_000, 3), dim=-1)
+def users(tasks=2):
+    names = []
+    record = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+    call = record(lambda _: names.append(threading.get_native_id()))
+    compiled().drift_threads(*map(ctypes.c_int64, (2, tasks)), call, None)
+    assert len(set(names)) == len(names) == tasks
+    return set(names)
+def existing():
+    return {int(name) for name in os.listdir("/proc/self/task")}
+def results():
+    return smoothed_score(Sphere(), Laplace(0.5), x, x).gradient, tree(x).nearest(x, 3)
+with disabled():
+    smoothed_score(Sphere(), Laplace(0.5), x, x)  # starts torch's threads
+before = existing()
+if USED:
+    assert users() <= before and users(1) == {os.getpid()}
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0 and users() <= before
+else:
+    fine = os.getpid() in users() and existing() == {os.getpid()}
+    shared = results()
+    torch.set_num_threads(1)
+    os._exit(not (fine and all(map(torch.equal, shared, results()))))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux alone tells the threads of a process")
+@pytest.mark.parametrize("used", [False, True])
+def test_loops_run_in_the_threads_of_torch_and_a_fork_in_its_own(used):
+    """A fork has none of torch's threads, whether the library was loaded before or not."""
+    script = _THREADS.replace("USED", str(used))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=120, check=True)
 
 
 _PEAK = """

@@ -114,7 +114,7 @@ def test_the_order_is_that_of_float64_where_float32_distances_coincide():
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 8])
 def test_a_query_depends_neither_on_the_threads_nor_on_the_others(d):
-    x, y = noise(333, d, 0), noise(5000, d, 1)
+    x, y = noise(333, d, 0), noise(20_000, d, 1)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

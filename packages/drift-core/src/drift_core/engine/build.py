@@ -15,7 +15,7 @@ from pathlib import Path
 from drift_core.files import atomic_path
 
 _FOLDER = Path(__file__).parent
-_SOURCES = "pairs.c", "products.c", "tokens.c", "neighbours.c"
+_SOURCES = "pairs.c", "products.c", "tokens.c", "neighbours.c", "threads.c"
 _COMPILERS = "cc", "gcc", "clang"
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi"),
@@ -27,6 +27,9 @@ operations on AMD's processors, and others not, so that the last bits of a query
 which loop computed it; Clang ignores it."""
 _TIMEOUT = 120
 """Seconds that the compiler may take for a file; it needs one to four."""
+
+_PROCESS = os.getpid()
+"""The process that imported this: torch's threads are its, and not those of its forks."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def _load(compiler: str, name: str) -> ctypes.CDLL:
     """Load the library from the cache, or compile it first; without a usable cache for this process alone."""
     path = _cache() / name
     try:
-        return ctypes.CDLL(str(path))
+        return _open(path)
     except OSError:  # not there, or damaged
         pass
     try:
@@ -101,4 +104,10 @@ def _compile(compiler: str, path: Path) -> ctypes.CDLL:
         pairs = zip(_SOURCES, objects, strict=True)
         list(pool.map(run, ([compiler, *FLAGS, "-c", str(_FOLDER / name), "-o", to] for name, to in pairs)))
         run([compiler, "-shared", "-pthread", *objects, "-o", str(part), "-lm"])
-        return ctypes.CDLL(str(part))  # stays mapped when the file is renamed or removed
+        return _open(part)  # stays mapped when the file is renamed or removed
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.drift_find_openmp(_PROCESS)
+    return library

@@ -19,7 +19,8 @@
 #define LEVELS 8    /* most levels of nodes */
 #define MOST 8      /* dimensions */
 #define BLOCK 16    /* queries that a thread takes at once */
-#define SHARED 32   /* leaves from which on a thread divides half of them */
+#define SHARED 32   /* leaves from which on threads share them */
+#define EVENLY 4    /* ranges for each thread */
 #define FEW 12      /* keys that are sorted by insertion */
 #define BUCKETS 128 /* to which keys are distributed, as the first step of sorting them */
 
@@ -172,12 +173,18 @@ typedef struct {
     uint32_t *numbers; /* [finite] */
 } Builder;
 
-/* Leaves to be divided, by some threads. */
+/* Leaves to be divided. */
+typedef struct {
+    int64_t first, leaves;
+} Range;
+
+/* Ranges of leaves, which threads take one at a time. */
 typedef struct {
     const Builder *builder;
-    int64_t first, leaves;
-    int threads;
-} Range;
+    Range *ranges; /* room for twice as many */
+    int64_t count;
+    _Atomic int64_t next;
+} Ranges;
 
 INLINE int64_t parts(int64_t whole, int64_t size) { return (whole + size - 1) / size; }
 
@@ -216,16 +223,14 @@ INLINE void reorder(const Builder *b, void *numbers, int64_t begin, int64_t n) {
     memcpy(old, b->numbers + begin, n * 4);
 }
 
-/* Halve leaves along the widest side of their box until they are single. Those of a node stay together. A
-   thread of its own divides one of the halves while there are threads for it, and leaves that are worth one. */
-static void *divide(void *range) {
-    const Range *r = range;
-    const Builder *b = r->builder;
-    if (r->leaves < 2) return NULL;
+/* Divide leaves in two along the widest side of their box, so that those of a node stay together: keeps the lower
+   ones in the range, and returns the upper ones, none of a single leaf. */
+static Range halve(const Builder *b, Range *r) {
     Tree *tree = b->tree;
     int64_t begin = r->first * LEAF, end = begin + r->leaves * LEAF, unit = 1;
     int axis = 0;
     double widest = -1;
+    if (r->leaves < 2) return (Range){r->first + r->leaves, 0};
     for (int k = 0; k < tree->dim; k++) {
         float lower, upper;
         find_bounds(tree->columns + k * tree->stride, begin, end, &lower, &upper);
@@ -245,14 +250,47 @@ static void *divide(void *range) {
     select_smallest(keys, n, half * LEAF);
     for (int k = 0; k < tree->dim; k++) reorder(b, tree->columns + k * tree->stride, begin, n);
     reorder(b, tree->index, begin, n);
-    int others = r->leaves < SHARED ? 0 : r->threads / 2;
-    Range lower = {b, r->first, half, r->threads - others}, upper = {b, r->first + half, r->leaves - half, others};
-    pthread_t thread;
-    int shared = others > 0 && pthread_create(&thread, NULL, divide, &lower) == 0;
-    divide(&upper);
-    if (shared) pthread_join(thread, NULL);
-    else divide(&lower);
+    Range upper = {r->first + half, r->leaves - half};
+    r->leaves = half;
+    return upper;
+}
+
+/* Divide leaves until they are single. */
+static void divide(const Builder *b, Range range) {
+    if (range.leaves < 2) return;
+    divide(b, halve(b, &range));
+    divide(b, range);
+}
+
+static void *halve_ranges(void *argument) {
+    Ranges *r = argument;
+    int64_t i;
+    while ((i = atomic_fetch_add(&r->next, 1)) < r->count) r->ranges[r->count + i] = halve(r->builder, r->ranges + i);
     return NULL;
+}
+
+static void *divide_ranges(void *argument) {
+    Ranges *r = argument;
+    int64_t i;
+    while ((i = atomic_fetch_add(&r->next, 1)) < r->count) divide(r->builder, r->ranges[i]);
+    return NULL;
+}
+
+/* Divide all leaves until they are single, in threads: level by level, until there are ranges enough to share
+   evenly, or these are small. Returns 0, or 1 if memory runs out. */
+static int divide_all(const Builder *b, int64_t leaves, int64_t threads) {
+    int64_t most = threads > 1 ? EVENLY * threads : 1;
+    Ranges r = {b, malloc(2 * most * sizeof *r.ranges), 1, 0};
+    if (!r.ranges) return 1;
+    r.ranges[0] = (Range){0, leaves};
+    for (; r.count < most && r.count * SHARED < leaves; r.count *= 2) {
+        r.next = 0;
+        drift_threads(threads, r.count, halve_ranges, &r);
+    }
+    r.next = 0;
+    drift_threads(threads, r.count, divide_ranges, &r);
+    free(r.ranges);
+    return 0;
 }
 
 /* The place of a bound of a child: of its lower one, and FAN numbers on of its upper one. */
@@ -320,10 +358,8 @@ int drift_tree(Tree *tree, const float *points) {
     Keys keys = {malloc(n * sizeof *keys.value), malloc(n * sizeof *keys.index)};
     Builder b = {tree, keys, malloc(n * sizeof *b.numbers)};
     int failed = !keys.value || !keys.index || !b.numbers;
-    if (!failed) {
-        divide(&(Range){&b, 0, leaves, tree->threads});
-        enclose(tree, leaves);
-    }
+    failed = failed || divide_all(&b, leaves, tree->threads);
+    if (!failed) enclose(tree, leaves);
     free(keys.value);
     free(keys.index);
     free(b.numbers);
@@ -513,6 +549,6 @@ static void *find_blocks(void *argument) {
 int drift_nearest(const Tree *tree, const float *x, int64_t n, int64_t k, int64_t *result) {
     Queries q = {tree, x, n, k, result, 0, 0};
     int64_t blocks = parts(n, BLOCK);
-    run_threads(tree->threads < blocks ? tree->threads : blocks, find_blocks, &q);
+    drift_threads(tree->threads, blocks, find_blocks, &q);
     return q.failed;
 }

@@ -179,7 +179,7 @@ int drift_scores(const Request *q) {
     if (!failed) {
         int64_t share = (q->n + q->threads - 1) / q->threads;
         Work work = {q, tiles, centre, count, share < 16 ? share : 16, 0, 0};
-        run_threads(q->threads, run_blocks, &work);
+        drift_threads(q->threads, q->n, run_blocks, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);

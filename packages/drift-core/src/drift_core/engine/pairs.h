@@ -3,8 +3,9 @@
 #ifndef DRIFT_PAIRS_H
 #define DRIFT_PAIRS_H
 
+#include "threads.h"
+
 #include <math.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -745,19 +746,6 @@ INLINE float raise(int width, float largest, double *sums) {
         for (int k = 0; k < width; k++) sums[3 + k] *= factor;
     }
     return sums[0] == -INFINITY ? 0 : (float)sums[0];
-}
-
-/* ------------------------------------------------------------------ threads */
-
-/* Call a function in `count` threads, this one included, or in as many as the system gives. */
-INLINE void run_threads(int64_t count, void *(*function)(void *), void *argument) {
-    pthread_t *threads = calloc(count > 1 ? count : 1, sizeof *threads);
-    int started = 0;
-    while (threads && started < count - 1 && pthread_create(threads + started, NULL, function, argument) == 0)
-        started++;
-    function(argument);
-    for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
-    free(threads);
 }
 
 /* ------------------------------------------------------------------ tiles */

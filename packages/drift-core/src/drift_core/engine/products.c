@@ -214,7 +214,7 @@ int drift_product_scores(const Product *p) {
     }
     if (!failed) {
         Work work = {p, tiles, centres, blocks, 0, 0};
-        run_threads(q->threads, run_groups, &work);
+        drift_threads(q->threads, q->n, run_groups, &work);
         failed = work.failed;
     }
     for (int64_t t = 0; t < packed; t++) free(tiles[t].memory);

@@ -226,6 +226,6 @@ static void *run_blocks(void *argument) {
 int drift_token_scores(const Tokens *q) {
     Work work = {q, 0, 0};
     int64_t blocks = (q->n + WIDTH - 1) / WIDTH;
-    run_threads(q->threads < blocks ? q->threads : blocks, run_blocks, &work);
+    drift_threads(q->threads, blocks, run_blocks, &work);
     return work.failed;
 }
