@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
+from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -147,9 +148,9 @@ def field_of(strings: Int64[Tensor, "count length"]) -> Field:
     return SumField([whole, classes, window_field(window, strings.shape[1], _WINDOW)], _WEIGHTS)
 
 
-def fit(parts: Halves, steps: int, **settings: Any) -> GrammarGenerator:
+def fit(parts: Halves, steps: int, seed: int = 0, **settings: Any) -> GrammarGenerator:
     """Train a network on the first half of a language; `settings` are changes of those of training."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = GrammarGenerator(parts.train.shape[1])
     config = TrainConfig.of(
         **{
@@ -160,6 +161,7 @@ def fit(parts: Halves, steps: int, **settings: Any) -> GrammarGenerator:
             "optimizer": "muon",
             "step_size": 0.2,
             "decay_fraction": 0.5,
+            "seed": seed,
             **settings,
         }
     )
@@ -167,16 +169,24 @@ def fit(parts: Halves, steps: int, **settings: Any) -> GrammarGenerator:
         return train(model, field_of(parts.train), resample(parts.train), config, Path(folder))
 
 
-def benchmark() -> None:
-    """Train on half of the language, and print what the network makes of the other half."""
-    parts = halves(language(_LENGTH))
+def benchmark(seeds: int) -> None:
+    """Train on half of the language, another for each seed, and print what networks make of the other half."""
+    scores: dict[str, list[dict[str, float]]] = {}
     start = time.process_time()
-    model = fit(parts, steps=_STEPS)
+    for seed in range(seeds):
+        parts = halves(language(_LENGTH), seed)
+        model = fit(parts, _STEPS, seed)
+        for best_of in _BEST_OF:
+            tokens = model.sample(_DRAWS, Generator().manual_seed(seed), best_of)
+            scores.setdefault(f"best of {best_of}", []).append(generalisation(tokens, parts))
+        scores.setdefault("perfect", []).append(perfect(_DRAWS, parts))
     seconds = time.process_time() - start
-    drawn = {
-        f"best of {best_of}": generalisation(model.sample(_DRAWS, Generator().manual_seed(1), best_of), parts)
-        for best_of in _BEST_OF
-    }
-    for name, scores in {**drawn, "perfect": perfect(_DRAWS, parts)}.items():
-        print(name, *(f"{key} {value:.3f}" for key, value in scores.items()))
-    print(f"{seconds:.0f} CPU s")
+    for name, ofs in scores.items():
+        print(name, *(f"{key} {_spread([of[key] for of in ofs])}" for key in ofs[0]))
+    print(f"{seconds / seeds:.0f} CPU s a seed")
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and standard deviation, if there is more than one value."""
+    mean = f"{fmean(values):.3f}"
+    return f"{mean} ± {stdev(values):.3f}" if len(values) > 1 else mean
