@@ -170,7 +170,7 @@ def fit(parts: Halves, steps: int, seed: int = 0, **settings: Any) -> GrammarGen
 
 
 def benchmark(seeds: int) -> None:
-    """Train on half of the language, another for each seed, and print what networks make of the other half."""
+    """Train on half of a language, another for each seed, and print what networks make of the other half."""
     scores: dict[str, list[dict[str, float]]] = {}
     start = time.process_time()
     for seed in range(seeds):
