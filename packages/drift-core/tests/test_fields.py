@@ -9,6 +9,7 @@ import torch
 from drift_core import (
     BalancedField,
     Batch,
+    ConditionalField,
     Drift,
     Euclidean,
     Field,
@@ -16,10 +17,13 @@ from drift_core import (
     GeooptManifold,
     Hyperboloid,
     KernelField,
+    LabelledField,
     Laplace,
+    LocationField,
     Manifold,
     Matern,
     NearestField,
+    NormalizedField,
     Power,
     PullbackField,
     Sphere,
@@ -29,7 +33,7 @@ from drift_core import (
     drift,
     smoothed_score,
 )
-from drift_core.field import diagnostics, observe
+from drift_core.field import diagnostics, observe, observes
 from drift_core.lengthscale import Lengthscales, parse_lengthscales
 from drift_core.testing import check_field
 from torch import Tensor
@@ -92,6 +96,52 @@ def test_fields_that_learn_obey_the_laws_and_change_when_they_observe_alone(mani
     assert int(nearest.filled) == 10
     # It now answers for all data and the replay buffer, whatever the batch holds.
     check_field(nearest, batch_of(cloud), antisymmetric=False)
+
+
+PLAIN = KernelField(Euclidean(), Laplace, Lengthscales((0.7,)))
+POINTS, LABELS = torch.arange(8.0).view(4, 2), torch.tensor([0, 1, 0, 1])
+OF_OTHERS = {
+    "sum": lambda field: SumField([PLAIN, field], [1.0, 1.0]),
+    "pullback": lambda field: PullbackField(torch.sin, field, Euclidean()),
+    "location": LocationField,
+    "table": lambda field: TableField(field, POINTS, torch.ones(4)),
+    "normalized": NormalizedField,
+    "conditional": ConditionalField,
+    "labelled": lambda field: LabelledField(field, POINTS, LABELS),
+}
+
+
+class Watching(KernelField):
+    """A field that keeps the batches that it observes."""
+
+    def observe(self, batch: Batch) -> None:
+        seen.append(batch)
+
+
+seen: list[Batch] = []
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_a_field_of_others_observes_what_they_do(kind):
+    wrap = OF_OTHERS[kind]
+    watching = wrap(Watching(Euclidean(), Laplace, Lengthscales((0.7,))))
+    assert observes(watching)
+    assert observes(wrap(watching))
+    assert not observes(wrap(PLAIN))
+    assert not observes(wrap(wrap(PLAIN)))
+    shape = (4, 2, 2) if kind == "location" else (4, 2)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    data = torch.arange(4) if kind == "labelled" else x
+    seen.clear()
+    observe(watching, Batch(x, data, condition=LABELS, data_condition=LABELS))
+    assert len(seen) == (2 if kind == "location" else 1)
+
+
+def test_no_map_is_evaluated_for_a_field_that_observes_nothing():
+    def refuse(_: Tensor) -> Tensor:
+        raise AssertionError("the map was evaluated")
+
+    observe(SumField([PullbackField(refuse, PLAIN, Euclidean())], [1.0]), Batch(POINTS, POINTS))
 
 
 def test_sums_obey_the_laws_and_are_sums(manifold, cloud):

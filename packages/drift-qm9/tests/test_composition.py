@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from drift_core import Batch, ConditionalField, KernelField, Laplace
+from drift_core.field import observe, observes
 from drift_core.lengthscale import Lengthscales
 from drift_core.testing import check_field
 from drift_qm9 import NOTATIONS, SELFIES, SMILES
@@ -192,3 +193,14 @@ def test_compositions_too_many_or_missing_are_refused(model):
     for count in (-1, L - 1):
         with pytest.raises(ValueError, match=r"must lie in \[0, 4\]"):
             model.sample(1, Generator(), torch.tensor([[1, count]]))
+
+
+def test_compositions_are_compared_for_a_field_that_observes_alone():
+    class Watching(CategoricalField):
+        def observe(self, batch):
+            seen.append(batch)
+
+    seen = []
+    assert not observes(CompositionField(CategoricalField(K, Laplace, SCALE), COUNTS))
+    observe(CompositionField(Watching(K, Laplace, SCALE), COUNTS), batch())
+    assert seen[0].data_log_weight.isneginf().any()

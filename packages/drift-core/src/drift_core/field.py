@@ -115,6 +115,7 @@ class Field(Protocol):
 
     Two further methods are optional. `observe(batch)` updates the state of the field; training calls it
     once per step, after the field. `diagnostics(batch)` returns named numbers for the log, such as "ess".
+    A field that passes batches on to another has an attribute `observes`, too: whether that one observes.
 
     A field whose drift depends on pairs alone can offer `separable(batch)`: whether the log-weights of that
     batch, which are -inf between samples and references of several drift problems, keep them apart.
@@ -128,11 +129,15 @@ class Field(Protocol):
         """Attraction and repulsion at the samples of the batch."""
 
 
+def observes(field: Field) -> bool:
+    """Whether a field, or one that it passes batches on to, changes by observing them."""
+    return bool(getattr(field, "observes", hasattr(field, "observe")))
+
+
 def observe(field: Field, batch: Batch) -> None:
-    """Call `field.observe(batch)`, if the field has that method."""
-    method = getattr(field, "observe", None)
-    if method is not None:
-        method(batch)
+    """Call `field.observe(batch)`, if the field observes."""
+    if observes(field):
+        getattr(field, "observe")(batch)  # noqa: B009
 
 
 def separable(field: Field, batch: Batch) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from drift_core import Batch, Drift, Field, Manifold
-from drift_core.field import diagnostics, observe
+from drift_core.field import diagnostics, observe, observes
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
@@ -79,6 +79,11 @@ class CompositionField:
     def __call__(self, batch: Batch) -> Drift:
         """Drift of the wrapped field, without references of other compositions."""
         return self.field(self._separated(batch))
+
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the batch."""

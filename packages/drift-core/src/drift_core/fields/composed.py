@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe, separable
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, observes, separable
 from drift_core.manifold import Manifold, Power
 
 
@@ -51,6 +51,11 @@ class SumField:
     def separable(self, batch: Batch) -> bool:
         """Whether all the fields are."""
         return all(separable(field, batch) for field in self.fields)
+
+    @property
+    def observes(self) -> bool:
+        """Whether any of the fields observes batches."""
+        return any(map(observes, self.fields))
 
     def observe(self, batch: Batch) -> None:
         """Let every field observe the batch."""
@@ -97,6 +102,11 @@ class PullbackField:
     def separable(self, batch: Batch) -> bool:
         """Whether the inner field is."""
         return separable(self.field, batch)
+
+    @property
+    def observes(self) -> bool:
+        """Whether the inner field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the inner field observe the images."""
@@ -155,6 +165,11 @@ class LocationField:
         """Whether the field at every location is."""
         return separable(self.field, batch)
 
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
+
     def observe(self, batch: Batch) -> None:
         """Let the field observe every location."""
         for part in self._parts(batch):
@@ -202,6 +217,11 @@ class TableField(nn.Module):
     def __call__(self, batch: Batch) -> Drift:
         """Drift of the wrapped field, with the table as data."""
         return self.field(self._with_table(batch))
+
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the batch with the table as data."""

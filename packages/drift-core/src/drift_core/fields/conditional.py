@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe, separable
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, observes, separable
 from drift_core.fields.problems import drift_problems
 from drift_core.manifold import Manifold
 
@@ -55,6 +55,11 @@ class ConditionalField:
             for whole, part in zip(parts, self.field(problem), strict=True):
                 whole[rows] = part
         return Drift(*parts)
+
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the problem of each condition."""

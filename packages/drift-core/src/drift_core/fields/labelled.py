@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, observes
 from drift_core.manifold import Manifold
 
 
@@ -38,6 +38,11 @@ class LabelledField(nn.Module):
     def __call__(self, batch: Batch) -> Drift:
         """Drift of the wrapped field, with labelled data points."""
         return self.field(self._labelled(batch))
+
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the batch with labelled data points."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drift_core.field import Batch, Drift, Field, diagnostics, observe
+from drift_core.field import Batch, Drift, Field, diagnostics, observe, observes
 from drift_core.fields.kernel import KernelField
 from drift_core.lengthscale import Lengthscales
 from drift_core.manifold import Manifold
@@ -42,6 +42,11 @@ class NormalizedField:
         v = (drift if whole is batch else self.field(whole)).field
         square = self.manifold.inner(whole.x, v, v).mean()
         return Drift(*(part * safe_inverse(square.clamp_min(0).sqrt()) for part in drift))
+
+    @property
+    def observes(self) -> bool:
+        """Whether the wrapped field observes batches."""
+        return observes(self.field)
 
     def observe(self, batch: Batch) -> None:
         """Let the wrapped field observe the batch."""
