@@ -3,7 +3,6 @@
 import time
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from drift_core import Field, SumField, TrainConfig, train
 from drift_core.kernel.by_name import make_kernel
 from drift_core.lengthscale import Lengthscales
+from drift_core.runs.metrics import metrics_table, summary
 from drift_core.training.samplers import resample
 from drift_simplex import (
     CategoricalField,
@@ -171,22 +171,15 @@ def fit(parts: Halves, steps: int, seed: int = 0, **settings: Any) -> GrammarGen
 
 def benchmark(seeds: int) -> None:
     """Train on half of a language, another for each seed, and print what networks make of the other half."""
-    scores: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     start = time.process_time()
     for seed in range(seeds):
         parts = halves(language(_LENGTH), seed)
-        model = fit(parts, _STEPS, seed)
+        model, floors = fit(parts, _STEPS, seed), perfect(_DRAWS, parts)
         for best_of in _BEST_OF:
-            tokens = model.sample(_DRAWS, Generator().manual_seed(seed), best_of)
-            scores.setdefault(f"best of {best_of}", []).append(generalisation(tokens, parts))
-        scores.setdefault("perfect", []).append(perfect(_DRAWS, parts))
+            scores = generalisation(model.sample(_DRAWS, Generator().manual_seed(seed), best_of), parts)
+            for name, score in scores.items():
+                found.setdefault(f"{name}, best of {best_of}", []).append((score, floors[name]))
     seconds = time.process_time() - start
-    for name, ofs in scores.items():
-        print(name, *(f"{key} {_spread([of[key] for of in ofs])}" for key in ofs[0]))
+    print(metrics_table({name: summary(*zip(*pairs, strict=True)) for name, pairs in found.items()}))
     print(f"{seconds / seeds:.0f} CPU s a seed")
-
-
-def _spread(values: list[float]) -> str:
-    """Mean and standard deviation, if there is more than one value."""
-    mean = f"{fmean(values):.3f}"
-    return f"{mean} ± {stdev(values):.3f}" if len(values) > 1 else mean

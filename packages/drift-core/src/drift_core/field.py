@@ -1,7 +1,7 @@
 """The interface of drift fields: attraction and repulsion at the samples of a batch."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ def observes(field: Field) -> bool:
 def observe(field: Field, batch: Batch) -> None:
     """Call `field.observe(batch)`, if the field observes."""
     if observes(field):
-        getattr(field, "observe")(batch)  # noqa: B009
+        cast("Any", field).observe(batch)
 
 
 def separable(field: Field, batch: Batch) -> bool:
