@@ -31,8 +31,9 @@ from drift_core.runs.folder import Place, open_run
 from drift_core.training.parallel import make_accelerator, merge_over_processes
 from torch import Tensor, nn
 
+PROCESSES = 3
 EVEN, UNEVEN = 12, 10
-"""Rows of a batch, which 2 processes share evenly, and 3 do or do not."""
+"""Rows of a batch, which they share evenly or do not."""
 STEPS = 15
 
 
@@ -192,21 +193,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class Launch(NamedTuple):
     out: Path
-    processes: int
     result: subprocess.CompletedProcess[str]
     seconds_after_failure: float
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def launch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """Two and three processes that train every case, are stopped and go on, and end as the last one fails."""
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """Processes that train every case, are stopped and go on, and end as the last one fails."""
     out = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    command += [str(request.param), __file__, str(out)]
+    command += [str(PROCESSES), __file__, str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert (out / "failing").exists(), result.stderr
-    return Launch(out, request.param, result, time.time() - (out / "failing").stat().st_mtime)
+    return Launch(out, result, time.time() - (out / "failing").stat().st_mtime)
 
 
 @pytest.fixture
@@ -250,13 +250,13 @@ def test_how_the_batch_is_computed_does_not_matter(alone, case):
 
 
 def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(launch):
-    assert len(list(launch.out.glob("stopped.*"))) == launch.processes
-    assert len(list(launch.out.glob("exact.*"))) == launch.processes
+    assert len(list(launch.out.glob("stopped.*"))) == PROCESSES
+    assert len(list(launch.out.glob("exact.*"))) == PROCESSES
 
 
 def test_what_the_first_process_refuses_is_refused_by_all(launch):
     messages = [path.read_text() for path in launch.out.glob("refused.*")]
-    assert len(messages) == launch.processes
+    assert len(messages) == PROCESSES
     assert all(f"sphere-float64-{EVEN} is not empty" in message for message in messages)
 
 

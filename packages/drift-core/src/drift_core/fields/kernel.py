@@ -105,12 +105,6 @@ class KernelField:
         self, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."], progress: float = 1.0
     ) -> Float[Tensor, "n m"]:
         """log k(x_i, y_j) at the smallest lengthscale."""
-        return self.log_kernel_at(min(self.lengthscales.at(progress)), x, data)
-
-    def log_kernel_at(
-        self, lengthscale: float, x: Float[Tensor, "n ..."], data: Float[Tensor, "m ..."]
-    ) -> Float[Tensor, "n m"]:
-        """log k(x_i, y_j) at a lengthscale."""
-        kernel = self.kernel(lengthscale)
+        kernel = self.kernel(min(self.lengthscales.at(progress)))
         check_kernels(self.manifold, (kernel,), x)
         return kernel.log(self.manifold.cdist(x, data))

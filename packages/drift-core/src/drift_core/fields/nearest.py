@@ -15,7 +15,7 @@ from drift_core.kernel import RadialKernel
 from drift_core.manifold import Euclidean, Manifold, Sphere
 from drift_core.manifold.interface import check_clouds
 from drift_core.reduction import Score, check_kernels, check_request
-from drift_core.score import pairs_score
+from drift_core.score import pairs_score, smoothed_log_density
 
 _BLOCK = 2**22
 """Pairs whose distances are sorted at once if there is no tree."""
@@ -164,9 +164,10 @@ class NearestField(nn.Module):
     def tail_mass(self, lengthscale: float) -> float:
         """Fraction of the kernel's mass at a data point beyond its nearest neighbours, on average."""
         probes = self.data[:: max(1, len(self.data) // _PROBES)][:_PROBES]
-        log_kernel = self.field.log_kernel_at(lengthscale, probes, self.data)
-        share = log_kernel.softmax(dim=1).topk(self.data_neighbors).values
-        return 1 - float(share.sum(dim=1).mean())
+        kernel = self.field.kernel(lengthscale)
+        (near,) = nearest_scores(self.manifold, (kernel,), probes, self._nearest_data(probes))
+        whole = smoothed_log_density(self.manifold, kernel, probes, self.data)
+        return 1 - float((near.log_density - whole).exp().mean())
 
     def __call__(self, batch: Batch) -> Drift:
         """Field of the batch or, after the switch, of the nearest neighbours."""
@@ -186,18 +187,22 @@ class NearestField(nn.Module):
 
     def _nearest(self, x: Tensor, progress: float) -> Drift:
         """Attraction to the nearest of all data, repulsion from the nearest in the replay buffer."""
-        if self._index is None or self._index.points is not self.data:
-            self._index = NearestPoints(self.manifold, self.data)
         scales, direction = self.field.lengthscales.at(progress), self.field.direction
         kernels = [self.field.kernel(scale) for scale in scales]
         scores = partial(nearest_scores, self.manifold, kernels, x, direction=direction)
-        attracting = _take(self.data, self._index(x, self.data_neighbors))
+        attracting = self._nearest_data(x)
         remembered = NearestPoints(self.manifold, self.samples)
         repelling = _take(self.samples, remembered(x, self.sample_neighbors))
         return Drift(
             sum_scales(scales, scores(attracting), direction),
             sum_scales(scales, scores(repelling), direction),
         )
+
+    def _nearest_data(self, x: Tensor) -> Tensor:
+        """The neighbours of each x among all data, [n, data_neighbors, *point]."""
+        if self._index is None or self._index.points is not self.data:
+            self._index = NearestPoints(self.manifold, self.data)
+        return _take(self.data, self._index(x, self.data_neighbors))
 
 
 def _take(points: Tensor, index: Int64[Tensor, "n k"]) -> Float[Tensor, "n k ..."]:
