@@ -5,8 +5,7 @@ import torch
 from drift_core import Batch, Laplace
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.training.loop import Field
-from drift_simplex import CategoricalField, window_field
-from drift_simplex.windows import window_slices
+from drift_simplex import CategoricalField, WindowField
 
 LETTERS = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=True)
 
@@ -18,9 +17,9 @@ LETTERS = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=True
 @pytest.mark.parametrize("product", [True, False])
 def test_a_position_drifts_by_the_mean_of_its_windows(length, width, starts, product, soft, strings):
     inner = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=product)
-    field, pool, data = window_field(inner, length, width), soft(6, length, 4), strings(20, length, 4)
+    field, pool, data = WindowField(inner, length, width), soft(6, length, 4), strings(20, length, 4)
     x, own, width = pool[2:4], torch.tensor([2, 3]), min(width, length)
-    assert [at.start for at in window_slices(length, width)] == starts
+    assert [at.start for at in field.slices] == starts
     found = field(Batch(x, data, pool, own, progress=0.5))
     for position in range(length):
         covering = [s for s in starts if s <= position < s + width]
@@ -45,11 +44,11 @@ def test_a_position_drifts_by_the_mean_of_its_windows(length, width, starts, pro
 def test_a_window_as_wide_as_the_sequences_is_the_field_of_the_whole(soft, strings):
     pool, data, own = soft(6, 5, 4), strings(20, 5, 4), torch.arange(6)
     whole = LETTERS(Batch(pool, data, pool, own))
-    torch.testing.assert_close(window_field(LETTERS, 5, 5)(Batch(pool, data, pool, own)), whole)
+    torch.testing.assert_close(WindowField(LETTERS, 5, 5)(Batch(pool, data, pool, own)), whole)
 
 
 def test_it_is_a_field_of_the_training_loop():
-    field = window_field(LETTERS, 8, 4)
+    field = WindowField(LETTERS, 8, 4)
     assert isinstance(field, Field)
     assert field.manifold.point_ndim == 2
 
@@ -57,4 +56,4 @@ def test_it_is_a_field_of_the_training_loop():
 @pytest.mark.parametrize("width", [1, 0, -2])
 def test_windows_of_less_than_two_positions_are_refused(width):
     with pytest.raises(ValueError, match=f"at least 2 positions, got {width}"):
-        window_field(LETTERS, 8, width)
+        WindowField(LETTERS, 8, width)

@@ -23,7 +23,7 @@ from drift_simplex.onehot import (
     onehot_scores,
 )
 from drift_simplex.product import product_score, product_scores
-from drift_simplex.windows import window_field
+from drift_simplex.windows import WindowField
 
 __all__ = [
     "MAX_CODEBOOK_SIZE",
@@ -31,6 +31,7 @@ __all__ = [
     "Codebook",
     "FisherRao",
     "LetterClasses",
+    "WindowField",
     "abs_normalize",
     "class_field",
     "decode",
@@ -50,5 +51,4 @@ __all__ = [
     "spread_lengthscale",
     "to_simplex",
     "to_sphere",
-    "window_field",
 ]
