@@ -46,6 +46,18 @@ def test_letters_are_counted_by_kind():
         assert counts == [len(body), body.count(2), sum(letter in (3, 4) for letter in body)], row
 
 
+def test_the_largest_counts_do_not_run_into_one_another():
+    """Every letter of several kinds, in the longest strings."""
+    kinds = Composition(END, ((2,), (2, 3), (3,), (2, 4), (2,)))
+    tokens = torch.full((2, 1024), 2, dtype=torch.uint8)
+    tokens[1, 1:500] = 3
+    assert kinds(tokens).tolist() == [[1022, 1022, 1022, 0, 1022, 1022], [1022, 523, 1022, 499, 523, 523]]
+    with pytest.raises(ValueError, match="at most 1024 tokens, got 1025"):
+        kinds(torch.zeros(1, 1025, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at most five kinds of letters, got 6"):
+        Composition(END, ((2,),) * 6)
+
+
 def test_classes_count_what_they_tell_apart():
     classes = [0, 1, 2, 3, 3]  # letters 3 and 4 are one
     found, columns = COUNTS.of_classes(classes)

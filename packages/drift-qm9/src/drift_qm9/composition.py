@@ -11,17 +11,24 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
 _BITS = 10
-"""Of a count; a string is shorter than 2^10 tokens."""
+"""Of a count: without its first letter and its end, a string is shorter than 2^10 tokens."""
 
 
 @dataclass(frozen=True)
 class Composition:
-    """What is counted of a string: its tokens, and those of some kinds of letters."""
+    """What is counted of a string: its tokens, and those of some kinds of letters.
+
+    Raises ValueError for more than five kinds: the counts of a string are the bits of one integer.
+    """
 
     end: int
     """Token that ends a string."""
     kinds: Sequence[Sequence[int]] = ()
     """Letters of each kind; a letter may be of several or of none."""
+
+    def __post_init__(self) -> None:
+        if self.size * _BITS > 63:
+            raise ValueError(f"a composition has at most five kinds of letters, got {len(self.kinds)}")
 
     @property
     def size(self) -> int:
@@ -31,12 +38,15 @@ class Composition:
     def __call__(self, tokens: Integer[Tensor, "m L"]) -> Int64[Tensor, "m counts"]:
         """Counts of strings, between their first letter, <bos>, and the first end.
 
-        A string without an end has one in the place of its last letter.
+        A string without an end has one in the place of its last letter. Raises ValueError for strings of
+        more than 1,024 tokens.
         """
         return (self.codes(tokens)[:, None] >> _places(self.size, tokens.device)) & (2**_BITS - 1)
 
     def codes(self, tokens: Integer[Tensor, "m L"]) -> Int64[Tensor, " m"]:
-        """The counts of each string as one number."""
+        """The counts of each string as one number. Raises as the counts."""
+        if tokens.shape[1] > 2**_BITS:
+            raise ValueError(f"strings have at most {2**_BITS} tokens, got {tokens.shape[1]}")
         ends, last = tokens == self.end, tokens.shape[1] - 1
         first = ends.int().argmax(1).masked_fill(~ends.any(1), last)
         place = torch.arange(last + 1, device=tokens.device)
