@@ -18,6 +18,7 @@ from drift_core import (
     train,
 )
 from drift_core.lengthscale import auto_lengthscale, parse_lengthscales
+from drift_core.manifold import generic
 from drift_core.testing import check_drift
 from drift_core.training.parallel import make_accelerator
 from drift_core.training.samplers import resample
@@ -92,6 +93,27 @@ def test_the_riemannian_gradient_of_the_loss_is_the_step(name, dtype, step_size)
     gradient = geometry.egrad2rgrad(x.detach(), ambient)
     error = (gradient + 2 * step_size / 6 * v).abs().max() / (step_size * v.abs().max())
     assert float(error) < (1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "m"), [(7, 5), (1, 1), (7, 40)])
+def test_pairs_are_those_of_one_pair_at_a_time(name, dtype, n, m, monkeypatch):
+    """Whether many rows fit into a block, some or one."""
+    wrapped = GeooptManifold(KNOWN[name][0])
+    x, y = points_of(name, n, 0, dtype), points_of(name, m, 1, dtype)
+    weight = torch.rand(n, m, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    monkeypatch.setattr(generic, "_BLOCK", 3 * 5 * y[0].numel())
+    pairs = wrapped.pairs(x, y)
+    found = pairs.direction_sum(weight)
+    assert (pairs.dist.shape, found.shape) == ((n, m), x.shape)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    for i in range(n):
+        total = torch.zeros_like(x[i])
+        for j in range(m):
+            r = wrapped.dist(x[i : i + 1], y[j : j + 1])[0]
+            torch.testing.assert_close(pairs.dist[i, j], r, **tolerance)
+            total += weight[i, j] * wrapped.logmap(x[i : i + 1], y[j : j + 1])[0] / r
+        torch.testing.assert_close(found[i], total, **tolerance)
 
 
 def test_no_step_at_the_identity_is_no_gradient():

@@ -1,6 +1,7 @@
 """Pairs of any manifold from its point functions, and the manifolds of geoopt."""
 
 import math
+from collections.abc import Callable
 from typing import Any, cast, final
 
 import torch
@@ -10,19 +11,34 @@ from torch import Tensor
 from drift_core.manifold.interface import Manifold, Pairs
 from drift_core.manifold.numerics import safe_inverse
 
+_BLOCK = 2**17
+"""Coordinates of the points that are passed to a point function at once."""
+
 
 def broadcast_pairs(manifold: Manifold, x: Float[Tensor, "n ..."], y: Float[Tensor, "m ..."]) -> Pairs:
-    """Pairs of any manifold from `dist` and `logmap`, one row of x at a time.
+    """Pairs of any manifold from `dist` and `logmap`, some rows of x at a time.
 
-    A new manifold can implement `Manifold.pairs` as `return broadcast_pairs(self, x, y)`.
+    A new manifold can implement `Manifold.pairs` as `return broadcast_pairs(self, x, y)`. Its functions are
+    called with two clouds [k, *point] of pairs.
     """
-    r = torch.stack([manifold.dist(xi.expand_as(y), y) for xi in x])
+    point, rows = y.shape[1:], max(1, _BLOCK // max(1, y.numel()))
+
+    def of_pairs(function: Callable[[Tensor, Tensor], Tensor], part: Tensor) -> Tensor:
+        """Values of a point function [rows, m, ...] at the pairs of some x and all y."""
+        shape = len(part), len(y), *point
+        clouds = part[:, None].expand(shape), y.expand(shape)
+        values = function(*(cloud.reshape(-1, *point) for cloud in clouds))
+        return values.reshape(*shape[:2], *values.shape[1:])
+
+    parts = torch.split(x, rows)
+    r = torch.cat([of_pairs(manifold.dist, part) for part in parts])
 
     def direction_sum(weight: Tensor) -> Tensor:
-        logs = (manifold.logmap(xi.expand_as(y), y) for xi in x)
-        return torch.stack(
-            [torch.tensordot(a, log, dims=1) for a, log in zip(weight * safe_inverse(r), logs, strict=True)]
-        )
+        sums = []
+        for part, share in zip(parts, torch.split(weight * safe_inverse(r), rows), strict=True):
+            logs = of_pairs(manifold.logmap, part).flatten(2)
+            sums.append((share[:, None].to(logs) @ logs).view(-1, *point))
+        return torch.cat(sums)
 
     return Pairs(r, direction_sum)
 
