@@ -1,8 +1,10 @@
 """The field of windows: the mean over a position of what its windows do by themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from drift_core import Batch, Laplace
+from drift_core import Batch, Laplace, PullbackField, SumField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.training.loop import Field
 from drift_simplex import CategoricalField, WindowField
@@ -45,6 +47,25 @@ def test_a_window_as_wide_as_the_sequences_is_the_field_of_the_whole(soft, strin
     pool, data, own = soft(6, 5, 4), strings(20, 5, 4), torch.arange(6)
     whole = LETTERS(Batch(pool, data, pool, own))
     torch.testing.assert_close(WindowField(LETTERS, 5, 5)(Batch(pool, data, pool, own)), whole)
+
+
+@pytest.mark.parametrize("product", [True, False])
+@pytest.mark.parametrize("apart", [False, True])
+def test_it_is_the_sum_of_pullbacks_along_slices(product, apart, soft, strings):
+    """With log-weights of pairs, and samples that repel themselves or others."""
+    inner = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=product)
+    field, pool, generator = WindowField(inner, 7, 3), soft(6, 7, 4), torch.Generator().manual_seed(3)
+    model = pool if apart else None
+    x = pool[2:4] if apart else pool
+    log_weights = (torch.randn(len(x), m, generator=generator).to(pool) for m in (20, 6))
+    own = torch.tensor([2, 3]) if apart else None
+    batch = Batch(x, strings(20, 7, 4), model, own, progress=0.5)
+    batch = replace(batch, **dict(zip(("data_log_weight", "model_log_weight"), log_weights, strict=True)))
+    pulled = [PullbackField(lambda x, s=s: x[:, s], inner, inner.manifold) for s in field.slices]
+    cover = torch.zeros(7, 1)
+    for window in field.slices:
+        cover[window] += 1
+    torch.testing.assert_close(field(batch), SumField(pulled, [1 / cover] * len(pulled))(batch))
 
 
 def test_it_is_a_field_of_the_training_loop():
