@@ -15,10 +15,10 @@ from drift_core.training.samplers import resample
 from drift_simplex import (
     CategoricalField,
     LetterClasses,
-    WindowField,
     abs_normalize,
     class_field,
     decode_best,
+    window_field,
 )
 from drift_simplex.generator import LOGIT_STD, ResidualMLP, draw_latents, init_layer
 from einops import rearrange
@@ -145,7 +145,7 @@ def field_of(strings: Int64[Tensor, "count length"]) -> Field:
     coarse = CategoricalField(max(_CLASSES) + 1, matern, scales)
     classes = class_field(LetterClasses(_CLASSES), coarse, strings)
     window = CategoricalField(size, matern, window_scales, product=True)
-    return SumField([whole, classes, WindowField(window, strings.shape[1], _WINDOW)], _WEIGHTS)
+    return SumField([whole, classes, window_field(window, strings.shape[1], _WINDOW)], _WEIGHTS)
 
 
 def fit(parts: Halves, steps: int, seed: int = 0, **settings: Any) -> GrammarGenerator:

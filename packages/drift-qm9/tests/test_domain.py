@@ -68,10 +68,10 @@ def test_a_run_drifts_by_whole_strings_classes_and_windows(little):
     assert isinstance(classes, PullbackField)
     assert int(classes.field.log_count.exp().round().sum()) == 40
     assert classes.field.field.field.vocab_size == classes.map.count == 16
-    window = windows.field.field
-    assert (windows.field.length, windows.field.width) == (12, 4)
-    assert (window.product, window.vocab_size) == (True, 35)
-    assert (window.lengthscales.start, window.lengthscales.stop) == ((2.0,), (0.4,))
+    window = windows.field.fields[0]
+    assert window.map(little.train).shape == (40, 4)
+    assert (window.field.product, window.field.vocab_size) == (True, 35)
+    assert (window.field.lengthscales.start, window.field.lengthscales.stop) == ((2.0,), (0.4,))
     assert isinstance(field, Field)
     assert isinstance(field.manifold, FisherRao)
 
@@ -199,7 +199,7 @@ def test_the_euclidean_baseline_is_of_whole_sequences_in_flat_space(little):
 )
 def test_the_kernel_is_that_of_the_settings(little, settings, kernel):
     whole, classes, windows = make_field(little, **settings).fields
-    kernels = [whole.field.kernel, classes.field.field.field.kernel, windows.field.field.kernel]
+    kernels = [whole.field.kernel, classes.field.field.field.kernel, windows.field.fields[0].field.kernel]
     assert [made(0.4) for made in kernels] == [kernel] * 3
 
 

@@ -7,7 +7,8 @@ import torch
 from drift_core import Batch, Laplace, PullbackField, SumField
 from drift_core.lengthscale import parse_lengthscales
 from drift_core.training.loop import Field
-from drift_simplex import CategoricalField, WindowField
+from drift_simplex import CategoricalField, window_field
+from drift_simplex.windows import window_slices
 
 LETTERS = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=True)
 
@@ -19,9 +20,9 @@ LETTERS = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=True
 @pytest.mark.parametrize("product", [True, False])
 def test_a_position_drifts_by_the_mean_of_its_windows(length, width, starts, product, soft, strings):
     inner = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=product)
-    field, pool, data = WindowField(inner, length, width), soft(6, length, 4), strings(20, length, 4)
+    field, pool, data = window_field(inner, length, width), soft(6, length, 4), strings(20, length, 4)
     x, own, width = pool[2:4], torch.tensor([2, 3]), min(width, length)
-    assert [at.start for at in field.slices] == starts
+    assert [at.start for at in window_slices(length, width)] == starts
     found = field(Batch(x, data, pool, own, progress=0.5))
     for position in range(length):
         covering = [s for s in starts if s <= position < s + width]
@@ -46,30 +47,31 @@ def test_a_position_drifts_by_the_mean_of_its_windows(length, width, starts, pro
 def test_a_window_as_wide_as_the_sequences_is_the_field_of_the_whole(soft, strings):
     pool, data, own = soft(6, 5, 4), strings(20, 5, 4), torch.arange(6)
     whole = LETTERS(Batch(pool, data, pool, own))
-    torch.testing.assert_close(WindowField(LETTERS, 5, 5)(Batch(pool, data, pool, own)), whole)
+    torch.testing.assert_close(window_field(LETTERS, 5, 5)(Batch(pool, data, pool, own)), whole)
 
 
 @pytest.mark.parametrize("product", [True, False])
 @pytest.mark.parametrize("apart", [False, True])
-def test_it_is_the_sum_of_pullbacks_along_slices(product, apart, soft, strings):
+def test_slices_are_pulled_back_as_by_automatic_differentiation(product, apart, soft, strings):
     """With log-weights of pairs, and samples that repel themselves or others."""
     inner = CategoricalField(4, Laplace, parse_lengthscales("1:0.5"), product=product)
-    field, pool, generator = WindowField(inner, 7, 3), soft(6, 7, 4), torch.Generator().manual_seed(3)
+    field, pool, generator = window_field(inner, 7, 3), soft(6, 7, 4), torch.Generator().manual_seed(3)
     model = pool if apart else None
     x = pool[2:4] if apart else pool
     log_weights = (torch.randn(len(x), m, generator=generator).to(pool) for m in (20, 6))
     own = torch.tensor([2, 3]) if apart else None
+    slices = window_slices(7, 3)
     batch = Batch(x, strings(20, 7, 4), model, own, progress=0.5)
     batch = replace(batch, **dict(zip(("data_log_weight", "model_log_weight"), log_weights, strict=True)))
-    pulled = [PullbackField(lambda x, s=s: x[:, s], inner, inner.manifold) for s in field.slices]
+    pulled = [PullbackField(lambda x, s=s: x[:, s], inner, inner.manifold) for s in slices]
     cover = torch.zeros(7, 1)
-    for window in field.slices:
+    for window in slices:
         cover[window] += 1
     torch.testing.assert_close(field(batch), SumField(pulled, [1 / cover] * len(pulled))(batch))
 
 
 def test_it_is_a_field_of_the_training_loop():
-    field = WindowField(LETTERS, 8, 4)
+    field = window_field(LETTERS, 8, 4)
     assert isinstance(field, Field)
     assert field.manifold.point_ndim == 2
 
@@ -77,4 +79,4 @@ def test_it_is_a_field_of_the_training_loop():
 @pytest.mark.parametrize("width", [1, 0, -2])
 def test_windows_of_less_than_two_positions_are_refused(width):
     with pytest.raises(ValueError, match=f"at least 2 positions, got {width}"):
-        WindowField(LETTERS, 8, width)
+        window_field(LETTERS, 8, width)

@@ -14,7 +14,7 @@ from drift_core.runs.domain import ModelNotes, Run, Split
 from drift_core.runs.metrics import Metrics
 from drift_core.seeds import generator_for
 from drift_core.training import Matched, Sampler, in_runs, resample
-from drift_simplex import CategoricalField, LetterClasses, WindowField, class_field, onehot_lengthscale
+from drift_simplex import CategoricalField, LetterClasses, class_field, onehot_lengthscale, window_field
 from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -190,7 +190,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
             letters = CategoricalField(
                 len(notation.letters), kernel, scales, settings.direction, product=True
             )
-            windows: Field = WindowField(letters, data.train.shape[1], settings.window)
+            windows: Field = window_field(letters, data.train.shape[1], settings.window)
             found.append((by_window, CompositionField(windows, given) if given else windows))
         return found
 

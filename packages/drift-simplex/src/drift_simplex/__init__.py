@@ -23,7 +23,7 @@ from drift_simplex.onehot import (
     onehot_scores,
 )
 from drift_simplex.product import product_score, product_scores
-from drift_simplex.windows import WindowField
+from drift_simplex.windows import window_field
 
 __all__ = [
     "MAX_CODEBOOK_SIZE",
@@ -31,7 +31,6 @@ __all__ = [
     "Codebook",
     "FisherRao",
     "LetterClasses",
-    "WindowField",
     "abs_normalize",
     "class_field",
     "decode",
@@ -51,4 +50,5 @@ __all__ = [
     "spread_lengthscale",
     "to_simplex",
     "to_sphere",
+    "window_field",
 ]

@@ -77,9 +77,10 @@ class PullbackField:
     """Drift field of the kernel k(map(x), map(y)): samples move so that their images follow another field.
 
     The attraction at x is J^T s, with s the attraction of the inner field at map(x) and J^T the adjoint of
-    the derivative of the map, by automatic differentiation; the repulsion likewise. If the inner field is a
-    difference of scores, so is this one. It is zero if the images of data and model have the same
-    distribution: it does not constrain what the map discards (combine it with others by `SumField`).
+    the derivative of the map, by automatic differentiation unless it is given; the repulsion likewise. If
+    the inner field is a difference of scores, so is this one. It is zero if the images of data and model
+    have the same distribution: it does not constrain what the map discards (combine it with others by
+    `SumField`).
     """
 
     map: Callable[[Tensor], Tensor]
@@ -90,9 +91,14 @@ class PullbackField:
     """The geometry of the samples."""
     map_data: Callable[[Tensor], Tensor] | None = None
     """Maps data to the data of the inner field; None: `map`."""
+    adjoint: Callable[[Tensor, Tensor], Tensor] | None = None
+    """J^T: maps x and tangent vectors at the images to tangent vectors at x."""
 
     def __call__(self, batch: Batch) -> Drift:
         """Pullback of the inner field at the images."""
+        if self.adjoint is not None:
+            inner = self.field(self._image_of(batch, self._mapped(batch.x)))
+            return Drift(*(self.adjoint(batch.x, vector) for vector in inner))
         with torch.enable_grad():
             x = batch.x.detach().requires_grad_()
             images = self.map(x)
