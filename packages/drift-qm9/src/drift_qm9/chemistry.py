@@ -44,22 +44,29 @@ def canonical(smiles: str) -> str:
 
     Raises ValueError, with RDKit's reason, for what is not a molecule.
     """
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles) if smiles else None
+    mol, form = _read(smiles)
     if mol is None:
-        raise ValueError(f"{smiles!r} is not a molecule: {_reason(smiles)}")
-    return Chem.MolToSmiles(mol)
+        raise ValueError(f"{smiles!r} is not a molecule: {_reason(form or smiles)}")
+    return form
 
 
 @lru_cache(maxsize=2**17)
 def molecule(smiles: str) -> Molecule | None:
     """Molecule that a generated string stands for; None for the empty string and for what RDKit rejects."""
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles) if smiles else None
+    mol, form = _read(smiles)
     if mol is None:
         return None
     rings = tuple(sorted(map(len, mol.GetRingInfo().AtomRings())))
-    return Molecule(Chem.MolToSmiles(mol), rings, tuple(_PROPERTIES.ComputeProperties(mol)))
+    return Molecule(form, rings, tuple(_PROPERTIES.ComputeProperties(mol)))
+
+
+def _read(smiles: str) -> tuple[Chem.Mol | None, str]:
+    """A molecule and its canonical form; None for what RDKit rejects, as it does some forms of its own making."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles) if smiles else None
+        form = Chem.MolToSmiles(mol) if mol else ""
+        readable = form == smiles or bool(form and Chem.MolFromSmiles(form))
+    return mol if readable else None, form
 
 
 class Fingerprints:
