@@ -28,7 +28,7 @@ from drift_core import (
     smoothed_score,
     smoothed_scores,
 )
-from drift_core.engine import build, disabled, fused, tree
+from drift_core.engine import build, disabled, fused, tables, tree
 from drift_core.engine.profile import Form, profile_of
 from drift_core.fields.nearest import nearest_scores
 from hypothesis import given, settings
@@ -264,7 +264,7 @@ def test_a_query_depends_on_nothing_but_the_references(space):
 def check_alone(space):
     manifold = SPACES[space][0]
     x, y = cloud(space, 101, 0), cloud(space, 999, 1)
-    kernels = [Laplace(0.3), Matern(0.5, 1.5), Matern(0.5, 0.8)]
+    kernels = [Laplace(0.3), Gaussian(0.4), Matern(0.5, 1.5), Matern(0.5, 0.8)]
     together = smoothed_scores(manifold, kernels, x, y)
     threads = torch.get_num_threads()
     try:
@@ -476,8 +476,8 @@ def test_a_kernel_that_changes_is_tabulated_anew():
         (Matern(0.5, 0.5), Form.LAPLACE),
         (Matern(0.5, math.inf), Form.GAUSSIAN),
         (Matern(0.5, 3.5), Form.HALF_INTEGER),
-        (Matern(0.5, 0.7), Form.OCTAVES),
-        (SphericalMatern(0.05, math.inf), Form.UNIFORM),
+        (Matern(0.5, 0.7), Form.TABLE),
+        (SphericalMatern(0.05, math.inf), Form.FOLDED_TABLE),
     ],
 )
 def test_forms_of_kernels(kernel, form):
@@ -486,17 +486,56 @@ def test_forms_of_kernels(kernel, form):
     assert profile.form == form
 
 
+def read(profile, v, far):
+    """log k and its slope from a table at float32 numbers v, from the other pole where `far`."""
+    shift, half = profile.shift, len(profile.pieces) // 2
+    bits = v.view(torch.int32)
+    cell = (bits >> shift) - profile.first + far * half
+    width = 2.0 ** ((bits >> 23) - 127 - (23 - shift)).double() * (1 - 2 * far.double())
+    t = (bits & ((1 << shift) - 1)).double() / 2**shift
+    log, *quadratic = profile.pieces.double()[cell].T
+    powers = t[:, None] ** torch.arange(3)
+    slope = (torch.stack(quadratic, 1) * powers).sum(1)
+    return log + width * t * (torch.stack(quadratic, 1) * powers / torch.arange(1, 4)).sum(1), slope
+
+
 @pytest.mark.parametrize("kernel", [Matern(0.3, 0.3), Matern(2.0, 30.2), KERNELS["mixture"](0.1)])
-def test_tables_are_accurate_between_the_points_where_they_were_checked(kernel):
-    profile = profile_of(kernel)
-    octave = torch.logspace(-20, 8, 200_003, base=2, dtype=torch.float64).float()
-    cell = (octave.view(torch.int32) >> profile.shift) - profile.first
-    low = octave.view(torch.int32) & ((1 << profile.shift) - 1)
-    powers = (low.double() / 2**profile.shift)[:, None] ** torch.arange(4)
-    log, slope = (profile.cubics.double()[cell].unflatten(1, (2, 4)) * powers[:, None]).sum(2).T
-    r = octave.double()
+@pytest.mark.parametrize("variable", ["r", "r^2 / 2", "cosh r - 1"])
+def test_tables_are_accurate_between_the_points_where_they_were_checked(kernel, variable):
+    profile = profile_of(
+        kernel, {"r": None, "r^2 / 2": tables.FLAT, "cosh r - 1": tables.HYPERBOLIC}[variable]
+    )
+    v = torch.logspace(-20, 8, 200_003, base=2, dtype=torch.float64).float()
+    w = v.double()
+    r, length = {
+        "r": lambda: (w, torch.ones_like(w)),
+        "r^2 / 2": lambda: ((2 * w).sqrt(), (2 * w).sqrt()),
+        "cosh r - 1": lambda: ((w + (w * (w + 2)).sqrt()).log1p(), (w * (w + 2)).sqrt()),
+    }[variable]()
+    log, slope = read(profile, v, torch.zeros_like(v, dtype=torch.bool))
     torch.testing.assert_close(log, kernel.log(r), rtol=5e-7, atol=5e-7)
-    torch.testing.assert_close(slope, kernel.dlog(r), rtol=1e-5, atol=0)
+    torch.testing.assert_close(slope, kernel.dlog(r) / length, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "squares"),
+    [
+        *((SphericalMatern(0.3, 1.5), squares) for squares in (False, True)),
+        *((SphericalMatern(0.05, math.inf), squares) for squares in (False, True)),
+        (Matern(0.3, 0.7), True),
+    ],
+)
+def test_tables_of_spheres_are_accurate_from_both_poles(kernel, squares):
+    profile = profile_of(kernel, tables.SPHERICAL if squares else None)
+    end = 0.999 if squares else math.pi / 2
+    v = torch.logspace(-20, math.log2(end), 100_003, base=2, dtype=torch.float64).float()
+    for far in (False, True):
+        w = v.double()
+        near = 2 * (w / 2).sqrt().asin() if squares else w
+        r, length = math.pi - near if far else near, near.sin() if squares else torch.ones_like(w)
+        log, slope = read(profile, v, torch.full_like(v, far, dtype=torch.bool))
+        torch.testing.assert_close(log, kernel.log(r), rtol=5e-7, atol=5e-7)
+        torch.testing.assert_close(slope, kernel.dlog(r) / length, rtol=1e-5, atol=0)
 
 
 @pytest.fixture

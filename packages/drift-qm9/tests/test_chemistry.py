@@ -27,10 +27,7 @@ def test_canonical_forms_are_aromatic():
         ("CC)", "extra close parentheses"),
         ("C(C)(C)(C)(C)C", "Explicit valence for atom # 0 C, 5, is greater than permitted"),
         ("c1cc1", "Can't kekulize mol"),
-        (
-            "C=c1cnc(C)cn=1",
-            "'C=c1cnc(C)cn=1' is not a molecule: Can't kekulize mol",
-        ),  # its canonical form is not
+        ("C=c1cnc(C)cn=1", "cn=1' is not a molecule: Can't kekulize mol"),
         ("", "the string is empty"),
     ],
 )

@@ -61,7 +61,7 @@ def molecule(smiles: str) -> Molecule | None:
 
 
 def _read(smiles: str) -> tuple[Chem.Mol | None, str]:
-    """A molecule and its canonical form; None for what RDKit rejects, as it does some forms of its own making."""
+    """A molecule and its canonical form; None for what RDKit rejects, which its own forms can be."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles else None
         form = Chem.MolToSmiles(mol) if mol else ""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from drift_core.engine import cpu, cuda, tokens
+from drift_core.engine import cpu, cuda, tables, tokens
 from drift_core.engine.neighbours import Tree
 from drift_core.engine.profile import Profile, profile_of
 from drift_core.engine.request import Geometry, Request, Result
@@ -19,6 +19,12 @@ from drift_core.kernel.rescaled import rescaled
 from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Power, Similarity, Sphere
 
 _enabled = True
+_SQUARES = {
+    Geometry.EUCLIDEAN: tables.FLAT,
+    Geometry.SPHERE: tables.SPHERICAL,
+    Geometry.HYPERBOLOID: tables.HYPERBOLIC,
+}
+"""What loops on a CPU know before they know distances."""
 
 
 @contextmanager
@@ -65,7 +71,8 @@ def fused(
         return None
     images = similarity.image(x), similarity.image(y)
     geometry = _geometry(similarity.manifold, *images)
-    known = _profiles([rescaled(kernel, similarity.scale) for kernel in kernels])
+    squares = None if x.is_cuda or displacement or geometry is None else _SQUARES.get(geometry)
+    known = _profiles([rescaled(kernel, similarity.scale) for kernel in kernels], squares)
     if geometry is None or known is None:
         return None
     own = None if self_index is None else self_index.to(x.device, torch.int64)
@@ -136,9 +143,11 @@ def token_scores(
     return tokens.run(request)
 
 
-def _profiles(kernels: Sequence[RadialKernel]) -> list[Profile] | None:
+def _profiles(
+    kernels: Sequence[RadialKernel], squares: tables.Variable | None = None
+) -> list[Profile] | None:
     """The kernels as fused loops know them; None if they do not know them all."""
-    known = [profile for kernel in kernels if (profile := profile_of(kernel)) is not None]
+    known = [profile for kernel in kernels if (profile := profile_of(kernel, squares)) is not None]
     return known if len(known) == len(kernels) else None
 
 

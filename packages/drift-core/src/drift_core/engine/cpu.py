@@ -17,8 +17,8 @@ class _Kernel(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("form", "factors")),
         ("rate", ctypes.c_float),
-        *((name, ctypes.c_int32) for name in ("first", "last", "shift")),
-        ("cubics", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("first", "cells", "shift")),
+        ("pieces", ctypes.c_void_p),
     )
 
 
@@ -79,11 +79,10 @@ def packed_kernels(profiles: Sequence[Profile]) -> ctypes.Array[_Kernel]:
 
 
 def _kernel(profile: Profile) -> _Kernel:
-    cells = 0 if profile.cubics is None else len(profile.cubics)
-    last = profile.first + cells - 1
+    cells = 0 if profile.pieces is None else len(profile.pieces)
     return _Kernel(
-        *(profile.form, profile.factors, profile.rate, profile.first, last, profile.shift),
-        address(profile.cubics),
+        *(profile.form, profile.factors, profile.rate, profile.first, cells, profile.shift),
+        address(profile.pieces),
     )
 
 

@@ -114,11 +114,11 @@ class _Launch:
         request, unused = self._request, self._points[0]
         weight, own = request.log_weight, request.self_index
         strides = (0, 0) if weight is None else weight.stride()
-        cubics = unused if profile.cubics is None else on_device(unused.device, profile.cubics)
-        last = 0 if profile.cubics is None else len(profile.cubics) - 1
+        table = profile.pieces
+        pieces, cells = (unused, 0) if table is None else (on_device(unused.device, table), len(table))
         getattr(self._kernels, name)[self._programs, self._parts](
             *(*self._points, len(request.x), request.y.shape[-2], self._tiles),
-            *(profile.rate, profile.factors, profile.first, last, profile.shift, cubics),
+            *(profile.rate, profile.factors, profile.first, cells, profile.shift, pieces),
             *(unused if weight is None else weight, *strides),
             *(unused if own is None else own.contiguous(), sums),
             **{"FORM": int(profile.form), "OWN": request.y.ndim == 3},

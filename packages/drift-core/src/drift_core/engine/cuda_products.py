@@ -152,11 +152,11 @@ def _narrowed(request: Request, columns: slice) -> Request:
 
 
 def _scalars(profile: Profile, device: torch.device) -> tuple[float | Tensor, ...]:
-    """A kernel as the arguments of the Triton kernels: rate, factors, first, last, shift, cubics."""
-    table = profile.cubics
-    cubics = torch.empty(0, device=device) if table is None else on_device(device, table)
-    last = 0 if table is None else len(table) - 1
-    return profile.rate, profile.factors, profile.first, last, profile.shift, cubics
+    """A kernel as the arguments of the Triton kernels: rate, factors, first, cells, shift, pieces."""
+    table = profile.pieces
+    pieces = torch.empty(0, device=device) if table is None else on_device(device, table)
+    cells = 0 if table is None else len(table)
+    return profile.rate, profile.factors, profile.first, cells, profile.shift, pieces
 
 
 def _tangent(x: Tensor, u: Tensor) -> Tensor:

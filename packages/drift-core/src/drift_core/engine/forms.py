@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 LAPLACE, GAUSSIAN, HALF_INTEGER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-OCTAVES = tl.constexpr(3)
+TABLE, FOLDED_TABLE = tl.constexpr(3), tl.constexpr(4)
 
 
 @triton.jit
@@ -48,31 +48,30 @@ def _half_integer(r, rate, factors):
 
 @triton.jit
 @no_type_check
-def _tabulated(r, rate, first, last, shift, cubics, FORM: tl.constexpr):
-    """-log k and its slope from a table, as in pairs.c; `last` is the last cell, counted from 0."""
-    if FORM == OCTAVES:
-        bits = r.to(tl.int32, bitcast=True)
-        cell = bits >> shift
-        low = bits & ((1 << shift) - 1)
-        position = (0x3F800000 | (low << (23 - shift))).to(tl.float32, bitcast=True) - 1.0
-        position = tl.where(cell < first, 0.0, position)
-        position = tl.where(r == r, position, r)
-        cell = tl.minimum(tl.maximum(cell - first, 0), last)
-    else:
-        u = r * rate
-        cell = tl.minimum(tl.where(r == r, u, 0.0), last.to(tl.float32)).to(tl.int32)
-        position = u - cell.to(tl.float32)
-    c = cubics + cell * 8
-    log = (tl.load(c + 3) * position + tl.load(c + 2)) * position + tl.load(c + 1)
-    slope = (tl.load(c + 7) * position + tl.load(c + 6)) * position + tl.load(c + 5)
-    return -(log * position + tl.load(c)), -(slope * position + tl.load(c + 4))
+def _tabulated(r, first, cells, shift, pieces, FORM: tl.constexpr):
+    """-log k and its slope from a table, as in pairs.h."""
+    at, far = r, r < 0.0
+    if FORM == FOLDED_TABLE:
+        far = r > 1.57079633
+        at = tl.where(far, 3.14159265 - r, r)
+        cells = cells // 2
+    bits = at.to(tl.int32, bitcast=True)
+    bits = tl.minimum(tl.maximum(bits, first << shift), ((first + cells) << shift) - 1)
+    cell = (bits >> shift) - first + tl.where(far, cells, 0)
+    width = ((bits & 0x7F800000) - ((23 - shift) << 23)).to(tl.float32, bitcast=True)
+    t = (((bits << (23 - shift)) & 0x007FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.0
+    t = tl.where(r == r, t, r)
+    c = pieces + cell * 4
+    constant, linear, square = tl.load(c + 1), tl.load(c + 2) * t, tl.load(c + 3) * t * t
+    rise = t * width * (constant + linear * 0.5 + square * 0.333333333)
+    return tl.where(far, rise, -rise) - tl.load(c), -(constant + linear + square)
 
 
 @triton.jit
 @no_type_check
 def kernel(r, profile, FORM: tl.constexpr):
     """Energies -log k / scale and their slopes."""
-    rate, factors, first, last, shift, cubics = profile
+    rate, factors, first, cells, shift, pieces = profile
     if FORM == LAPLACE:
         return r, tl.full(r.shape, 1.0, tl.float32)
     elif FORM == GAUSSIAN:
@@ -80,7 +79,7 @@ def kernel(r, profile, FORM: tl.constexpr):
     elif FORM == HALF_INTEGER:
         return _half_integer(r, rate, factors)
     else:
-        return _tabulated(r, rate, first, last, shift, cubics, FORM)
+        return _tabulated(r, first, cells, shift, pieces, FORM)
 
 
 @triton.jit

@@ -13,44 +13,44 @@
 #include "pairs.h"
 
 /* Add the weights and, in few dimensions, the directions of a query. */
-static void add(const Request *q, const Tile *tile, const float *x, Scratch *s, float largest, double *sums) {
+static void add(const Request *q, const Tile *tile, const float *x, Scratch *s, Scale scale, double *sums) {
     int dim = q->gradient ? q->dim : 0, sided = q->geometry == SPHERE;
-    if (dim == 0) add_small(0, 0, tile, x, s, largest, sums);
+    if (dim == 0) add_small(0, 0, tile, x, s, scale, sums);
     else if (q->geometry == HYPERBOLOID) {
-        add_weights(tile->padded, s, largest, sums);
+        add_weights(tile->padded, s, scale, sums);
         if (dim == 3) add_lifted(3, tile, s, sums);
         else add_lifted(dim, tile, s, sums);
-    } else if (dim > SMALL) add_weights(tile->padded, s, largest, sums);
+    } else if (dim > SMALL) add_weights(tile->padded, s, scale, sums);
     else if (sided) {
-        if (dim == 2) add_small(1, 2, tile, x, s, largest, sums);
-        else if (dim == 3) add_small(1, 3, tile, x, s, largest, sums);
-        else add_small(1, 4, tile, x, s, largest, sums);
-    } else if (dim == 1) add_small(0, 1, tile, x, s, largest, sums);
-    else if (dim == 2) add_small(0, 2, tile, x, s, largest, sums);
-    else if (dim == 3) add_small(0, 3, tile, x, s, largest, sums);
-    else add_small(0, 4, tile, x, s, largest, sums);
+        if (dim == 2) add_small(1, 2, tile, x, s, scale, sums);
+        else if (dim == 3) add_small(1, 3, tile, x, s, scale, sums);
+        else add_small(1, 4, tile, x, s, scale, sums);
+    } else if (dim == 1) add_small(0, 1, tile, x, s, scale, sums);
+    else if (dim == 2) add_small(0, 2, tile, x, s, scale, sums);
+    else if (dim == 3) add_small(0, 3, tile, x, s, scale, sums);
+    else add_small(0, 4, tile, x, s, scale, sums);
 }
 
 /* Add a tile to the sums of queries i, i + 1, ..., at most `GROUP` of them. */
 static void accumulate(int queries, const Request *q, const Tile *tile, int64_t i, const double *lifted,
                        Query *query, Scratch *s) {
     int dim = q->dim, width = width_of(dim), sphere = q->geometry == SPHERE;
-    int form = q->kernels == 1 && !q->displacement ? q->kernel->form : -1;
+    int form = form_of(q);
     int many = dim > SMALL && q->geometry != HYPERBOLOID;
     if (many && sphere) find_all_squares(queries, 1, dim, tile, query, s);
     else if (many) find_all_squares(queries, 0, dim, tile, query, s);
     for (int c = 0; c < queries; c++)
         if (form == LAPLACE) find_pairs(LAPLACE, q, tile, lifted + c * dim, query + c, s + c);
         else if (form == GAUSSIAN) find_pairs(GAUSSIAN, q, tile, lifted + c * dim, query + c, s + c);
+        else if (form == TABLE_OF_SQUARES) find_pairs(TABLE_OF_SQUARES, q, tile, lifted + c * dim, query + c, s + c);
         else find_pairs(-1, q, tile, lifted + c * dim, query + c, s + c);
     for (int k = 0; k < q->kernels; k++) {
         double *sums[GROUP];
         for (int c = 0; c < queries; c++) {
             double *own = query[c].sums + (int64_t)k * (3 + width);
-            if (form != LAPLACE && form != GAUSSIAN)
-                evaluate(q->kernel + k, q->displacement, tile->padded, s + c);
-            float largest = raise(width, weigh(q, tile, i + c, s + c), own);
-            add(q, tile, query[c].point, s + c, largest, own);
+            if (form != LAPLACE && form != GAUSSIAN) evaluate_pairs(q, q->kernel + k, tile, s + c);
+            Scale scale = weigh(q, unit_of(q->kernel + k), tile, i + c, s + c, width, own);
+            add(q, tile, query[c].point, s + c, scale, own);
             sums[c] = own + 3;
         }
         if (many && q->gradient) {
@@ -65,12 +65,13 @@ static void finish(const Request *q, int64_t i, const float *x, const double *li
     int dim = q->dim;
     for (int k = 0; k < q->kernels; k++) {
         double *sums = query->sums + (int64_t)k * (3 + width_of(dim)), *u = sums + 3, along = 0;
+        float unit = unit_of(q->kernel + k);
         double total = sums[1], shift = sums[0] == -INFINITY ? 0 : sums[0];
-        q->log_density[k * q->n + i] = (float)(shift + log(total));
+        q->log_density[k * q->n + i] = (float)(shift * (q->log_weight ? 1 : unit) + log(total));
         if (q->sample_size) q->sample_size[k * q->n + i] = (float)(total * total / sums[2]);
         if (!q->gradient) continue;
         float *gradient = q->gradient + (k * q->n + i) * dim;
-        double mass = total == 0 ? 0 : 1 / total;
+        double mass = total == 0 ? 0 : (q->displacement ? 1 : unit) / total;
         if (q->geometry == SPHERE) {
             double square = 0;
             for (int d = 0; d < dim; d++) {

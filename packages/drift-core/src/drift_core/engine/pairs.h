@@ -26,9 +26,10 @@
 #define WIDTH 4
 #define VECTORS 2
 #endif
-#define TILE 256 /* most references in a tile */
+#define TILE 512 /* most references in a tile */
 #define SMALL 4  /* dimensions up to it have loops of their own */
 #define GROUP 4  /* queries that are multiplied by a tile of many dimensions at once */
+#define OCTAVES 1.44269504f /* a nat, in powers of 2 */
 #define NEAR 8   /* squared distances are of differences if this multiple is below those from the centre */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -54,15 +55,17 @@ typedef __m128 Register;
 #endif
 
 enum { EUCLIDEAN, SPHERE, HYPERBOLOID };
-enum { LAPLACE, GAUSSIAN, HALF_INTEGER, TABLE_BY_OCTAVE, TABLE_UNIFORM };
+enum { LAPLACE, GAUSSIAN, HALF_INTEGER, TABLE, FOLDED_TABLE, TABLE_OF_SQUARES };
 
-/* log k(r) and d log k / dr. */
+/* log k and its slope. Tables are of the distance r, or of v: r^2 / 2, 1 - cos(r) or cosh(r) - 1. Its derivative in
+   r is the length of a direction, so that slopes in v are slopes in r over lengths. The cell of a number is its
+   bits >> shift, from `first` on. On a sphere half of the cells are for what is nearer to the other pole, from
+   there. */
 typedef struct {
     int32_t form, factors; /* factors: nu - 1/2 of a half-integer Matern kernel */
-    float rate;            /* 1/l, 1/l^2 or sqrt(2 nu)/l; cells per unit of r of a uniform table */
-    int32_t first, last;   /* cells of a table; by octave: bits of r >> shift */
-    int32_t shift;
-    const float *cubics; /* [cells, 8]: log k and its slope, in powers of the position in the cell */
+    float rate;            /* 1/l, 1/l^2 or sqrt(2 nu)/l */
+    int32_t first, cells, shift;
+    const float *pieces; /* [cells, 4]: log k where a cell begins, and its slope in powers of the position in it */
 } Kernel;
 
 typedef struct {
@@ -97,15 +100,21 @@ typedef struct {
 typedef struct {
     float excess, inverse, square; /* as those of references */
     float *point;                  /* [3, width]: itself, the centre of the references, and their difference */
-    double *sums;                  /* [kernels, 3 + width]: largest logit, weights, squared weights, directions */
+    double *sums; /* [kernels, 3 + width]: the largest logit, weights, squared weights, directions */
 } Query;
 
 typedef struct {
-    float r[TILE], inverse[TILE], side[TILE]; /* distance, 1 / length of the direction y - side x */
+    float square[TILE], side[TILE]; /* |y - side x|^2 or, but in flat space, v; side: -0 for -1, 0 for 1 */
+    float r[TILE], inverse[TILE];   /* distance, 1 / length of the direction */
     float logit[TILE], slope[TILE], weight[TILE];
     int32_t near[TILE]; /* references so near to a query that products cancel, and how many */
     int count;
 } Scratch;
+
+/* The weight of a logit is 2^(octaves (logit - base)). */
+typedef struct {
+    float octaves, base;
+} Scale;
 
 /* ------------------------------------------------------------------ functions */
 
@@ -142,8 +151,27 @@ INLINE Vector choose(Ints condition, Vector yes, Vector no) {
     return (Vector)((condition & (Ints)yes) | (~condition & (Ints)no));
 }
 
-/* v, or -v where the sign of a number is negative; other ports of a processor do it than multiply. */
-INLINE Vector signed_by(Vector sign, Vector v) { return (Vector)((Ints)v ^ ((Ints)sign & INT32_MIN)); }
+/* The same of all numbers, and kept in a register. */
+INLINE Vector spread(float v) {
+    Vector all = (Vector){0} + v;
+#ifdef __SSE2__
+    __asm__("" : "+v"(all));
+#endif
+    return all;
+}
+
+/* v, or -v where a side is -0; other ports of a processor do it than multiply. */
+INLINE Vector signed_by(Vector side, Vector v) { return (Vector)((Ints)v ^ (Ints)side); }
+
+/* -0 where a number is negative, and 0. */
+INLINE Vector side_of(Vector v) {
+    Ints side = (Ints)v & INT32_MIN;
+#ifdef __SSE2__
+    __asm__("" : "+v"(side)); /* GCC would join it to what follows, in an instruction for few ports */
+#endif
+    return (Vector)side;
+}
+
 
 /* The larger of two numbers, and the smaller; b if either is NaN. */
 #ifdef __SSE2__
@@ -183,7 +211,13 @@ INLINE double sum_of_doubles(Doubles v) {
 /* Half of a positive number. */
 INLINE Vector half_of(Vector v) { return (Vector)((Ints)v - (1 << 23)); }
 
-/* 1 / sqrt(v) to 2e-7, and 0 for NaN and where v is 0 or too small for a float32. */
+/* y, or 0 where v >= 0 is 0 or too small for a float32. A comparison would take a port that multiplies. */
+INLINE Vector unless_small(Vector v, Vector y) {
+    Ints least = (Ints)((Vector){0} + 1e-36f);
+    return (Vector)((Ints)y & ((least - (Ints)v) >> 31));
+}
+
+/* 1 / sqrt(v) to 2e-7, and 0 where v is 0 or too small for a float32. */
 INLINE Vector inverse_root(Vector v) {
     Vector y;
 #ifdef __AVX__
@@ -196,36 +230,41 @@ INLINE Vector inverse_root(Vector v) {
 #else
     for (int k = 0; k < WIDTH; k++) y[k] = 1 / sqrtf(v[k]);
 #endif
-    return (Vector)((Ints)y & (v > 1e-36f));
+    return unless_small(v, y);
 }
 
-/* 1 / sqrt(a b), without the product; 0 where a is 0 or NaN or too small for a float32. */
+/* 1 / sqrt(a b), without the product; 0 where a is 0 or too small for a float32. */
 INLINE Vector inverse_root_of_product(Vector a, Vector b) {
 #ifdef __AVX512F__
     Vector y = (Vector)_mm512_rsqrt14_ps((__m512)a) * (Vector)_mm512_rsqrt14_ps((__m512)b);
     y += half_of(y) * (1.0f - (a * y) * (b * y));
-    return (Vector)((Ints)y & (a > 1e-36f));
+    return unless_small(a, y);
 #else
     return inverse_root(a) * inverse_root(b);
 #endif
 }
 
-/* exp(t) for t <= 0, its error below 2e-7; 0 below -87, NaN for NaN. */
-INLINE Vector exp_of(Vector t) {
-    Vector shifted = t * 1.44269504f + 12582912.0f; /* rounds to the nearest integer */
-    Vector whole = shifted - 12582912.0f, f = t * 1.44269504f - whole;
+/* 2^t for t <= 0, its error below 2e-7; 0 below -126, NaN for NaN. */
+INLINE Vector exp2_of(Vector t) {
+#ifdef __AVX512F__
+    t = larger((Vector){0} - 160.0f, t);
+#endif
+    Vector shifted = t + 12582912.0f; /* rounds to the nearest integer */
+    Vector whole = shifted - 12582912.0f, f = t - whole;
     Vector p = f * 1.326472712e-3f + 9.671512645e-3f;
     p = p * f + 5.550733743e-2f;
     p = p * f + 2.402224209e-1f;
     p = p * f + 6.931469776e-1f;
     p = p * f + 1.0f;
 #ifdef __AVX512F__
-    __mmask16 large = _mm512_cmp_ps_mask((__m512)t, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
-    return (Vector)_mm512_maskz_scalef_ps(large, (__m512)p, (__m512)whole);
+    return (Vector)_mm512_scalef_ps((__m512)p, (__m512)whole); /* threads flush what is too small to 0 */
 #else
-    return (Vector)(((Ints)p + ((Ints)shifted << 23)) & ~(t < -87.0f));
+    return (Vector)(((Ints)p + ((Ints)shifted << 23)) & ~(t < -126.0f));
 #endif
 }
+
+/* exp(t), likewise. */
+INLINE Vector exp_of(Vector t) { return exp2_of(t * OCTAVES); }
 
 /* log(1 + t) for finite t >= 0, to 1e-7 relative; NaN for NaN. */
 INLINE Vector log1p_of(Vector t) {
@@ -250,14 +289,14 @@ INLINE int width_of(int dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
 
 /* ------------------------------------------------------------------ distances */
 
-/* Hand over pairs: what the sums need if the only kernel is Laplace or Gaussian, else their distances. */
-INLINE void emit(int form, const Kernel *kernel, int j, Vector r, Vector inverse, Scratch *restrict s) {
+/* Hand over pairs: logits and slopes of a Laplace or Gaussian kernel, over a unit, else distances. */
+INLINE void emit(int form, float unit, int j, Vector r, Vector inverse, Scratch *restrict s) {
     if (form == LAPLACE) {
-        store(s->logit + j, r * -kernel->rate);
-        store(s->slope + j, inverse * kernel->rate);
+        store(s->logit + j, r * -unit);
+        store(s->slope + j, inverse * unit);
     } else if (form == GAUSSIAN) {
-        store(s->logit + j, r * r * (-0.5f * kernel->rate));
-        store(s->slope + j, r * inverse * kernel->rate);
+        store(s->logit + j, r * r * (-0.5f * unit));
+        store(s->slope + j, r * inverse * unit);
     } else {
         store(s->r + j, r);
         store(s->inverse + j, inverse);
@@ -276,7 +315,7 @@ INLINE void multiply(int queries, int count, int dim, const Tile *tile, const Qu
             for (int c = 0; c < queries; c++) sums[c][v] += at * x[c][k];
         }
     for (int c = 0; c < queries; c++)
-        for (int v = 0; v < count; v++) store(s[c].r + j + v * WIDTH, sums[c][v]);
+        for (int v = 0; v < count; v++) store(s[c].square + j + v * WIDTH, sums[c][v]);
 }
 
 INLINE void multiply_all(int queries, int dim, const Tile *tile, const Query *query, Scratch *restrict s) {
@@ -296,37 +335,38 @@ INLINE float square_between(int width, const float *y, float side, const float *
     return sum_of(sum);
 }
 
-/* Squares |y - side x|^2 in s->r, of products there: of x and y less the centre, |x|^2 + |y|^2 - 2 x . y. On the
+/* Squares |y - side x|^2 in s->square, of products there: of x and y less the centre, |x|^2 + |y|^2 - 2 x . y. On the
    sphere |y + x|^2 is what is missing to 2 |x|^2 + 2 |y|^2. Where most of a sum cancels, of differences. */
 INLINE void find_squares(int sided, int width, const Tile *tile, const Query *query, Scratch *restrict s) {
     Ints any = {0};
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector whole = load(tile->square + j) + query->square, square = whole - 2 * load(s->r + j);
+        Vector whole = load(tile->square + j) + query->square, square = whole - 2 * load(s->square + j);
         if (sided) {
             Vector norm = load(tile->excess + j) + 1.0f;
             Vector sum = 2 * (norm * norm + (1 + query->excess) * (1 + query->excess));
             Ints far = square * 2 > sum;
             square = choose(far, sum - square, square);
             whole = choose(far, sum, whole);
-            store(s->side + j, (Vector)((far & INT32_MIN) | 0x3f800000)); /* -1 or 1 */
+            store(s->side + j, (Vector)(far & INT32_MIN));
         }
         Ints near = ~(square * NEAR > whole);
         any |= near;
-        store(s->r + j, (Vector)((Ints)square | near)); /* NaN */
+        store(s->square + j, (Vector)((Ints)square | near)); /* NaN */
     }
     s->count = 0;
     if (!is_any(any)) return;
     for (int j = 0; j < tile->padded; j++) {
         s->near[s->count] = j;
-        s->count += s->r[j] != s->r[j];
+        s->count += s->square[j] != s->square[j];
     }
     for (int i = 0; i < s->count; i++) {
         int j = s->near[i];
-        s->r[j] = square_between(width, tile->points + (int64_t)j * width, sided ? s->side[j] : 1, query->point);
+        float side = sided ? copysignf(1, s->side[j]) : 1;
+        s->square[j] = square_between(width, tile->points + (int64_t)j * width, side, query->point);
     }
 }
 
-/* Squares in s->r, and sides, of a group of queries. */
+/* Squares in s->square, and sides, of a group of queries. */
 INLINE void find_all_squares(int queries, int sided, int dim, const Tile *tile, const Query *query,
                              Scratch *restrict s) {
     if (queries == GROUP) multiply_all(GROUP, dim, tile, query, s);
@@ -334,65 +374,74 @@ INLINE void find_all_squares(int queries, int sided, int dim, const Tile *tile, 
     for (int c = 0; c < queries; c++) find_squares(sided, width_of(dim), tile, query + c, s + c);
 }
 
-/* The same of one query in few dimensions; `dim` is a constant. */
-INLINE void find_small_squares(int sided, int dim, const Tile *tile, const float *x, Scratch *restrict s) {
+/* v = |y - side x|^2 / 2 of the unit vectors along x and y, from the squares of themselves. These are not exactly of
+   length one: a radial difference is removed, and 1 / |x| |y| = 1 + (1 / |x| - 1) + (1 / |y| - 1) nearly. */
+INLINE Vector unit_square(const Tile *tile, const Query *query, int j, Vector square) {
+    Vector radial = load(tile->excess + j) - query->excess;
+    Vector scale = load(tile->inverse + j) * 0.5f + (query->inverse - 1.0f) * 0.5f;
+    return larger((Vector){0}, (square - radial * radial) * scale);
+}
+
+/* The same of one query in few dimensions; on the sphere of unit vectors, halved. `dim` is a constant. */
+INLINE void find_small_squares(int sided, int dim, const Tile *tile, const Query *query, Scratch *restrict s) {
+    Vector x[SMALL], y[SMALL];
+    for (int k = 0; k < dim; k++) x[k] = spread(query->point[k]);
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector dot = {0}, square = {0}, y[SMALL];
+        Vector dot = {0}, square = {0};
         for (int k = 0; k < dim; k++) {
-            y[k] = load(tile->columns + k * tile->size + j);
+            y[k] = load_once(tile->columns + k * tile->size + j);
             if (sided) dot += y[k] * x[k];
         }
+        Vector side = side_of(dot);
         for (int k = 0; k < dim; k++) {
-            Vector at = (Vector){0} + x[k], d = y[k] - (sided ? signed_by(dot, at) : at);
+            Vector d = y[k] - (sided ? signed_by(side, x[k]) : x[k]);
             square += d * d;
         }
-        store(s->r + j, square);
-        if (sided) store(s->side + j, (Vector)(((Ints)dot & INT32_MIN) | 0x3f800000)); /* 1 with the sign of dot */
+        store(s->square + j, sided ? unit_square(tile, query, j, square) : square);
+        if (sided) store(s->side + j, side);
     }
 }
 
-/* Of the squares in s->r. Without a distance for a Gaussian: its slope is proportional to it. */
-INLINE void euclidean_pairs(int form, const Kernel *kernel, int count, Scratch *restrict s) {
+/* Of a Gaussian kernel in flat space, over a unit, without distances: its slope is proportional to them. */
+INLINE void gaussian_of_squares(int count, Scratch *restrict s) {
     for (int j = 0; j < count; j += WIDTH) {
-        Vector square = load(s->r + j);
-        if (form == GAUSSIAN) {
-            store(s->logit + j, square * (-0.5f * kernel->rate));
-            store(s->slope + j, square * 0 + kernel->rate);
-        } else {
-            Vector inverse = inverse_root(square);
-            emit(form, kernel, j, square * inverse, inverse, s);
+        Vector square = load_once(s->square + j);
+        store(s->logit + j, square * -0.5f);
+        store(s->slope + j, square * 0 + 1.0f);
+    }
+}
+
+INLINE void euclidean_pairs(int form, int count, Scratch *restrict s) {
+    if (form == GAUSSIAN) gaussian_of_squares(count, s);
+    else
+        for (int j = 0; j < count; j += WIDTH) {
+            Vector square = load_once(s->square + j), inverse = inverse_root(square);
+            emit(form, 1, j, square * inverse, inverse, s);
         }
+}
+
+/* With v = 1 - cos(theta) for the angle theta to y, or to -y beyond a right angle, sin(theta)^2 = 2 v - v^2, and
+   theta is sin(theta) p(v): theta / sin(theta) is analytic in v (a fit on [0, 1], error 1e-7). Of the v in
+   s->square, and sides. */
+INLINE void sphere_pairs(int form, const Tile *tile, Scratch *restrict s) {
+    for (int j = 0; j < tile->padded; j += WIDTH) {
+        Vector v = load_once(s->square + j), side = load_once(s->side + j);
+        Vector square = v + v - v * v, inverse = inverse_root(square);
+        Vector p = v * 1.814127028e-02f - 4.520956644e-02f;
+        p = p * v + 6.492482586e-02f;
+        p = p * v - 2.880293021e-02f;
+        p = p * v + 4.087360266e-02f;
+        p = p * v + 5.387405562e-02f;
+        p = p * v + 1.336752440e-01f;
+        p = p * v + 3.333196466e-01f;
+        p = p * v + 1.0f;
+        Vector angle = signed_by(side, square * inverse * p), pi = (Vector){0} + 3.14159265f;
+        angle += (Vector)((Ints)pi & ((Ints)side >> 31));
+        emit(form, 1, j, angle, inverse * load(tile->inverse + j), s);
     }
 }
 
-/* With e the chord to y, or to -y beyond a right angle, sin(theta) = e sqrt(1 - e^2/4), and theta, or pi less
-   it, is sin(theta) p(e^2): theta / sin(theta) is analytic in e^2 (a fit on [0, 2], error 1e-7). Vectors are
-   not exactly of length one: a radial difference is removed. Of the squares in s->r, and sides. Two loops, whose
-   constants fit into the registers. */
-INLINE void sphere_pairs(int form, const Kernel *kernel, const Tile *tile, const Query *q, Scratch *restrict s) {
-    for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector radial = load(tile->excess + j) - q->excess;
-        Vector square = (load(s->r + j) - radial * radial) * (load(tile->inverse + j) * q->inverse);
-        store(s->r + j, (Vector)((Ints)square & ~(square < 0)));
-    }
-    for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector square = load(s->r + j), norm = load(tile->inverse + j), side = load(s->side + j);
-        Vector sine2 = square - square * square * 0.25f, inverse = inverse_root(sine2);
-        Vector p = square * 7.086433702e-5f - 3.531997378e-4f;
-        p = p * square + 1.014450404e-3f;
-        p = p * square - 9.000915690e-4f;
-        p = p * square + 2.554600166e-3f;
-        p = p * square + 6.734256953e-3f;
-        p = p * square + 3.341881099e-2f;
-        p = p * square + 1.666598233e-1f;
-        p = p * square + 1.0f;
-        Vector angle = sine2 * inverse * p, pi = (Vector){0} + 3.14159265f;
-        angle = (Vector)((Ints)pi & (side < 0)) + signed_by(side, angle);
-        emit(form, kernel, j, angle, inverse * norm, s);
-    }
-}
-
-/* cosh(r) - 1 = -<x, y>_L - 1 as float32 in s->r. x is lifted, time first. Returns whether one of them
+/* cosh(r) - 1 = -<x, y>_L - 1 as float32 in s->square. x is lifted, time first. Returns whether one of them
    is so small that the product has cancelled. */
 INLINE int lorentz_products(int dim, const Tile *tile, const double *x, Scratch *restrict s) {
     Vector limit = (Vector){0} + (float)(1e-8 * tile->farthest * x[0]);
@@ -401,9 +450,9 @@ INLINE int lorentz_products(int dim, const Tile *tile, const double *x, Scratch 
         Doubles z = load_doubles(tile->lifted + j) * x[0] - 1.0;
         for (int k = 1; k < dim; k++) z -= load_doubles(tile->lifted + k * tile->size + j) * x[k];
         Half narrow = __builtin_convertvector(z, Half);
-        memcpy(s->r + j, &narrow, sizeof narrow);
+        memcpy(s->square + j, &narrow, sizeof narrow);
     }
-    for (int j = 0; j < tile->padded; j += WIDTH) any |= load(s->r + j) < limit;
+    for (int j = 0; j < tile->padded; j += WIDTH) any |= load(s->square + j) < limit;
     return is_any(any);
 }
 
@@ -421,24 +470,25 @@ INLINE void lorentz_squares(int dim, const Tile *tile, const double *x, Scratch 
         Longs near = time < product;
         Doubles z = (Doubles)((near & (Longs)(square * 0.5)) | (~near & (Longs)rest));
         Half narrow = __builtin_convertvector(z, Half);
-        memcpy(s->r + j, &narrow, sizeof narrow);
+        memcpy(s->square + j, &narrow, sizeof narrow);
     }
 }
 
-/* With z = cosh(r) - 1, sinh(r) = sqrt(z (z + 2)), and r = log(cosh(r) + sinh(r)). Two loops, since a processor
-   looks ahead no further than a few vectors of the two in one. */
-INLINE void hyperboloid_pairs(int dim, int form, const Kernel *kernel, const Tile *tile, const double *x,
-                              Scratch *restrict s) {
+/* The more exact of both. */
+INLINE void hyperboloid_squares(int dim, const Tile *tile, const double *x, Scratch *restrict s) {
     if (lorentz_products(dim, tile, x, s)) lorentz_squares(dim, tile, x, s);
-    for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector z = load(s->r + j);
-        z = (Vector)((Ints)z & ~(z < 0));
-        Vector inverse = inverse_root_of_product(z, z + 2.0f);
+    for (int j = 0; j < tile->padded; j += WIDTH) store(s->square + j, larger((Vector){0}, load(s->square + j)));
+}
+
+/* With z = cosh(r) - 1 in s->square, sinh(r) = sqrt(z (z + 2)), and r = log(cosh(r) + sinh(r)). Two loops, since a
+   processor looks ahead no further than a few vectors of the two in one. */
+INLINE void hyperboloid_pairs(int form, int count, Scratch *restrict s) {
+    for (int j = 0; j < count; j += WIDTH) {
+        Vector z = load_once(s->square + j), inverse = inverse_root_of_product(z, z + 2.0f);
         store(s->r + j, z * ((z + 2.0f) * inverse) + z);
         store(s->inverse + j, inverse);
     }
-    for (int j = 0; j < tile->padded; j += WIDTH)
-        emit(form, kernel, j, log1p_of(load(s->r + j)), load(s->inverse + j), s);
+    for (int j = 0; j < count; j += WIDTH) emit(form, 1, j, log1p_of(load(s->r + j)), load(s->inverse + j), s);
 }
 
 /* ------------------------------------------------------------------ kernels */
@@ -457,34 +507,37 @@ INLINE void half_integer(const Kernel *kernel, int count, Scratch *restrict s) {
     }
 }
 
-/* The cells of distances in a table, and the positions in them, from 0 to 1, or NaN. */
-INLINE void find_cells(const Kernel *kernel, int count, const Scratch *s, int32_t *cells, float *positions) {
-    Ints bits = {0};
-    Vector least = (Vector)(bits + (kernel->first << kernel->shift)), last = (Vector){0} + (float)kernel->last;
-    Vector most = (Vector)(bits + ((kernel->last + 1) << kernel->shift) - 1);
+/* Of distances, or of squares over a unit, where their pieces begin in a table, positions in cells, from 0 to 1, or
+   NaN, and widths of cells, negative from the other pole. `form` and `sided` are constants. */
+INLINE void find_cells(int form, int sided, const Kernel *kernel, float unit, int count, const Scratch *s,
+                       int32_t *pieces, float *positions, float *widths) {
+    Ints bits = {0}, far = {0};
+    int shift = kernel->shift, first = kernel->first, cells = sided ? kernel->cells / 2 : kernel->cells;
+    Vector least = (Vector)(bits + (first << shift)), most = (Vector)(bits + ((first + cells) << shift) - 1);
     for (int j = 0; j < count; j += WIDTH) {
-        Vector r = load(s->r + j), position;
-        Ints cell;
-        if (kernel->form == TABLE_UNIFORM) {
-            Vector u = r * kernel->rate;
-            cell = __builtin_convertvector(larger(smaller(u, last), (Vector){0}), Ints);
-            position = u - __builtin_convertvector(cell, Vector);
-        } else { /* high bits name the cell, low bits the position in it */
-            bits = (Ints)smaller(larger(r, least), most);
-            cell = (bits >> kernel->shift) - kernel->first;
-            bits = ((bits & ((1 << kernel->shift) - 1)) << (23 - kernel->shift)) | 0x3f800000;
-            position = (Vector)((Ints)((Vector)bits - 1.0f) | (r != r));
+        Vector at = load_once((form == TABLE_OF_SQUARES ? s->square : s->r) + j);
+        if (form == FOLDED_TABLE) {
+            far = (Ints)(1.57079633f - at) >> 31;
+            at = smaller(at, 3.14159265f - at);
+        } else if (form == TABLE_OF_SQUARES) {
+            if (sided) far = (Ints)load(s->side + j) >> 31;
+            else at *= unit;
         }
-        memcpy(cells + j, &cell, sizeof cell);
-        store(positions + j, position);
+        bits = (Ints)smaller(larger(at, least), most); /* high bits name the octave, the next ones the cell in it */
+        Ints cell = (bits >> shift) - first, width = (bits & 0x7f800000) - ((23 - shift) << 23);
+        bits = ((bits << (23 - shift)) & 0x007fffff) | 0x3f800000; /* the position in the cell, plus 1 */
+        cell = (cell + (far & cells)) << 2;
+        memcpy(pieces + j, &cell, sizeof cell);
+        store(positions + j, (Vector)((Ints)((Vector)bits - 1.0f) | (at != at)));
+        store(widths + j, (Vector)(width | (far & INT32_MIN)));
     }
 }
 
 #ifdef __SSE2__
-/* Four numbers of each of the cells 0, 4, ..., in lanes of four. */
-INLINE Register load_lanes(const float *numbers, const int32_t *cells) {
+/* Four numbers of each of the pieces 0, 4, ..., in lanes of four. */
+INLINE Register load_lanes(const float *numbers, const int32_t *pieces) {
     __m128 lane[WIDTH / 4];
-    for (int i = 0; i < WIDTH / 4; i++) lane[i] = _mm_loadu_ps(numbers + 8 * (int64_t)cells[4 * i]);
+    for (int i = 0; i < WIDTH / 4; i++) lane[i] = _mm_loadu_ps(numbers + pieces[4 * i]);
 #ifdef __AVX__
     __m256 two = _mm256_insertf128_ps(_mm256_castps128_ps256(lane[0]), lane[1], 1);
 #ifdef __AVX512F__
@@ -498,10 +551,10 @@ INLINE Register load_lanes(const float *numbers, const int32_t *cells) {
 #endif
 }
 
-/* columns[k]: the k-th of four numbers of a vector of cells. Lanes of four rows are transposed. */
-INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
+/* columns[k]: the k-th number of a vector of pieces. Lanes of four rows are transposed. */
+INLINE void load_columns(const float *numbers, const int32_t *pieces, Vector *columns) {
     Register rows[4], low[2], high[2];
-    for (int i = 0; i < 4; i++) rows[i] = load_lanes(numbers, cells + i);
+    for (int i = 0; i < 4; i++) rows[i] = load_lanes(numbers, pieces + i);
     for (int i = 0; i < 2; i++) {
         low[i] = LANES(unpacklo)(rows[2 * i], rows[2 * i + 1]);
         high[i] = LANES(unpackhi)(rows[2 * i], rows[2 * i + 1]);
@@ -512,34 +565,46 @@ INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *col
     columns[3] = (Vector)LANES(shuffle)(high[0], high[1], 0xee);
 }
 #else
-INLINE void load_columns(const float *numbers, const int32_t *cells, Vector *columns) {
+INLINE void load_columns(const float *numbers, const int32_t *pieces, Vector *columns) {
     for (int i = 0; i < WIDTH; i++)
-        for (int k = 0; k < 4; k++) columns[k][i] = numbers[8 * (int64_t)cells[i] + k];
+        for (int k = 0; k < 4; k++) columns[k][i] = numbers[pieces[i] + k];
 }
 #endif
 
-INLINE void tabulated(const Kernel *kernel, int count, Scratch *restrict s) {
-    int32_t cells[TILE];
-    float positions[TILE];
-    find_cells(kernel, count, s, cells, positions);
+/* log k, and its slope times -1, over the lengths of directions: times the numbers in `inverse`, unless that is
+   NULL. */
+INLINE void tabulated(int form, int sided, const Kernel *kernel, float unit, const float *inverse, int count,
+                      Scratch *restrict s) {
+    int32_t pieces[TILE];
+    float positions[TILE], widths[TILE];
+    find_cells(form, sided, kernel, unit, count, s, pieces, positions, widths);
     for (int j = 0; j < count; j += WIDTH) {
-        Vector log[4], slope[4], t = load(positions + j);
-        load_columns(kernel->cubics, cells + j, log);
-        load_columns(kernel->cubics + 4, cells + j, slope);
-        store(s->logit + j, ((log[3] * t + log[2]) * t + log[1]) * t + log[0]);
-        store(s->slope + j, -(((slope[3] * t + slope[2]) * t + slope[1]) * t + slope[0]) * load(s->inverse + j));
+        Vector c[4], t = load(positions + j);
+        load_columns(kernel->pieces, pieces + j, c);
+        Vector linear = c[2] * t, square = c[3] * t * t, slope = -(c[1] + linear + square);
+        Vector mean = c[1] + linear * 0.5f + square * 0.333333333f; /* of the slope, from where the cell begins */
+        store(s->logit + j, t * load(widths + j) * mean + c[0]);
+        store(s->slope + j, inverse ? slope * load(inverse + j) : slope);
     }
 }
 
-/* logit = log k, slope = -d log k / dr (or r, for displacements) over the length of the direction. */
-INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch *restrict s) {
+/* The same of the squares in s->square, and sides. */
+INLINE void tabulated_squares(const Request *q, const Kernel *kernel, const Tile *tile, Scratch *restrict s) {
+    if (q->geometry == SPHERE) tabulated(TABLE_OF_SQUARES, 1, kernel, 1, tile->inverse, tile->padded, s);
+    else tabulated(TABLE_OF_SQUARES, 0, kernel, q->geometry == EUCLIDEAN ? 0.5f : 1, NULL, tile->padded, s);
+}
+
+/* logit = log k, slope = -d log k / dr (or r, for displacements) over the length of the direction; of Laplace and
+   Gaussian kernels `unit` times those of rate 1. */
+INLINE void evaluate(const Kernel *kernel, float unit, int displacement, int count, Scratch *restrict s) {
     if (kernel->form == HALF_INTEGER) half_integer(kernel, count, s);
-    else if (kernel->form > HALF_INTEGER) tabulated(kernel, count, s);
+    else if (kernel->form == TABLE) tabulated(TABLE, 0, kernel, 1, s->inverse, count, s);
+    else if (kernel->form == FOLDED_TABLE) tabulated(FOLDED_TABLE, 1, kernel, 1, s->inverse, count, s);
     else
         for (int j = 0; j < count; j += WIDTH) {
             Vector r = load(s->r + j), inverse = load(s->inverse + j);
-            if (kernel->form == LAPLACE) emit(LAPLACE, kernel, j, r, inverse, s);
-            else emit(GAUSSIAN, kernel, j, r, inverse, s);
+            if (kernel->form == LAPLACE) emit(LAPLACE, unit, j, r, inverse, s);
+            else emit(GAUSSIAN, unit, j, r, inverse, s);
         }
     for (int j = 0; displacement && j < count; j += WIDTH)
         store(s->slope + j, load(s->r + j) * load(s->inverse + j));
@@ -548,10 +613,10 @@ INLINE void evaluate(const Kernel *kernel, int displacement, int count, Scratch 
 /* ------------------------------------------------------------------ sums */
 
 /* Weights, and their products with the slopes in s->weight. */
-INLINE void add_weights(int count, Scratch *restrict s, float largest, double *sums) {
+INLINE void add_weights(int count, Scratch *restrict s, Scale scale, double *sums) {
     Vector total = {0}, squares = {0};
     for (int j = 0; j < count; j += WIDTH) {
-        Vector w = exp_of(load(s->logit + j) - largest);
+        Vector w = exp2_of((load(s->logit + j) - scale.base) * scale.octaves);
         total += w;
         squares += w * w;
         store(s->weight + j, w * load(s->slope + j));
@@ -560,20 +625,24 @@ INLINE void add_weights(int count, Scratch *restrict s, float largest, double *s
     sums[2] += sum_of(squares);
 }
 
-/* `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side is 1. */
-INLINE void add_small(int sided, int dim, const Tile *tile, const float *x, Scratch *restrict s,
-                      float largest, double *sums) {
-    Vector parts[SMALL] = {{0}};
-    add_weights(tile->padded, s, largest, sums);
+/* Weights, and sums of a (y - side x); `dim`, at most `SMALL`, and `sided` are constants; without `sided` every side
+   is 1. */
+INLINE void add_small(int sided, int dim, const Tile *tile, const float *point, Scratch *restrict s, Scale scale,
+                      double *sums) {
+    Vector total = {0}, squares = {0}, parts[SMALL] = {{0}}, x[SMALL];
+    for (int k = 0; k < dim; k++) x[k] = spread(point[k]);
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector a = load(s->weight + j);
+        Vector w = exp2_of((load(s->logit + j) - scale.base) * scale.octaves), a = w * load(s->slope + j);
+        Vector side = sided ? load_once(s->side + j) : w;
+        total += w;
+        squares += w * w;
         for (int k = 0; k < dim; k++) {
-            Vector d = load(tile->columns + k * tile->size + j);
-            if (sided) d -= signed_by(load(s->side + j), (Vector){0} + x[k]);
-            else d -= x[k];
+            Vector d = load(tile->columns + k * tile->size + j) - (sided ? signed_by(side, x[k]) : x[k]);
             parts[k] += a * d;
         }
     }
+    sums[1] += sum_of(total);
+    sums[2] += sum_of(squares);
     for (int k = 0; k < dim; k++) sums[3 + k] += sum_of(parts[k]);
 }
 
@@ -614,7 +683,7 @@ INLINE void near_directions(int sided, int count, int width, const Tile *tile, c
     Vector total[VECTORS] = {{0}};
     for (int i = 0; i < s->count; i++) {
         int j = s->near[i];
-        float side = sided ? s->side[j] : 1;
+        float side = sided ? copysignf(1, s->side[j]) : 1;
         const float *y = tile->points + (int64_t)j * width + first;
         for (int v = 0; v < count; v++)
             total[v] += s->weight[j] * (load(y + v * WIDTH) - side * load(x + first + v * WIDTH));
@@ -662,34 +731,66 @@ INLINE void add_lifted(int dim, const Tile *tile, const Scratch *s, double *sums
 
 /* ------------------------------------------------------------------ a query and a tile */
 
-/* `form` is a constant: of the only kernel, or -1. */
+/* What the logits and slopes of a kernel are to be multiplied by. */
+INLINE float unit_of(const Kernel *kernel) { return kernel->form <= GAUSSIAN ? kernel->rate : 1; }
+
+/* The form of the only kernel, if it is evaluated with the distances, or of tables that need none; else -1. */
+INLINE int form_of(const Request *q) {
+    int form = q->kernel->form, squares = 1;
+    for (int k = 0; k < q->kernels; k++) squares &= q->kernel[k].form == TABLE_OF_SQUARES;
+    return squares || (q->kernels == 1 && !q->displacement && form <= GAUSSIAN) ? form : -1;
+}
+
+/* Squares, and what follows from them; `form` is a constant, see above. */
 INLINE void find_pairs(int form, const Request *q, const Tile *tile, const double *lifted, const Query *query,
                        Scratch *restrict s) {
-    int dim = q->dim;
-    const float *x = query->point;
-    const Kernel *kernel = q->kernel;
+    int dim = q->dim, distances = form != TABLE_OF_SQUARES;
     if (q->geometry == HYPERBOLOID) {
-        if (dim == 3) hyperboloid_pairs(3, form, kernel, tile, lifted, s);
-        else hyperboloid_pairs(dim, form, kernel, tile, lifted, s);
+        if (dim == 3) hyperboloid_squares(3, tile, lifted, s);
+        else hyperboloid_squares(dim, tile, lifted, s);
+        if (distances) hyperboloid_pairs(form, tile->padded, s);
     } else if (q->geometry == SPHERE) {
-        if (dim == 2) find_small_squares(1, 2, tile, x, s);
-        else if (dim == 3) find_small_squares(1, 3, tile, x, s);
-        else if (dim == 4) find_small_squares(1, 4, tile, x, s);
-        sphere_pairs(form, kernel, tile, query, s);
+        if (dim == 2) find_small_squares(1, 2, tile, query, s);
+        else if (dim == 3) find_small_squares(1, 3, tile, query, s);
+        else if (dim == 4) find_small_squares(1, 4, tile, query, s);
+        else
+            for (int j = 0; j < tile->padded; j += WIDTH)
+                store(s->square + j, unit_square(tile, query, j, load(s->square + j)));
+        if (distances) sphere_pairs(form, tile, s);
     } else {
-        if (dim == 1) find_small_squares(0, 1, tile, x, s);
-        else if (dim == 2) find_small_squares(0, 2, tile, x, s);
-        else if (dim == 3) find_small_squares(0, 3, tile, x, s);
-        else if (dim == 4) find_small_squares(0, 4, tile, x, s);
-        euclidean_pairs(form, kernel, tile->padded, s);
+        if (dim == 1) find_small_squares(0, 1, tile, query, s);
+        else if (dim == 2) find_small_squares(0, 2, tile, query, s);
+        else if (dim == 3) find_small_squares(0, 3, tile, query, s);
+        else if (dim == 4) find_small_squares(0, 4, tile, query, s);
+        if (distances) euclidean_pairs(form, tile->padded, s);
     }
 }
 
-/* Add the log-weights to the logits, and return the largest (ignoring NaN). */
-INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *restrict s) {
+/* Logits and slopes of a kernel, over its unit, of the pairs. */
+INLINE void evaluate_pairs(const Request *q, const Kernel *kernel, const Tile *tile, Scratch *restrict s) {
+    int squares = q->geometry == EUCLIDEAN && !q->displacement;
+    if (kernel->form == TABLE_OF_SQUARES) tabulated_squares(q, kernel, tile, s);
+    else if (kernel->form == GAUSSIAN && squares) gaussian_of_squares(tile->padded, s);
+    else evaluate(kernel, 1, q->displacement, tile->padded, s);
+}
+
+/* Raise the largest logit of a query, to which its sums are relative. */
+INLINE void raise(int width, float largest, float octaves, double *sums) {
+    if (!(largest > sums[0])) return;
+    double factor = exp2((sums[0] - largest) * octaves);
+    sums[0] = largest;
+    sums[1] *= factor;
+    sums[2] *= factor * factor;
+    for (int k = 0; k < width; k++) sums[3 + k] *= factor;
+}
+
+/* Add the log-weights to the logits, which are over a unit, exclude what is not there, and raise the largest logit of
+   the query, to which its sums are relative (NaN does not count). Returns how weights follow from logits. */
+INLINE Scale weigh(const Request *q, float unit, const Tile *tile, int64_t i, Scratch *restrict s, int width,
+                   double *sums) {
     if (q->log_weight) {
         const float *w = q->log_weight + i * q->row_stride + tile->first * q->column_stride;
-        for (int j = 0; j < tile->count; j++) s->logit[j] += w[j * q->column_stride];
+        for (int j = 0; j < tile->count; j++) s->logit[j] = s->logit[j] * unit + w[j * q->column_stride];
     }
     if (q->self_index) {
         int64_t own = q->self_index[i] - tile->first;
@@ -701,9 +802,12 @@ INLINE float weigh(const Request *q, const Tile *tile, int64_t i, Scratch *restr
         Vector logit = load(s->logit + j);
         most = larger(logit, most);
     }
+    Scale scale = {.octaves = (q->log_weight ? 1 : unit) * OCTAVES};
     float largest = -INFINITY;
     for (int k = 0; k < WIDTH; k++) largest = most[k] > largest ? most[k] : largest;
-    return largest;
+    raise(width, largest, scale.octaves, sums);
+    scale.base = sums[0] == -INFINITY ? 0 : (float)sums[0];
+    return scale;
 }
 
 /* The references of a tile from the first to the last that log-weights do not exclude for all of the queries
@@ -734,18 +838,6 @@ INLINE Tile met_by(int queries, const Request *q, const Tile *tile, int64_t i) {
     } else
         part.lifted += first;
     return part;
-}
-
-/* Raise the largest logit of a query, to which its sums are relative. */
-INLINE float raise(int width, float largest, double *sums) {
-    if (largest > sums[0]) {
-        double factor = exp(sums[0] - largest);
-        sums[0] = largest;
-        sums[1] *= factor;
-        sums[2] *= factor * factor;
-        for (int k = 0; k < width; k++) sums[3 + k] *= factor;
-    }
-    return sums[0] == -INFINITY ? 0 : (float)sums[0];
 }
 
 /* ------------------------------------------------------------------ tiles */

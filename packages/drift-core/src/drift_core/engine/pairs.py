@@ -41,7 +41,7 @@ _SLACK = tl.constexpr(8.0)
 _TOGETHER = tl.constexpr(64)
 """Tiles whose sums are float32."""
 _LOG2E = tl.constexpr(1.44269504)
-RUNTIME = ["n", "references", "tiles", "parts", "factors", "first", "last", "shift"]
+RUNTIME = ["n", "references", "tiles", "parts", "factors", "first", "cells", "shift"]
 """Integers whose values must not compile anew."""
 
 
@@ -106,7 +106,7 @@ def _rescaled(sums, factor):
 @triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def softmax_sums(
-    x, y, half_x, half_y, n, references, tiles, rate, factors, first, last, shift, cubics,
+    x, y, half_x, half_y, n, references, tiles, rate, factors, first, cells, shift, pieces,
     log_weight, row_stride, column_stride, self_index, sums,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
     EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, ALONG: tl.constexpr,
@@ -118,7 +118,7 @@ def softmax_sums(
     those of the directions; then D is small.
     """
     n, m = n.to(tl.int64), tl.cdiv(references, M).to(tl.int64) * M
-    profile, weights = (rate, factors, first, last, shift, cubics), (log_weight, row_stride, column_stride)
+    profile, weights = (rate, factors, first, cells, shift, pieces), (log_weight, row_stride, column_stride)
     octaves = scale(rate, FORM) * _LOG2E
     index, part = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N), tl.program_id(1)
     i = tl.minimum(index, n - 1)
@@ -178,7 +178,7 @@ def _merged(sums64, sums32, COUNT: tl.constexpr):
 @triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def direction_sums(
-    x, y, half_x, half_y, n, references, tiles, rate, factors, first, last, shift, cubics,
+    x, y, half_x, half_y, n, references, tiles, rate, factors, first, cells, shift, pieces,
     log_weight, row_stride, column_stride, self_index, sums,
     GEOMETRY: tl.constexpr, FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, WEIGHTED: tl.constexpr,
     EXCLUDING: tl.constexpr, D: tl.constexpr, OWN: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
@@ -188,7 +188,7 @@ def direction_sums(
     No two programs share an address, so the order is fixed.
     """
     n, m = n.to(tl.int64), tl.cdiv(references, M).to(tl.int64) * M
-    profile, weights = (rate, factors, first, last, shift, cubics), (log_weight, row_stride, column_stride)
+    profile, weights = (rate, factors, first, cells, shift, pieces), (log_weight, row_stride, column_stride)
     octaves = scale(rate, FORM) * _LOG2E
     index, part = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N), tl.program_id(1)
     i, known = tl.minimum(index, n - 1), index < n

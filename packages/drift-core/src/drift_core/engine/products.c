@@ -46,7 +46,7 @@ static void find_position(const Product *p, const Kernel *kernel, int queries, c
     else if (q->dim > SMALL) find_all_squares(queries, 1, q->dim, tile, query, g->at);
     for (int c = 0; c < queries; c++) {
         find_pairs(-1, q, tile, NULL, query + c, g->at + c);
-        if (p->product) evaluate(kernel, q->displacement, tile->padded, g->at + c);
+        if (p->product) evaluate(kernel, kernel->rate, q->displacement, tile->padded, g->at + c);
     }
 }
 
@@ -80,9 +80,8 @@ static void find_weights(const Product *p, const Kernel *kernel, int queries, co
             store(s->inverse + j, inverse);
             store(s->slope + j, inverse * 0 + 1);
         }
-        if (!p->product) evaluate(kernel, q->displacement, padded, s);
-        float largest = raise((int)width, weigh(q, tiles, i + c, s), sums);
-        add_weights(padded, s, largest, sums);
+        if (!p->product) evaluate(kernel, kernel->rate, q->displacement, padded, s);
+        add_weights(padded, s, weigh(q, 1, tiles, i + c, s, (int)width, sums), sums);
     }
 }
 
@@ -90,8 +89,9 @@ static void find_weights(const Product *p, const Kernel *kernel, int queries, co
 INLINE void add_columns(int dim, const Tile *tile, const float *x, const Scratch *s, double *sums) {
     Vector parts[SMALL] = {{0}};
     for (int j = 0; j < tile->padded; j += WIDTH) {
-        Vector a = load(s->weight + j), side = load(s->side + j);
-        for (int k = 0; k < dim; k++) parts[k] += a * (load(tile->columns + k * tile->size + j) - side * x[k]);
+        Vector a = load_once(s->weight + j), side = load_once(s->side + j);
+        for (int k = 0; k < dim; k++)
+            parts[k] += a * (load(tile->columns + k * tile->size + j) - signed_by(side, spread(x[k])));
     }
     for (int k = 0; k < dim; k++) sums[k] += sum_of(parts[k]);
 }
@@ -179,8 +179,6 @@ static void *run_groups(void *argument) {
     };
     if (g.points && g.queries && g.sums && g.at && g.total && g.met) {
         int64_t i;
-        for (int c = 0; c < GROUP; c++)
-            for (int j = 0; j < TILE; j++) g.at[c].side[j] = 1; /* stays so in the orthant */
         while ((i = atomic_fetch_add(&work->next, GROUP)) < n)
             run_group(work, i, n - i < GROUP ? (int)(n - i) : GROUP, &g);
     } else

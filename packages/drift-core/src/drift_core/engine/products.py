@@ -18,7 +18,7 @@ from drift_core.engine.forms import kernel, scale
 UNROLL = tl.constexpr(4)
 _TINY = tl.constexpr(1.2e-38)
 """Smaller numbers are denormal, and have no inverse root."""
-RUNTIME = ["positions", "factors", "first", "last", "shift", "queries", "references"]
+RUNTIME = ["positions", "factors", "first", "cells", "shift", "queries", "references"]
 """Integers whose values must not compile anew."""
 
 
@@ -77,9 +77,9 @@ def _sphere(x, y, D: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl
 
 @triton.jit
 @no_type_check
-def _log_kernel(r, rate, factors, first, last, shift, cubics, FORM: tl.constexpr):
+def _log_kernel(r, rate, factors, first, cells, shift, pieces, FORM: tl.constexpr):
     """log k and -d log k / dr."""
-    energy, slope = kernel(r, (rate, factors, first, last, shift, cubics), FORM)
+    energy, slope = kernel(r, (rate, factors, first, cells, shift, pieces), FORM)
     unit = scale(rate, FORM)
     return -energy * unit, slope * unit
 
@@ -113,7 +113,7 @@ def _queries(block, N: tl.constexpr):
 @triton.jit
 @no_type_check
 def _position(
-    x, y, rate, factors, first, last, shift, cubics,
+    x, y, rate, factors, first, cells, shift, pieces,
     FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
     D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
@@ -124,7 +124,7 @@ def _position(
     """
     if PRODUCT:
         angle, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
-        logit, slope = _log_kernel(angle, rate, factors, first, last, shift, cubics, FORM)
+        logit, slope = _log_kernel(angle, rate, factors, first, cells, shift, pieces, FORM)
         if DISPLACEMENT:
             slope = angle
         return logit, slope * inverse, side
@@ -140,7 +140,7 @@ def _position(
 @triton.jit
 @no_type_check
 def _total(
-    term, rate, factors, first, last, shift, cubics,
+    term, rate, factors, first, cells, shift, pieces,
     FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr,
 ):  # fmt: skip
     """Logits, and slopes over the distances, of sums over all positions."""
@@ -148,7 +148,7 @@ def _total(
         return term, tl.zeros_like(term) + 1.0
     else:
         r = tl.sqrt(term)
-        logit, slope = _log_kernel(r, rate, factors, first, last, shift, cubics, FORM)
+        logit, slope = _log_kernel(r, rate, factors, first, cells, shift, pieces, FORM)
         if DISPLACEMENT:
             slope = r
         return logit, tl.where(r > 0, slope / r, 0.0)
@@ -157,7 +157,7 @@ def _total(
 @triton.jit(do_not_specialize=RUNTIME)
 @no_type_check
 def logits(
-    x, y, positions, rate, factors, first, last, shift, cubics,
+    x, y, positions, rate, factors, first, cells, shift, pieces,
     log_weight, row_stride, column_stride, self_index, queries, references, found, slopes, sums,
     FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
     WEIGHTED: tl.constexpr, EXCLUDING: tl.constexpr, SLOPES: tl.constexpr,
@@ -175,13 +175,13 @@ def logits(
     for at in range(positions.to(tl.int64)):  # compensated sums (Kahan)
         added, _, _ = _position(
             x + (at * blocks + block) * (D + 2) * N, y + (at * tiles + tile) * (D + 2) * M,
-            rate, factors, first, last, shift, cubics, FORM, DISPLACEMENT, PRODUCT, ORTHANT, D, M, N,
+            rate, factors, first, cells, shift, pieces, FORM, DISPLACEMENT, PRODUCT, ORTHANT, D, M, N,
         )  # fmt: skip
         added -= error
         new = term + added
         error = (new - term) - added
         term = new
-    logit, slope = _total(term, rate, factors, first, last, shift, cubics, FORM, DISPLACEMENT, PRODUCT)
+    logit, slope = _total(term, rate, factors, first, cells, shift, pieces, FORM, DISPLACEMENT, PRODUCT)
     own = i
     if EXCLUDING:
         own = tl.load(self_index + tl.minimum(i, queries - 1))
@@ -233,7 +233,7 @@ def merge(sums, tiles, state, base, T: tl.constexpr, N: tl.constexpr):
 @triton.jit(do_not_specialize=[*RUNTIME, "tiles", "share"])
 @no_type_check
 def directions(
-    x, y, tiles, share, rate, factors, first, last, shift, cubics, weights, sums,
+    x, y, tiles, share, rate, factors, first, cells, shift, pieces, weights, sums,
     FORM: tl.constexpr, DISPLACEMENT: tl.constexpr, PRODUCT: tl.constexpr, ORTHANT: tl.constexpr,
     D: tl.constexpr, LETTERS: tl.constexpr, GROUPS: tl.constexpr, RUN: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr,
@@ -257,7 +257,7 @@ def directions(
         along = tl.zeros([LETTERS, N], tl.float32)
         for tile in range(first_tile, tl.minimum(first_tile + RUN, end)):
             _, slope, side = _position(
-                x, y + tile * (D + 2) * M, rate, factors, first, last, shift, cubics,
+                x, y + tile * (D + 2) * M, rate, factors, first, cells, shift, pieces,
                 FORM, DISPLACEMENT, PRODUCT, ORTHANT, D, M, N,
             )  # fmt: skip
             j = tile * M + tl.arange(0, M)[:, None]

@@ -12,6 +12,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 typedef void Parallel(void (*function)(void *), void *argument, unsigned threads, unsigned flags);
 
@@ -31,23 +34,37 @@ typedef struct {
     _Atomic int64_t started;
 } Call;
 
+/* Weights too small for a float32 are 0: sums of them would take an age on some processors. */
 static void call(void *argument) {
     Call *c = argument;
-    if (atomic_fetch_add(&c->started, 1) < c->count) c->function(c->argument);
+    if (atomic_fetch_add(&c->started, 1) >= c->count) return;
+#ifdef __SSE2__
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | _MM_FLUSH_ZERO_ON);
+    c->function(c->argument);
+    _mm_setcsr(mode);
+#else
+    c->function(c->argument);
+#endif
+}
+
+static void *call_in_thread(void *argument) {
+    call(argument);
+    return NULL;
 }
 
 void drift_threads(int64_t threads, int64_t tasks, void *(*function)(void *), void *argument) {
-    int64_t count = threads < tasks ? threads : tasks, started = 0;
-    if (count > 1 && parallel && getpid() == owner) {
+    int64_t started = 0;
+    Call c = {function, argument, threads < tasks ? threads : tasks, 0};
+    if (c.count > 1 && parallel && getpid() == owner) {
         /* As many as torch wants, so that none of them ends here and has to be started again. */
-        Call c = {function, argument, count, 0};
         parallel(call, &c, (unsigned)threads, 0);
         return;
     }
-    pthread_t *others = calloc(count > 1 ? count : 1, sizeof *others);
-    while (others && started < count - 1 && pthread_create(others + started, NULL, function, argument) == 0)
+    pthread_t *others = calloc(c.count > 1 ? c.count : 1, sizeof *others);
+    while (others && started < c.count - 1 && pthread_create(others + started, NULL, call_in_thread, &c) == 0)
         started++;
-    function(argument);
+    call(&c);
     for (int64_t t = 0; t < started; t++) pthread_join(others[t], NULL);
     free(others);
 }

@@ -8,7 +8,8 @@
 
 #include "pairs.h"
 
-#define REFERENCES (TILE / WIDTH) /* references at a time */
+#define PAIRS 256                  /* pairs at a time, */
+#define REFERENCES (PAIRS / WIDTH) /* and references */
 #define POSITIONS 32              /* positions whose sum is float32; sums of those are float64 */
 #define TOGETHER 64               /* tiles whose weights are summed in float32; sums of those are float64 */
 #define SLACK 20.0f               /* nats by which a logit may exceed the base before the sums are rescaled */
@@ -106,13 +107,13 @@ static void weigh_block(const Tokens *q, int64_t i, const int32_t *index, int co
             const float *w = q->log_weight + (i + c) * q->row_stride;
             for (int j = 0; j < count; j++) s->logit[j * WIDTH + c] += w[index[j] * q->column_stride];
         }
-    for (int j = count * WIDTH; j < TILE; j++) s->logit[j] = -INFINITY;
+    for (int j = count * WIDTH; j < PAIRS; j++) s->logit[j] = -INFINITY;
 }
 
 /* Raise the bases that a logit exceeds by more than `SLACK`. */
 static void raise_bases(const Tokens *q, const Scratch *s, Sums *sums) {
     Vector most = load(s->logit);
-    for (int j = WIDTH; j < TILE; j += WIDTH) {
+    for (int j = WIDTH; j < PAIRS; j += WIDTH) {
         Vector logit = load(s->logit + j);
         most = larger(logit, most);
     }
@@ -184,7 +185,7 @@ static void run_queries(const Tokens *q, int64_t i, float *block, Sums *sums, Sc
             const int32_t *index = present->index + first;
             int count = present->count - first < REFERENCES ? (int)(present->count - first) : REFERENCES;
             look_up(q, block, index, count, s);
-            if (!q->product) evaluate(q->kernel + k, q->displacement, TILE, s);
+            if (!q->product) evaluate(q->kernel + k, q->kernel[k].rate, q->displacement, PAIRS, s);
             weigh_block(q, i, index, count, s);
             raise_bases(q, s, sums);
             add_tile(q, index, count, s, sums);
