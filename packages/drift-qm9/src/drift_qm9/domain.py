@@ -86,7 +86,7 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "toy": {**_SMALL, "steps": 1_200, "global_channels": 14, "class_weight": 0.0, "best_of": 4},
         "quick": {**_SMALL, "steps": 800},
-        "qm9": {"lengthscale": "1.5:0.8"},
+        "qm9": {"steps": 4_000, "lengthscale": "1.5:0.8"},
         "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},
         "codebook": {  # learned entries instead of fresh latents: it recites
             "steps": 2_400,

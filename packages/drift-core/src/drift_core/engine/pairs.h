@@ -251,11 +251,8 @@ INLINE Vector exp2_of(Vector t) {
 #endif
     Vector shifted = t + 12582912.0f; /* rounds to the nearest integer */
     Vector whole = shifted - 12582912.0f, f = t - whole;
-    Vector p = f * 1.326472712e-3f + 9.671512645e-3f;
-    p = p * f + 5.550733743e-2f;
-    p = p * f + 2.402224209e-1f;
-    p = p * f + 6.931469776e-1f;
-    p = p * f + 1.0f;
+    Vector high = f * 1.326472712e-3f + 9.671512645e-3f, middle = f * 5.550733743e-2f + 2.402224209e-1f;
+    Vector square = f * f, p = (high * square + middle) * square + (f * 6.931469776e-1f + 1.0f);
 #ifdef __AVX512F__
     return (Vector)_mm512_scalef_ps((__m512)p, (__m512)whole); /* threads flush what is too small to 0 */
 #else
@@ -272,15 +269,11 @@ INLINE Vector log1p_of(Vector t) {
     Ints exponent = ((Ints)u - 0x3f3504f3) >> 23; /* u = 2^exponent v with v in [sqrt 1/2, sqrt 2) */
     Vector v = (Vector)((Ints)u - (exponent << 23)) - 1.0f;
     Vector f = choose((exponent == 0) | (t != t), t, v);
-    Vector p = f * -7.830716258e-2f + 1.301909958e-1f;
-    p = p * f - 1.321227883e-1f;
-    p = p * f + 1.416073102e-1f;
-    p = p * f - 1.661034128e-1f;
-    p = p * f + 2.000320609e-1f;
-    p = p * f - 2.500157098e-1f;
-    p = p * f + 3.333330241e-1f;
-    p = p * f - 4.999998832e-1f;
-    p = p * f + 1.0f;
+    Vector square = f * f, p = f * -7.830716258e-2f + 1.301909958e-1f;
+    p = p * square + (f * -1.321227883e-1f + 1.416073102e-1f);
+    p = p * square + (f * -1.661034128e-1f + 2.000320609e-1f);
+    p = p * square + (f * -2.500157098e-1f + 3.333330241e-1f);
+    p = p * square + (f * -4.999998832e-1f + 1.0f);
     return p * f + __builtin_convertvector(exponent, Vector) * 0.693147181f;
 }
 
