@@ -194,6 +194,17 @@ def test_kernels_of_a_sphere(space, name, spread, direction):
     check(Sphere(), [kernel], x[:4], -y[:4], direction=direction)
 
 
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.parametrize("space", ["S^1", "S^2", "S^4"])
+def test_kernels_of_a_sphere_near_the_antipode_alone(space, name, spread):
+    """Their slope vanishes there, and no other reference hides what pi - r has lost."""
+    kernel = SPECTRAL[name](SPACES[space][1] - 1)
+    x, y = clusters(space, spread)
+    for i in range(4):
+        check(Sphere(), [kernel], x[i : i + 1], -y[i : i + 1])
+
+
 WEIGHTS = {
     "references": lambda n, m, g: torch.randn(m, generator=g),
     "queries": lambda n, m, g: torch.randn(n, 1, generator=g),
@@ -381,6 +392,15 @@ def test_near_coincident_products(spread, product):
     y = Sphere().projx(points((4, 5, 4), 0).repeat(40, 1, 1) + spread * points((160, 5, 4), 1))
     x = Sphere().projx(y[:9] + spread * points((9, 5, 4), 2))
     check_product(x, y, [Laplace(0.5 * spread), Matern(1.0, 2.5)], product=product)
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-4])
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_near_antipodal_products_of_kernels_of_a_sphere(name, spread):
+    y = points((4, 5, 3), 0)
+    x = Sphere().projx(y + spread * points((4, 5, 3), 1))
+    for i in range(4):
+        check_product(x[i : i + 1], -y[i : i + 1], [SPECTRAL[name](2)], product=True)
 
 
 @pytest.mark.parametrize("product", [True, False])

@@ -19,12 +19,6 @@ from drift_core.kernel.rescaled import rescaled
 from drift_core.manifold import Euclidean, Hyperboloid, Manifold, Power, Similarity, Sphere
 
 _enabled = True
-_SQUARES = {
-    Geometry.EUCLIDEAN: tables.FLAT,
-    Geometry.SPHERE: tables.SPHERICAL,
-    Geometry.HYPERBOLOID: tables.HYPERBOLIC,
-}
-"""What loops on a CPU know before they know distances."""
 
 
 @contextmanager
@@ -71,7 +65,7 @@ def fused(
         return None
     images = similarity.image(x), similarity.image(y)
     geometry = _geometry(similarity.manifold, *images)
-    squares = None if x.is_cuda or displacement or geometry is None else _SQUARES.get(geometry)
+    squares = None if x.is_cuda or displacement else _squares(geometry, product)
     known = _profiles([rescaled(kernel, similarity.scale) for kernel in kernels], squares)
     if geometry is None or known is None:
         return None
@@ -103,6 +97,15 @@ def _geometry(manifold: Manifold, x: Tensor, y: Tensor) -> Geometry | None:
     if base is manifold:
         return Geometry.SPHERE if type(manifold) is Sphere else Geometry.HYPERBOLOID
     return Geometry.SPHERES if y.ndim == x.ndim and x.shape[1] > 0 else None
+
+
+def _squares(geometry: Geometry | None, product: bool) -> tables.Variable | None:
+    """What loops on a CPU know before they know the distance of which kernels are functions."""
+    if geometry == Geometry.EUCLIDEAN:
+        return tables.FLAT
+    if geometry == Geometry.SPHERE or (geometry == Geometry.SPHERES and product):
+        return tables.SPHERICAL
+    return tables.HYPERBOLIC if geometry == Geometry.HYPERBOLOID else None
 
 
 def _flattened(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

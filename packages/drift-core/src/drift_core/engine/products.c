@@ -44,10 +44,14 @@ static void find_position(const Product *p, const Kernel *kernel, int queries, c
     const Query *query = g->queries + l * GROUP;
     if (q->dim > SMALL && p->orthant) find_all_squares(queries, 0, q->dim, tile, query, g->at);
     else if (q->dim > SMALL) find_all_squares(queries, 1, q->dim, tile, query, g->at);
-    for (int c = 0; c < queries; c++) {
-        find_pairs(-1, q, tile, NULL, query + c, g->at + c);
-        if (p->product) evaluate(kernel, kernel->rate, q->displacement, tile->padded, g->at + c);
-    }
+    for (int c = 0; c < queries; c++)
+        if (p->product && kernel->form == TABLE_OF_SQUARES) {
+            find_pairs(TABLE_OF_SQUARES, q, tile, NULL, query + c, g->at + c);
+            tabulated_squares(q, kernel, tile, g->at + c);
+        } else {
+            find_pairs(-1, q, tile, NULL, query + c, g->at + c);
+            if (p->product) evaluate(kernel, kernel->rate, q->displacement, tile->padded, g->at + c);
+        }
 }
 
 /* First pass: logits and slopes of the whole points, and from them the weights. */
