@@ -313,7 +313,18 @@ def edges(device: str) -> list[str]:
     if device != "cpu":  # the interpreter is slow, with products most of all
         spaces += ["R5", "orthant S3^4"]
     failed = [f"{check.__name__} {space}" for check in checks for space in spaces if not check(space, device)]
-    return [*failed, *(check.__name__ for check in (far, chunks) if not check(device))]
+    return [*failed, *(check.__name__ for check in (far, chunks, antipode) if not check(device))]
+
+
+def antipode(device: str) -> bool:
+    """One reference near the antipode of a query, where the slope of a kernel of a sphere vanishes."""
+    kernel: list[RadialKernel] = [SphericalMatern(0.5, 2.5)]
+    x, y, _ = clouds("S2", "antipodal", 4, 4, device)
+    pairs = [(x[i : i + 1], y[i : i + 1]) for i in range(4)]
+    return not any(
+        faults("", kernel, cuda.scores(request("S2", kernel, *pair)), exact("S2", kernel, *pair))
+        for pair in pairs
+    )
 
 
 def parts(space: str, device: str) -> bool:

@@ -119,7 +119,7 @@ def square_of_many(x, y, i, j, n, m, GEOMETRY: tl.constexpr, D: tl.constexpr, OW
 @triton.jit
 @no_type_check
 def angle_of(square, side):
-    """Angles, and inverse lengths of y - side x projected on the tangent space.
+    """Angles, also from the nearer pole, and inverse lengths of y - side x projected on the tangent space.
 
     The chord, sqrt(square), is twice the sine of half an angle, with cosine c. That angle is
     chord arccos(c) / sqrt(1 - c^2): a polynomial on [cos(pi/4), 1], to 7e-8.
@@ -131,8 +131,8 @@ def angle_of(square, side):
     p = p * c + 5.1305676e-1
     p = p * c - 9.0774193e-1
     p = p * c + 1.55729805
-    r = side * (square * over_chord * p) + (1.57079633 - 1.57079633 * side)
-    return r, over_chord * over_cosine
+    near = square * over_chord * p
+    return side * near + (1.57079633 - 1.57079633 * side), near, over_chord * over_cosine
 
 
 @triton.jit

@@ -48,14 +48,13 @@ def _half_integer(r, rate, factors):
 
 @triton.jit
 @no_type_check
-def _tabulated(r, first, cells, shift, pieces, FORM: tl.constexpr):
-    """-log k and its slope from a table, as in pairs.h."""
-    at, far = r, r < 0.0
+def _tabulated(r, side, first, cells, shift, pieces, FORM: tl.constexpr):
+    """-log k and its slope from a table, as in pairs.h; a folded one is of distances from the nearer pole."""
+    far = r < 0.0
     if FORM == FOLDED_TABLE:
-        far = r > 1.57079633
-        at = tl.where(far, 3.14159265 - r, r)
+        far |= side < 0.0
         cells = cells // 2
-    bits = at.to(tl.int32, bitcast=True)
+    bits = r.to(tl.int32, bitcast=True)
     bits = tl.minimum(tl.maximum(bits, first << shift), ((first + cells) << shift) - 1)
     cell = (bits >> shift) - first + tl.where(far, cells, 0)
     width = ((bits & 0x7F800000) - ((23 - shift) << 23)).to(tl.float32, bitcast=True)
@@ -69,8 +68,8 @@ def _tabulated(r, first, cells, shift, pieces, FORM: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def kernel(r, profile, FORM: tl.constexpr):
-    """Energies -log k / scale and their slopes."""
+def kernel(r, near, side, profile, FORM: tl.constexpr):
+    """Energies -log k / scale and their slopes; on a sphere -1 is the side of what is `near` the other pole."""
     rate, factors, first, cells, shift, pieces = profile
     if FORM == LAPLACE:
         return r, tl.full(r.shape, 1.0, tl.float32)
@@ -78,8 +77,10 @@ def kernel(r, profile, FORM: tl.constexpr):
         return 0.5 * r * r, r
     elif FORM == HALF_INTEGER:
         return _half_integer(r, rate, factors)
+    elif FORM == FOLDED_TABLE:
+        return _tabulated(near, side, first, cells, shift, pieces, FORM)
     else:
-        return _tabulated(r, first, cells, shift, pieces, FORM)
+        return _tabulated(r, side, first, cells, shift, pieces, FORM)
 
 
 @triton.jit

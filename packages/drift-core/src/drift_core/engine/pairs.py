@@ -61,17 +61,19 @@ def _pairs(
         else:
             square, product, near = lorentz_of_many(half_x, half_y, i, j, n, m, D, OWN)
         r, inverse, aside = hyperbolic(square, product, near)
+        near = r
     else:
         if D <= SMALL:
             square, aside = square_of_few(x, y, GEOMETRY, D)
         else:
             square, aside = square_of_many(x, y, i, j, n, m, GEOMETRY, D, OWN)
         if GEOMETRY == SPHERE:
-            r, inverse = angle_of(square, aside)
+            r, near, inverse = angle_of(square, aside)
         else:
             inverse = tl.math.rsqrt(square)
             r = square * inverse
-    energy, slope = kernel(r, profile, FORM)
+            near = r
+    energy, slope = kernel(r, near, aside, profile, FORM)
     if DISPLACEMENT:
         slope = r
     if WEIGHTED:

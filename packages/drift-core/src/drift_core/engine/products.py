@@ -65,21 +65,22 @@ def _angle_over_sine(square):
 @triton.jit
 @no_type_check
 def _sphere(x, y, D: tl.constexpr, ORTHANT: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
-    """Angles, inverse lengths of the directions y - side x, and sides."""
+    """Angles, those from the nearer pole, inverse lengths of the directions y - side x, and sides."""
     square, inverse, side = _chords(x, y, D, ORTHANT, M, N)
     sine_square = square - 0.25 * square * square
     over_sine = tl.where(sine_square > _TINY, tl.math.rsqrt(sine_square), 0.0)
-    angle = sine_square * over_sine * _angle_over_sine(square)
+    near = sine_square * over_sine * _angle_over_sine(square)
+    angle = near
     if not ORTHANT:
-        angle = tl.where(side < 0, 3.14159265 - angle, angle)
-    return angle, inverse * over_sine, side
+        angle = tl.where(side < 0, 3.14159265 - near, near)
+    return angle, near, inverse * over_sine, side
 
 
 @triton.jit
 @no_type_check
-def _log_kernel(r, rate, factors, first, cells, shift, pieces, FORM: tl.constexpr):
+def _log_kernel(r, near, side, rate, factors, first, cells, shift, pieces, FORM: tl.constexpr):
     """log k and -d log k / dr."""
-    energy, slope = kernel(r, (rate, factors, first, cells, shift, pieces), FORM)
+    energy, slope = kernel(r, near, side, (rate, factors, first, cells, shift, pieces), FORM)
     unit = scale(rate, FORM)
     return -energy * unit, slope * unit
 
@@ -123,8 +124,8 @@ def _position(
     theta / sin(theta) are analytic in the squared chord.
     """
     if PRODUCT:
-        angle, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
-        logit, slope = _log_kernel(angle, rate, factors, first, cells, shift, pieces, FORM)
+        angle, near, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
+        logit, slope = _log_kernel(angle, near, side, rate, factors, first, cells, shift, pieces, FORM)
         if DISPLACEMENT:
             slope = angle
         return logit, slope * inverse, side
@@ -133,7 +134,7 @@ def _position(
         ratio = _angle_over_sine(square)
         return (square - 0.25 * square * square) * ratio * ratio, ratio * inverse, side
     else:
-        angle, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
+        angle, near, inverse, side = _sphere(x, y, D, ORTHANT, M, N)
         return angle * angle, angle * inverse, side
 
 
@@ -148,7 +149,7 @@ def _total(
         return term, tl.zeros_like(term) + 1.0
     else:
         r = tl.sqrt(term)
-        logit, slope = _log_kernel(r, rate, factors, first, cells, shift, pieces, FORM)
+        logit, slope = _log_kernel(r, r, 1.0, rate, factors, first, cells, shift, pieces, FORM)
         if DISPLACEMENT:
             slope = r
         return logit, tl.where(r > 0, slope / r, 0.0)
