@@ -69,7 +69,7 @@ def _tabulated(r, side, first, cells, shift, pieces, FORM: tl.constexpr):
 @triton.jit
 @no_type_check
 def kernel(r, near, side, profile, FORM: tl.constexpr):
-    """Energies -log k / scale and their slopes; on a sphere `near` is the distance from the pole of the side."""
+    """Energies -log k / scale and their slopes; on a sphere `near` is the angle from the pole of the side."""
     rate, factors, first, cells, shift, pieces = profile
     if FORM == LAPLACE:
         return r, tl.full(r.shape, 1.0, tl.float32)
