@@ -354,4 +354,4 @@ def test_the_recipe_is_that_of_the_data():
     of = [{}, {"dataset": "qm9"}, {"data": Path("mine.smi")}]
     assert [DOMAIN.default_recipe(checked(**data)) for data in of] == ["toy", "qm9", "quick"]
     steps = {name: checked(**DOMAIN.recipes[name]).optimizer.steps for name in ("toy", "qm9", "quick")}
-    assert steps == {"toy": 1_200, "qm9": 2_000, "quick": 800}
+    assert steps == {"toy": 1_200, "qm9": 4_000, "quick": 800}
