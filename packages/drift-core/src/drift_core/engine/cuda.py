@@ -11,8 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from drift_core.engine.cuda_products import ProductScores
-from drift_core.engine.layout import on_device
+from drift_core.engine.cuda_products import ProductScores, scalars
 from drift_core.engine.profile import Form, Profile
 from drift_core.engine.request import Geometry, Request, Result
 
@@ -114,11 +113,9 @@ class _Launch:
         request, unused = self._request, self._points[0]
         weight, own = request.log_weight, request.self_index
         strides = (0, 0) if weight is None else weight.stride()
-        table = profile.pieces
-        pieces, cells = (unused, 0) if table is None else (on_device(unused.device, table), len(table))
         getattr(self._kernels, name)[self._programs, self._parts](
             *(*self._points, len(request.x), request.y.shape[-2], self._tiles),
-            *(profile.rate, profile.factors, profile.first, cells, profile.shift, pieces),
+            *scalars(profile, unused.device),
             *(unused if weight is None else weight, *strides),
             *(unused if own is None else own.contiguous(), sums),
             **{"FORM": int(profile.form), "OWN": request.y.ndim == 3},

@@ -119,7 +119,7 @@ class ProductScores:
         """Start the kernel over all blocks of queries and tiles of references."""
         (x, y), weight, own = points, request.log_weight, request.self_index
         self._kernels.logits[x.shape[1], y.shape[1]](
-            *(x, y, len(x), *_scalars(profile, x.device)),
+            *(x, y, len(x), *scalars(profile, x.device)),
             *((x, 0, 0) if weight is None else (weight, *weight.stride())),
             *(x if own is None else own.contiguous(), *(len(request.x), len(request.y)), *out),
             **{"WEIGHTED": weight is not None, "EXCLUDING": own is not None},
@@ -134,7 +134,7 @@ class ProductScores:
         (x, y), groups = points, -(-self._width // self._letters)
         self._kernels.directions[len(x), x.shape[1], self._parts * groups](
             *(x, y, y.shape[1], -(-y.shape[1] // self._parts)),
-            *(*_scalars(profile, x.device), weights, along),
+            *(*scalars(profile, x.device), weights, along),
             **{"LETTERS": self._letters, "GROUPS": groups, "RUN": _RUN},
             **{"FORM": int(profile.form), **self._constants},
             enable_fp_fusion=True,
@@ -151,7 +151,7 @@ def _narrowed(request: Request, columns: slice) -> Request:
     )
 
 
-def _scalars(profile: Profile, device: torch.device) -> tuple[float | Tensor, ...]:
+def scalars(profile: Profile, device: torch.device) -> tuple[float | Tensor, ...]:
     """A kernel as the arguments of the Triton kernels: rate, factors, first, cells, shift, pieces."""
     table = profile.pieces
     pieces = torch.empty(0, device=device) if table is None else on_device(device, table)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 from torch import Tensor
 
 from drift_core.kernel import RadialKernel
@@ -64,23 +64,18 @@ def pieces_of(kernel: RadialKernel, variable: Variable, bits: int) -> Float32[Te
     width = variable.ends(octave.repeat_interleave(2**bits) / 2**bits)[:, None]
     powers = torch.arange(3)
     nodes = (1 - (math.pi * (2 * powers.double() + 1) / 6).cos()) / 2
-    slopes = _slope(kernel, *variable.at(start + width * nodes))
+    r, length = variable.at(start + width * nodes)
+    slopes = kernel.dlog(r) / length
     quadratics = slopes @ torch.linalg.inv(nodes[:, None] ** powers).T
     probes = torch.tensor([0, 0.25, 0.75, 1], dtype=torch.float64)
     r, length = variable.at(start + width * probes)
-    log, towards = kernel.log(r), (r[:, -1:] - r[:, :1]).sign()
+    log, sign = kernel.log(r), (r[:, -1:] - r[:, :1]).sign()  # -1 from the other pole
     means = quadratics @ (probes[:, None] ** powers / (powers + 1)).T
-    log_error = (log[:, :1] + towards * width * probes * means - log).abs()
-    slope_error = (quadratics @ (probes[:, None] ** powers).T - _slope(kernel, r, length)).abs()
+    log_error = (log[:, :1] + sign * width * probes * means - log).abs()
+    slope_error = (quadratics @ (probes[:, None] ** powers).T - kernel.dlog(r) / length).abs()
     accurate = log_error <= _LOG_ERROR * (1 + log.abs())
     accurate &= slope_error <= _SLOPE_ERROR * slopes.abs().amax(1, keepdim=True)
     quadratics[(start == start[0]).flatten()] = 0
     table = torch.cat([log[:, :1], quadratics], dim=1).float()
     flat = (log[0, 0] - kernel.log(torch.zeros_like(log[0, 0]))).abs() <= _LOG_ERROR  # below the first cell
     return table if bool(flat & accurate.all() & table.isfinite().all()) else None
-
-
-def _slope(
-    kernel: RadialKernel, r: Float64[Tensor, "*shape"], length: Float64[Tensor, "*shape"]
-) -> Float64[Tensor, "*shape"]:
-    return kernel.dlog(r) / length
