@@ -35,7 +35,7 @@ class Run:
     out: Path | None = None
     """JSON file to write; none: runs/benchmark/<time>.json."""
     repeats: int = 5
-    """Runs of each candidate, interleaved; the fastest counts."""
+    """Runs of each candidate after a first, interleaved; their median counts."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of the scores."""
 

@@ -7,7 +7,7 @@ import torch
 from drift_core.runs.environment import processor
 from torch import Tensor
 
-from benchmarks.timing import best_times
+from benchmarks.timing import median_times
 
 _SIDE, _COPIED, _EXPONENTS, _LOOPS = 2048, 2**26, 2**17, 64
 """Side of the matrices, numbers copied, and exponentials at once (they fit the cache) and in sequence."""
@@ -41,5 +41,5 @@ def ceilings(device: str, repeats: int) -> dict[str, float]:
         "copy_bytes": (8 * _COPIED, lambda: target.copy_(source)[:1]),
         "exps": (_LOOPS * _EXPONENTS, exponentials),
     }
-    times = best_times({name: run for name, (_, run) in runs.items()}, repeats)
+    times = median_times({name: run for name, (_, run) in runs.items()}, repeats)
     return {name: work / times[name].seconds for name, (work, _) in runs.items()}

@@ -8,7 +8,7 @@ from benchmarks.case import Case
 from benchmarks.machine import ceilings, machine
 from benchmarks.points import skipped
 from benchmarks.report import Measured, Report, Result
-from benchmarks.timing import Timing, best_times, extra_memory
+from benchmarks.timing import Timing, extra_memory, median_times
 
 
 def measure(cases: Sequence[Case], repeats: int, device: str) -> Report:
@@ -25,7 +25,7 @@ def _results(cases: Sequence[Case], repeats: int, device: str) -> Iterator[Resul
 
 
 def _result(case: Case, repeats: int, device: str) -> Result:
-    times = best_times(case.build(), repeats)
+    times = median_times(case.build(), repeats)
     first = next(iter(times.values()))
     measured = {
         name: Measured(

@@ -11,7 +11,7 @@ class Measured(NamedTuple):
     """Measurements of a candidate."""
 
     seconds: float
-    """Of its fastest run."""
+    """Median of its runs."""
     ratio: float
     """Its time over that of the first candidate."""
     memory: float | None = None

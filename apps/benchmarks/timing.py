@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -18,35 +19,42 @@ from torch import Tensor
 from benchmarks.case import Candidates
 
 _BUDGET = 10.0
-"""Seconds that a candidate may take before it is not run a third time."""
+"""Seconds that a candidate may take before it is not run again."""
 
 
 class Timing(NamedTuple):
-    """The fastest run of a candidate."""
+    """Runs of a candidate."""
 
     seconds: float
+    """Median."""
     result: Tensor
+    """Of the last run."""
 
 
-def best_times(candidates: Candidates, repeats: int) -> dict[str, Timing]:
-    """Fastest of several runs of each candidate; runs are interleaved, so that all see the same load.
+def median_times(candidates: Candidates, repeats: int) -> dict[str, Timing]:
+    """Median time of several runs of each candidate; a first one, which may compile, does not count.
 
-    A candidate that has taken ten seconds is run at most twice: the first run may compile something.
+    Runs are interleaved, so that all see the same load. A candidate that has taken ten seconds is not run
+    again, once a run has counted.
     """
-    best: dict[str, Timing] = {}
-    spent = dict.fromkeys(candidates, 0.0)
-    for turn in range(repeats):
+    first = {name: _timed(run).seconds for name, run in candidates.items()}
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    results: dict[str, Tensor] = {}
+    for _ in range(repeats):
         for name, run in candidates.items():
-            if turn > 1 and spent[name] > _BUDGET:
+            if taken[name] and first[name] + sum(taken[name]) > _BUDGET:
                 continue
-            start = time.perf_counter()
-            result = run()
-            float(result.sum())  # waits for the device
-            seconds = time.perf_counter() - start
-            spent[name] += seconds
-            if name not in best or seconds < best[name].seconds:
-                best[name] = Timing(seconds, result)
-    return best
+            seconds, results[name] = _timed(run)
+            taken[name].append(seconds)
+    return {name: Timing(median(taken[name]), results[name]) for name in candidates}
+
+
+def _timed(run: Callable[[], Tensor]) -> Timing:
+    """One run."""
+    start = time.perf_counter()
+    result = run()
+    float(result.sum())  # waits for the device
+    return Timing(time.perf_counter() - start, result)
 
 
 def extra_memory(build: Callable[[], Candidates], name: str, device: str) -> float | None:
