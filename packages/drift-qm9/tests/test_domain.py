@@ -158,7 +158,7 @@ def test_settings_that_are_none_suit_the_others():
     assert channels == [0, 0, 4, 0]
     assert arguments(position_channels=2)["position_channels"] == 2
     assert arguments(**small, position_channels=0)["position_channels"] == 0
-    assert [checked(**DOMAIN.recipes[name]).network.best_of for name in ("toy", "qm9", "paper")] == [4, 1, 1]
+    assert [checked(**DOMAIN.recipes[name]).network.best_of for name in ("toy", "qm9", "paper")] == [6, 1, 1]
     sizes = [arguments(preset=name)["width"] for name in ("mlp", "small", "base")]
     assert sizes == [64, 128, 768]
     assert [arguments(**s).get("mlp_width", 0) for s in ({}, {"preset": "mlp-large"}, small)] == [
@@ -354,4 +354,4 @@ def test_the_recipe_is_that_of_the_data():
     of = [{}, {"dataset": "qm9"}, {"data": Path("mine.smi")}]
     assert [DOMAIN.default_recipe(checked(**data)) for data in of] == ["toy", "qm9", "quick"]
     steps = {name: checked(**DOMAIN.recipes[name]).optimizer.steps for name in ("toy", "qm9", "quick")}
-    assert steps == {"toy": 1_200, "qm9": 4_000, "quick": 800}
+    assert steps == {"toy": 1_000, "qm9": 4_000, "quick": 800}

@@ -129,6 +129,37 @@ def test_the_best_candidate_is_the_most_probable_of_all_strings(soft, dtype):
     assert torch.equal(decode_best(p.flatten(0, 1)), decode_best(p.flatten(0, 1)[None])[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_first_of_candidates_that_are_probable_enough(dtype):
+    """Strings of two letters; the probabilities of each candidate's own are written beside."""
+    sure = torch.tensor([[0.84, 0.16], [0.16, 0.84]])  # 0.7056
+    surer = torch.tensor([[0.01, 0.99], [0.01, 0.99]])  # 0.9801
+    unsure = torch.tensor([[0.7, 0.3], [0.99, 0.01]])  # 0.693
+    cases = {
+        (sure, surer): [0, 1],
+        (surer, sure): [1, 1],
+        (unsure, sure, surer): [0, 1],
+        (unsure, surer): [1, 1],
+        (unsure, unsure.flip(1)): [0, 0],  # equals: the first
+    }
+    for candidates, expected in cases.items():
+        assert decode_best(torch.stack(candidates).to(dtype), 0.7).tolist() == expected
+    assert decode_best(torch.stack([sure, surer]).to(dtype)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("enough", [1.0, 0.7])
+def test_the_best_of_long_strings_whose_probabilities_underflow(enough):
+    p = torch.full((3, 4_096, 2), 0.5)
+    p[1] = torch.tensor([0.4, 0.6])
+    assert decode_best(p, enough).tolist() == [1] * 4_096
+
+
+@pytest.mark.parametrize("enough", [0.0, -1.0, 1.1, math.nan])
+def test_probabilities_that_are_none_are_refused(enough):
+    with pytest.raises(ValueError, match=r"enough must lie in \(0, 1\], got"):
+        decode_best(torch.full((2, 3, 4), 0.25), enough)
+
+
 @pytest.mark.parametrize("tokens", [[[0, 4]], [[-1, 2]]])
 def test_tokens_outside_the_alphabet_are_refused(tokens):
     with pytest.raises(ValueError, match=r"tokens must lie in 0\.\.3, got (4|-1)"):

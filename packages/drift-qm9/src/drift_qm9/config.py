@@ -81,8 +81,8 @@ class MoleculeNetworkConfig(Settings):
     composition: its numbers of tokens, nitrogen, oxygen, ring and branch letters; none: composition with
     fresh latents on the sphere, else nothing."""
     best_of: FromFile[Annotated[int, at_least(1)]] = 1
-    """Candidates of which each sample is the one that the network is surest of (best-of-k sampling); 1, as
-    published: it has no choice. Training does not depend on it."""
+    """Candidates of which each sample is the first that the network gives a probability of at least 0.7, or
+    else the most probable one; 1, as published: it has no choice. Training does not depend on it."""
     bf16: FromFile[bool] = False
     """Multiply the network's matrices in bfloat16, on a GPU; distances stay in float32."""
 

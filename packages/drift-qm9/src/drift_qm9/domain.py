@@ -78,13 +78,21 @@ class MoleculeDomain(Domain[MoleculeConfig, Molecules, MoleculeGenerator]):
         " by RDKit), an enumerated space of up to six atoms (`toy`), or the user's file: the "
         "setting `dataset` or `data` says which.",
         limits="For research. A sample need not be a molecule (`valid`), new (`novel`), stable or "
-        "possible to make. Of the candidates `best_of` in this folder's config.json each is the one that "
-        "the network is surest of. A generator with a codebook (the setting `codebook_size`) "
+        "possible to make. Of the candidates `best_of` in this folder's config.json each is the first that "
+        "the network is sure of, or the surest. A generator with a codebook (the setting `codebook_size`) "
         "recites training molecules.",
         sampling="generator.to_smiles(generator.sample(1_000, torch.Generator().manual_seed(0)))",
     )
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "toy": {**_SMALL, "steps": 1_200, "global_channels": 14, "class_weight": 0.0, "best_of": 4},
+        "toy": {
+            **_SMALL,
+            "steps": 1_000,
+            "lr": 0.007,
+            "decay_fraction": 0.8,
+            "global_channels": 18,
+            "class_weight": 0.0,
+            "best_of": 6,
+        },
         "quick": {**_SMALL, "steps": 800},
         "qm9": {"steps": 4_000, "lengthscale": "1.5:0.8"},
         "selfies": {"notation": "selfies", "lengthscale": "1.5:0.6"},

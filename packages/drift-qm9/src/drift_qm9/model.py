@@ -5,7 +5,7 @@ from typing import get_args
 
 import torch
 from drift_core.training.network import in_batches
-from drift_simplex import Codebook, decode_best
+from drift_simplex import Codebook, decode_best, to_simplex
 from drift_simplex.generator import (
     LOGIT_STD,
     Geometry,
@@ -43,6 +43,9 @@ _EMBEDDING, _HIDDEN = 64, 512
 
 _MODULATED = 1.3
 """Root mean square of what an untrained modulation makes of normalised hidden states."""
+
+_ENOUGH = 0.7
+"""Probability of a string from which on a candidate is taken without a look at the others."""
 
 
 class Block(nn.Module):
@@ -110,8 +113,8 @@ class MoleculeGenerator(
     Points always have the weights' dtype. `save_pretrained(folder)` and `from_pretrained(folder)` keep
     weights (safetensors) and arguments (config.json).
 
-    `sample` draws `best_of` candidates for every sequence, each with latents of its own, and takes the one
-    that the network is surest of (`drift_simplex.decode_best`).
+    `sample` draws `best_of` candidates for every sequence, each with latents of its own, and takes the first
+    that the network is sure of, or the one that it is surest of (`drift_simplex.decode_best`).
 
     `notation` is what the tokens are written in, and `to_smiles` reads them.
 
@@ -271,8 +274,8 @@ class MoleculeGenerator(
         """Tokens of the best candidate of each row."""
         if composition is not None:
             composition = composition.repeat_interleave(self.best_of, 0)
-        points = self(z.flatten(0, 1), composition)
-        return decode_best(rearrange(points, "(n k) l a -> n k l a", k=self.best_of))
+        points = rearrange(self(z.flatten(0, 1), composition), "(n k) l a -> n k l a", k=self.best_of)
+        return decode_best(to_simplex(points) if self.geometry == "spherical" else points, _ENOUGH)
 
     def to_smiles(self, tokens: Int64[Tensor, "n length"]) -> list[str]:
         """SMILES of sampled tokens, molecule or not."""

@@ -1,5 +1,6 @@
 """The simplex as the positive orthant of a sphere: the maps between them, and the Fisher-Rao geometry."""
 
+import math
 from typing import final
 
 import torch
@@ -51,14 +52,21 @@ def decode(x: Float[Tensor, "*batch L K"]) -> Integer[Tensor, "*batch L"]:
     return x.argmax(-1)
 
 
-def decode_best(x: Float[Tensor, "*batch k L K"]) -> Int64[Tensor, "*batch L"]:
-    """Tokens of the best of k candidates, given as points of the orthant or as distributions.
+def decode_best(p: Float[Tensor, "*batch k L K"], enough: float = 1.0) -> Int64[Tensor, "*batch L"]:
+    """Tokens of the best of k candidates, given as distributions or, for `enough` = 1, as points x = sqrt(p).
 
     It is the candidate that gives its own argmax (`decode`) the highest probability, the product over
-    positions of max_k p_lk (best-of-k sampling). Products of max_k x_lk, x = sqrt(p), have the same order.
+    positions of max_k p_lk (best-of-k sampling). Candidates of probability `enough` or more count as equal,
+    and of equals the first is taken: always to take the highest favours the few strings of which a generator
+    has no doubt.
+
+    Raises ValueError unless 0 < `enough` <= 1.
     """
-    best = x.amax(-1).log().sum(-1).argmax(-1)
-    return decode(x.take_along_dim(best[..., None, None, None], -3).squeeze(-3))
+    if not 0 < enough <= 1:
+        raise ValueError(f"enough must lie in (0, 1], got {enough:g}")
+    log_probability = p.amax(-1).log().sum(-1)
+    best = log_probability.clamp(max=math.log(enough)).argmax(-1)
+    return decode(p.take_along_dim(best[..., None, None, None], -3).squeeze(-3))
 
 
 def sample_tokens(x: Float[Tensor, "*batch L K"], generator: torch.Generator) -> Int64[Tensor, "*batch L"]:
