@@ -114,11 +114,11 @@ def test_evaluating_again_rewrites_the_metrics(finished, app_inside):
 
 def test_candidates_are_as_many_as_asked_for(finished, tmp_path, app_inside):
     drawn = {}
-    for name, flags in (("run", ()), ("four", ("--best-of", 4)), ("one", ("--best-of", 1))):
+    for name, flags in (("run", ()), ("six", ("--best-of", 6)), ("one", ("--best-of", 1))):
         result = app_inside("sample", finished, "--n", 50, "--out", tmp_path / name, *flags)
         assert result.returncode == 0, result.stderr
         drawn[name] = (tmp_path / name).read_text()
-    assert drawn["run"] == drawn["four"] != drawn["one"]  # the recipe of toy has four
+    assert drawn["run"] == drawn["six"] != drawn["one"]  # the recipe of toy has six
     before = (finished / "metrics.json").read_bytes()
     result = app_inside("evaluate", finished, "--draws", 1, "--best-of", 1)
     assert result.returncode == 0, result.stderr
