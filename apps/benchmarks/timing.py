@@ -37,24 +37,17 @@ def median_times(candidates: Candidates, repeats: int) -> dict[str, Timing]:
     Runs are interleaved, so that all see the same load. A candidate that has taken ten seconds is not run
     again, once a run has counted.
     """
-    first = {name: _timed(run).seconds for name, run in candidates.items()}
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     results: dict[str, Tensor] = {}
-    for _ in range(repeats):
+    for turn in range(1 + repeats):
         for name, run in candidates.items():
-            if taken[name] and first[name] + sum(taken[name]) > _BUDGET:
+            if turn > 1 and sum(taken[name]) > _BUDGET:
                 continue
-            seconds, results[name] = _timed(run)
-            taken[name].append(seconds)
-    return {name: Timing(median(taken[name]), results[name]) for name in candidates}
-
-
-def _timed(run: Callable[[], Tensor]) -> Timing:
-    """One run."""
-    start = time.perf_counter()
-    result = run()
-    float(result.sum())  # waits for the device
-    return Timing(time.perf_counter() - start, result)
+            start = time.perf_counter()
+            results[name] = run()
+            float(results[name].sum())  # waits for the device
+            taken[name].append(time.perf_counter() - start)
+    return {name: Timing(median(taken[name][1:]), results[name]) for name in candidates}
 
 
 def extra_memory(build: Callable[[], Candidates], name: str, device: str) -> float | None:
